@@ -1,0 +1,1 @@
+"""Everything that the server and the optimisers both speak; knows neither of them."""

@@ -1,0 +1,129 @@
+"""What was measured of a variant, always beside the original, and the verdict on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from optimizers.contract.goal import FigureName
+from optimizers.contract.host import Host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A measured value with one-sided bounds, each at the evaluation's per-figure level.
+
+    Attributes:
+        value: The best single number.
+        lower: With the stated confidence the true value is not below; None without a bound.
+        upper: With the stated confidence the true value is not above; None without a bound.
+    """
+
+    value: float
+    lower: float | None = None
+    upper: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One measured quantity of a variant.
+
+    Attributes:
+        name: Which quantity.
+        unit: The unit of `value`, `original` and `difference`.
+        samples: Items, windows or runs it was computed from.
+        value: The variant's.
+        original: The original's from the same run; None for a figure that already compares.
+        difference: Variant minus original.
+        ratio: Variant divided by original.
+        method: How the bounds were computed.
+    """
+
+    name: FigureName
+    unit: str
+    samples: int
+    value: Estimate
+    original: Estimate | None = None
+    difference: Estimate | None = None
+    ratio: Estimate | None = None
+    method: str = ""
+
+
+class Gate(StrEnum):
+    """The gates in their order."""
+
+    LINT = "lint"
+    FIDELITY = "fidelity"
+    INVARIANCE = "batch invariance"
+    ACCURACY = "accuracy"
+    LATENCY = "latency"
+    MEMORY = "memory"
+    GOAL = "goal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing a gate looked at.
+
+    Attributes:
+        gate: Where it stands in the order.
+        passed: Whether it held; None when it could not be judged.
+        text: What was found, with its numbers, and what was expected.
+    """
+
+    gate: Gate
+    passed: bool | None
+    text: str
+
+
+class Verdict(StrEnum):
+    """What follows from an evaluation."""
+
+    PROVED = "proved"
+    REFUSED = "refused"
+    NOT_JUDGED = "not judged"
+    AWAITING_MEASUREMENT = "awaiting measurement"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """Where a verdict is valid.
+
+    Attributes:
+        host: The machine measured on.
+        provider: The execution provider.
+        issued_unix_s: When.
+        confidence: Probability with which all required figures' bounds hold together.
+        gate_use: How often this gate data had been used for this model, this use included.
+        gate_sha256: Digest of the gate data; "" without any.
+    """
+
+    host: Host
+    provider: str
+    issued_unix_s: float
+    confidence: float
+    gate_use: int
+    gate_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Everything the gates found.
+
+    Attributes:
+        verdict: What follows.
+        reasons: Why, for people; never empty unless proved.
+        checks: What each gate looked at, in order.
+        figures: What was measured.
+        certificate: Where it is valid.
+    """
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    checks: tuple[Check, ...]
+    figures: tuple[Figure, ...]
+    certificate: Certificate
+
+    def figure(self, name: FigureName) -> Figure | None:
+        """The figure of that name, if it was measured."""
+        return next((figure for figure in self.figures if figure.name == name), None)

@@ -1,0 +1,219 @@
+"""The grammar of goals: what to optimise and what must hold.
+
+A requirement reads `FIGURE OP NUMBER UNIT [better|worse]`:
+
+    latency_p50 <= 2 ms             the figure itself
+    latency_p50 >= 1 ms better      a gain over the original
+    latency_p50 >= 30 % better      a gain relative to the original
+    accuracy <= 1 point worse       a loss against the original
+    throughput <= 2 % worse         a loss relative to the original
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from optimizers.contract.errors import InvalidDocument
+
+
+class FigureName(StrEnum):
+    """The quantities that a goal may name."""
+
+    LATENCY_P50 = "latency_p50"
+    LATENCY_P99 = "latency_p99"
+    THROUGHPUT = "throughput"
+    MEMORY = "memory"
+    SIZE = "size"
+    ACCURACY = "accuracy"
+    AGREEMENT = "agreement"
+    COSINE = "cosine"
+    SQNR = "sqnr"
+    COST = "cost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigureKind:
+    """How a figure is counted.
+
+    Attributes:
+        unit: The unit in which it is measured and stored.
+        lower_is_better: Its direction.
+        units: Every unit that may be written, with its size in `unit`.
+        compares: Whether the figure already compares with the original (agreement, cosine,
+            sqnr), so that `better` and `worse` make no sense for it.
+    """
+
+    unit: str
+    lower_is_better: bool
+    units: dict[str, float]
+    compares: bool = False
+
+
+_TIME = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
+_BYTES = {
+    "B": 1.0,
+    "kB": 1e3,
+    "MB": 1e6,
+    "GB": 1e9,
+    "KiB": 2.0**10,
+    "MiB": 2.0**20,
+    "GiB": 2.0**30,
+}
+_SHARE = {"": 1.0, "point": 0.01, "points": 0.01, "%": 0.01}
+
+FIGURES: Final[dict[FigureName, FigureKind]] = {
+    FigureName.LATENCY_P50: FigureKind(unit="s", lower_is_better=True, units=_TIME),
+    FigureName.LATENCY_P99: FigureKind(unit="s", lower_is_better=True, units=_TIME),
+    FigureName.THROUGHPUT: FigureKind(
+        unit="items/s", lower_is_better=False, units={"items/s": 1.0, "/s": 1.0, "": 1.0}
+    ),
+    FigureName.MEMORY: FigureKind(unit="B", lower_is_better=True, units=_BYTES),
+    FigureName.SIZE: FigureKind(unit="B", lower_is_better=True, units=_BYTES),
+    FigureName.ACCURACY: FigureKind(unit="", lower_is_better=False, units=_SHARE),
+    FigureName.AGREEMENT: FigureKind(unit="", lower_is_better=False, units=_SHARE, compares=True),
+    FigureName.COSINE: FigureKind(unit="", lower_is_better=False, units={"": 1.0}, compares=True),
+    FigureName.SQNR: FigureKind(unit="dB", lower_is_better=False, units={"dB": 1.0}, compares=True),
+    FigureName.COST: FigureKind(
+        unit="s/1000",
+        lower_is_better=True,
+        units={"s/1000": 1.0, "": 1.0},
+    ),
+}
+
+
+class Relation(StrEnum):
+    """What a requirement compares; the five kinds of the grammar."""
+
+    ABSOLUTE = "absolute"
+    GAIN = "gain"
+    RELATIVE_GAIN = "relative gain"
+    LOSS = "loss"
+    RELATIVE_LOSS = "relative loss"
+
+
+_PATTERN = re.compile(
+    r"""^\s*(?P<figure>[A-Za-z_0-9]+)\s*(?P<op><=|>=)\s*
+    (?P<number>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*
+    (?P<unit>[^\s\d]\S*)??\s*(?P<word>better|worse)?\s*$""",
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement:
+    """One sentence of the grammar, parsed.
+
+    Attributes:
+        text: The sentence as written.
+        figure: What it is about.
+        relation: Which of the five kinds it is.
+        limit: The number in the figure's own unit; a share in [0, ...) for relative kinds;
+            a gain or loss is counted in the figure's direction and is never negative.
+    """
+
+    text: str
+    figure: FigureName
+    relation: Relation
+    limit: float
+
+
+def parse_requirement(text: str) -> Requirement:
+    """Read one requirement.
+
+    Raises:
+        InvalidDocument: The sentence is not of the grammar, or makes no sense for its figure.
+    """
+    match = _PATTERN.match(text)
+    if match is None:
+        raise InvalidDocument(
+            f"requirement '{text}' was not understood; expected FIGURE OP NUMBER UNIT "
+            "[better|worse], for example 'latency_p50 <= 2 ms' or 'accuracy <= 1 point worse'"
+        )
+    figure = parse_figure(match["figure"])
+    kind = FIGURES[figure]
+    unit, word, number = match["unit"] or "", match["word"], float(match["number"])
+    if word is None:
+        wanted = "<=" if kind.lower_is_better else ">="
+        if match["op"] != wanted:
+            direction = "lower" if kind.lower_is_better else "higher"
+            raise InvalidDocument(
+                f"requirement '{text}' asks for the wrong direction: {direction} {figure} is "
+                f"better, so write '{figure} {wanted} ...'"
+            )
+        limit = number * _unit_size(text, figure, unit)
+        return Requirement(text=text, figure=figure, relation=Relation.ABSOLUTE, limit=limit)
+    if kind.compares:
+        raise InvalidDocument(
+            f"requirement '{text}': {figure} already compares with the original, so leave out "
+            f"'{word}', for example '{figure} >= 0.97'"
+        )
+    if number < 0:
+        raise InvalidDocument(f"requirement '{text}': a gain or loss must not be negative")
+    wanted = ">=" if word == "better" else "<="
+    if match["op"] != wanted:
+        raise InvalidDocument(
+            f"requirement '{text}' would be met by any failure; write '{wanted} ... {word}'"
+        )
+    if unit == "%":
+        relation = Relation.RELATIVE_GAIN if word == "better" else Relation.RELATIVE_LOSS
+        return Requirement(text=text, figure=figure, relation=relation, limit=number / 100)
+    relation = Relation.GAIN if word == "better" else Relation.LOSS
+    limit = number * _unit_size(text, figure, unit)
+    return Requirement(text=text, figure=figure, relation=relation, limit=limit)
+
+
+def parse_figure(name: str) -> FigureName:
+    """Find a figure by name.
+
+    Raises:
+        InvalidDocument: There is none; the text names the nearest.
+    """
+    try:
+        return FigureName(name)
+    except ValueError:
+        near = difflib.get_close_matches(name, list(FigureName), n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise InvalidDocument(
+            f"unknown figure '{name}'{hint} Expected one of {', '.join(FigureName)}"
+        ) from None
+
+
+def _unit_size(text: str, figure: FigureName, unit: str) -> float:
+    units = FIGURES[figure].units
+    if unit not in units:
+        expected = ", ".join(f"'{name}'" if name else "no unit" for name in units)
+        raise InvalidDocument(
+            f"requirement '{text}': {figure} has no unit '{unit}'; expected one of {expected}"
+        )
+    return units[unit]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """What a profile is after.
+
+    Attributes:
+        optimize: Figures to improve; the first decides whether a variant is better.
+        require: What must hold, all of it jointly at `confidence`.
+        confidence: Probability, in [0.5, 1), with which all stated bounds hold together.
+    """
+
+    optimize: tuple[FigureName, ...] = (FigureName.LATENCY_P50,)
+    require: tuple[Requirement, ...] = field(default=())
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not self.optimize:
+            raise InvalidDocument("goal.optimize must name at least one figure")
+        if not 0.5 <= self.confidence < 1:
+            raise InvalidDocument(f"goal.confidence must be in [0.5, 1), got {self.confidence}")
+
+    @property
+    def figures(self) -> tuple[FigureName, ...]:
+        """Every figure the verdict depends on, each once."""
+        named = [*self.optimize, *(requirement.figure for requirement in self.require)]
+        return tuple(dict.fromkeys(named))

@@ -1,0 +1,153 @@
+"""What this machine is: the part of a measurement's validity that the hardware decides."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import onnxruntime
+
+_RELEVANT_FLAGS = frozenset(
+    {
+        "avx",
+        "avx2",
+        "avx512f",
+        "avx512bw",
+        "avx512vl",
+        "avx512_vnni",
+        "avx_vnni",
+        "avx512_bf16",
+        "avx512_fp16",
+        "amx_int8",
+        "amx_bf16",
+        "fma",
+        "asimd",
+        "asimddp",
+        "i8mm",
+        "bf16",
+        "sve",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """Where a measurement was taken, as far as it decides which kernels run.
+
+    Attributes:
+        architecture: For example `x86_64`.
+        processor: The processor's own name.
+        cpu_features: Instruction sets that onnxruntime's kernels look for, sorted.
+        cpus: Processors this process may use, whole ones.
+        onnxruntime: Version of the runtime.
+    """
+
+    architecture: str
+    processor: str
+    cpu_features: tuple[str, ...]
+    cpus: int
+    onnxruntime: str
+
+    @property
+    def has_vnni(self) -> bool:
+        """Whether int8 products accumulate without saturating in 16 bits."""
+        return bool({"avx512_vnni", "avx_vnni", "amx_int8"} & set(self.cpu_features))
+
+    @property
+    def is_arm(self) -> bool:
+        """Whether the processor is a 64-bit Arm."""
+        return self.architecture in ("aarch64", "arm64")
+
+    def difference(self, other: Host) -> str:
+        """Why a certificate of `self` is void on `other`; empty when it is valid there."""
+        if self.architecture != other.architecture:
+            return f"processor architecture was {self.architecture}, is {other.architecture}"
+        if self.cpu_features != other.cpu_features:
+            changed = sorted(set(self.cpu_features) ^ set(other.cpu_features))
+            return f"CPU features differ: {', '.join(changed)}"
+        if self.onnxruntime != other.onnxruntime:
+            return f"onnxruntime was {self.onnxruntime}, is {other.onnxruntime}"
+        if self.cpus != other.cpus:
+            return f"measured with {self.cpus} processors, this server may use {other.cpus}"
+        return ""
+
+
+def cpu_budget() -> float:
+    """Processors this process may use: the smaller of its affinity and its cgroup's quota."""
+    available = float(len(os.sched_getaffinity(0)))
+    return min([available, *_cgroup_quotas()])
+
+
+def memory_available_bytes() -> int:
+    """Memory that may still be taken: the smaller of the machine's and the cgroup's."""
+    text = Path("/proc/meminfo").read_text(encoding="ascii")
+    machine = next(
+        int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable")
+    )
+    root = Path("/sys/fs/cgroup")
+    for limit_file, usage_file in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        limit, usage = _number(root / limit_file), _number(root / usage_file)
+        if limit is not None and usage is not None:
+            machine = min(machine, max(0, int(limit - usage)))
+    return machine
+
+
+@cache
+def this_host(cpus: int | None = None) -> Host:
+    """Describe this machine; `cpus` overrides the number of processors the server hands out."""
+    processor, flags = _processor()
+    return Host(
+        architecture=platform.machine(),
+        processor=processor,
+        cpu_features=tuple(sorted(flags & _RELEVANT_FLAGS)),
+        cpus=cpus if cpus is not None else max(1, int(cpu_budget())),
+        onnxruntime=onnxruntime.__version__,
+    )
+
+
+def _processor() -> tuple[str, frozenset[str]]:
+    name, flags = platform.machine(), frozenset[str]()
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(":")
+        match key.strip():
+            case "model name":
+                name = value.strip()
+            case "flags" | "Features":
+                return name, frozenset(value.split())
+    return name, flags
+
+
+def _cgroup_quotas() -> list[float]:
+    root = Path("/sys/fs/cgroup")
+    quotas = []
+    own = root
+    for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+        if line.startswith("0::"):
+            own = root / line[3:].lstrip("/")
+    for directory in {root, own, *own.parents}:
+        if not directory.is_relative_to(root):
+            continue
+        try:
+            quota, period = (directory / "cpu.max").read_text(encoding="ascii").split()
+        except (OSError, ValueError):
+            continue
+        if quota != "max":
+            quotas.append(int(quota) / int(period))
+    quota_v1 = _number(root / "cpu/cpu.cfs_quota_us")
+    period_v1 = _number(root / "cpu/cpu.cfs_period_us")
+    if quota_v1 and period_v1 and quota_v1 > 0:
+        quotas.append(quota_v1 / period_v1)
+    return quotas
+
+
+def _number(path: Path) -> float | None:
+    try:
+        return float(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

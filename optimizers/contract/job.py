@@ -1,0 +1,197 @@
+"""A job is a directory: `spec.json` goes in, `progress.jsonl` grows, `result.json` comes out.
+
+spec.json        what to build, written once by whoever submits
+progress.jsonl   one line per step of the work, appended by the worker
+variant/         the sealed variant, proved or refused
+result.json      written last, atomically; its presence means that the job has ended
+worker.log       what the worker printed
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from optimizers.contract.directory import write_atomically
+from optimizers.contract.errors import InvalidData, InvalidDocument
+from optimizers.contract.profile import StoredProfile, Task
+from optimizers.contract.runtime import SessionSpec
+
+SPEC_FILE: Final = "spec.json"
+PROGRESS_FILE: Final = "progress.jsonl"
+RESULT_FILE: Final = "result.json"
+VARIANT_DIRECTORY: Final = "variant"
+LOG_FILE: Final = "worker.log"
+
+
+class JobState(StrEnum):
+    """Where a job stands. All but the first two are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    AWAITING_MEASUREMENT = "awaiting_measurement"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """Everything a worker needs to know; it reads nothing else but the files named here.
+
+    Attributes:
+        id: Digest of what is to be built; the same work has the same id.
+        model: Name in the repository.
+        version: Version folder.
+        profile: What is wanted.
+        task: How answers are compared.
+        original_file: The model to start from, absolute.
+        original_name: The same path relative to its model's directory.
+        original_sha256: Its digest when the job was submitted.
+        original_session: How the server opens the original.
+        data: calibration, train, search, gate → absolute path of an `.npz`, where declared.
+        data_sha256: Digests of the same files.
+        gate_use: How often the gate data will have been used for this model, this job included;
+            use k may spend (1 - confidence) / 2^k.
+        memory_limit_bytes: Address space a worker may use; 0 for no limit.
+        measure_timeout_s: How long measuring waits for quiet and stable windows.
+        seed: Of everything random.
+        submitted_unix_s: When it was submitted.
+    """
+
+    id: str
+    model: str
+    version: int
+    profile: StoredProfile
+    task: Task
+    original_file: Path
+    original_name: str
+    original_sha256: str
+    original_session: SessionSpec
+    data: dict[str, Path] = field(default_factory=dict)
+    data_sha256: dict[str, str] = field(default_factory=dict)
+    gate_use: int = 1
+    memory_limit_bytes: int = 0
+    measure_timeout_s: float = 120.0
+    seed: int = 0
+    submitted_unix_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """One line of a worker's progress.
+
+    Attributes:
+        unix_s: When.
+        stage: What is being done, one or two words.
+        fraction: Share of the whole job that is done, in [0, 1].
+        text: What a person would want to know.
+    """
+
+    unix_s: float
+    stage: str
+    fraction: float
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """How a job ended.
+
+    Attributes:
+        state: A final state.
+        reason: Why, for people; "" when it succeeded.
+        variant: Id of the variant in `variant/`; "" when none was made.
+        finished_unix_s: When.
+    """
+
+    state: JobState
+    reason: str = ""
+    variant: str = ""
+    finished_unix_s: float = 0.0
+
+
+_SPEC = TypeAdapter(JobSpec)
+_PROGRESS = TypeAdapter(Progress)
+_RESULT = TypeAdapter(JobResult)
+
+
+def job_id(
+    *,
+    model: str,
+    version: int,
+    profile: StoredProfile,
+    task: Task,
+    original_sha256: str,
+    data_sha256: dict[str, str],
+) -> str:
+    """The id of the work: equal for the same model, profile and data."""
+    content = [model, version, profile.to_data(), str(task), original_sha256, data_sha256]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def write_spec(directory: Path, spec: JobSpec) -> None:
+    """Write a job's specification into its directory."""
+    write_atomically(directory / SPEC_FILE, _SPEC.dump_json(spec, indent=2) + b"\n")
+
+
+def read_spec(directory: Path) -> JobSpec:
+    """Read a job's specification.
+
+    Raises:
+        InvalidDocument: It is missing or does not fit.
+    """
+    try:
+        return _SPEC.validate_json((directory / SPEC_FILE).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise InvalidDocument(f"job {directory.name}: {SPEC_FILE} cannot be read") from error
+
+
+def append_progress(directory: Path, progress: Progress) -> None:
+    """Add one line of progress."""
+    with (directory / PROGRESS_FILE).open("ab") as file:
+        file.write(_PROGRESS.dump_json(progress) + b"\n")
+
+
+def last_progress(directory: Path) -> Progress | None:
+    """The newest complete line of progress, or None before the first."""
+    try:
+        lines = (directory / PROGRESS_FILE).read_bytes().splitlines(keepends=True)
+    except OSError:
+        return None
+    for line in reversed(lines):
+        if line.endswith(b"\n"):
+            try:
+                return _PROGRESS.validate_json(line)
+            except ValidationError:
+                continue
+    return None
+
+
+def write_result(directory: Path, result: JobResult) -> None:
+    """Write how a job ended."""
+    write_atomically(directory / RESULT_FILE, _RESULT.dump_json(result, indent=2) + b"\n")
+
+
+def read_result(directory: Path) -> JobResult | None:
+    """How a job ended, or None while it has not.
+
+    Raises:
+        InvalidData: The file is there but is not a result.
+    """
+    try:
+        content = (directory / RESULT_FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return _RESULT.validate_json(content)
+    except ValidationError as error:
+        raise InvalidData(f"job {directory.name}: {RESULT_FILE} cannot be read") from error
