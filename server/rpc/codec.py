@@ -1,0 +1,343 @@
+"""Messages to numpy arrays and back: the one place where tensors meet the protocol.
+
+Order of checks: counts, names, datatypes, shapes, lengths; nothing is allocated before all hold.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizers.contract.signature import NUMPY_DTYPES, Signature, TensorSpec
+from server.errors import InvalidRequest, TooLarge, Unsupported
+from server.pb import open_inference_pb2 as pb
+
+Parameter = bool | int | float | str
+
+_LENGTH: Final = struct.Struct("<I")
+_CONTENTS: Final[dict[str, str]] = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+_DATATYPES: Final[dict[np.dtype[Any], str]] = {
+    dtype: name for name, dtype in NUMPY_DTYPES.items() if name != "BYTES"
+}
+_SHARED_MEMORY: Final = "shared_memory_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one request may hold; more is refused before anything is allocated."""
+
+    outputs: int = 256
+    rank: int = 16
+    elements: int = 1 << 31
+    parameters: int = 64
+    name_length: int = 1024
+
+
+@dataclass(slots=True, kw_only=True)
+class DecodedRequest:
+    """A ModelInferRequest in our own words.
+
+    Attributes:
+        feeds: Input name → array; numeric arrays are read-only views of the message.
+        rows: Length of the first dimension of the first input; 1 for a scalar.
+        outputs: Names of the outputs wanted, in the order wanted.
+    """
+
+    feeds: dict[str, NDArray[Any]]
+    rows: int
+    outputs: tuple[str, ...]
+
+
+def decode_request(
+    request: pb.ModelInferRequest, signature: Signature, limits: Limits
+) -> DecodedRequest:
+    """Check a request against a model's signature and take its arrays out.
+
+    Raises:
+        InvalidRequest: It does not fit; the text says what was expected and what came.
+        TooLarge: It is beyond a limit.
+        Unsupported: It asks for something that Hone does not do.
+    """
+    if len(request.outputs) > limits.outputs:
+        raise TooLarge(f"{len(request.outputs)} outputs requested, at most {limits.outputs} may be")
+    inputs = _match_inputs(request, signature)
+    outputs = _match_outputs(request.outputs, signature)
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise InvalidRequest(
+            f"expected one raw_input_contents entry for each of {len(request.inputs)} inputs, "
+            f"got {len(raw)}"
+        )
+    feeds: dict[str, NDArray[Any]] = {}
+    for index, (spec, tensor) in enumerate(inputs):
+        shape, elements = _check_shape(spec, tensor, limits)
+        if raw:
+            if tensor.HasField("contents"):
+                raise InvalidRequest(
+                    "contents field must not be specified when using raw_input_contents for "
+                    f"input '{spec.name}' of model '{request.model_name}'"
+                )
+            array = _from_raw(spec, raw[index], elements)
+        else:
+            array = _from_contents(spec, tensor.contents, elements)
+        feeds[spec.name] = array.reshape(shape)
+    first = next(iter(feeds.values()), None)
+    rows = first.shape[0] if first is not None and first.ndim else 1
+    return DecodedRequest(feeds=feeds, rows=rows, outputs=outputs)
+
+
+def decode_parameters(
+    parameters: Mapping[str, pb.InferParameter], limits: Limits
+) -> dict[str, Parameter]:
+    """Request parameters as plain values, reserved ones checked.
+
+    Raises:
+        InvalidRequest: A reserved one has the wrong type or value.
+        Unsupported: A reserved one asks for something that Hone does not do.
+    """
+    if not parameters:
+        return {}
+    if len(parameters) > limits.parameters:
+        raise TooLarge(f"{len(parameters)} parameters given, at most {limits.parameters} may be")
+    plain: dict[str, Parameter] = {}
+    for name, parameter in parameters.items():
+        kind = parameter.WhichOneof("parameter_choice")
+        if kind is None:
+            raise InvalidRequest(f"parameter '{name}' has no value")
+        value = getattr(parameter, kind)
+        _check_reserved(name, kind, value)
+        plain[name] = value
+    return plain
+
+
+def encode_response(
+    *,
+    model_name: str,
+    version: int,
+    variant: str,
+    request_id: str,
+    names: Sequence[str],
+    arrays: Sequence[NDArray[Any]],
+) -> pb.ModelInferResponse:
+    """Build a response; outputs are always raw, which every client understands."""
+    response = pb.ModelInferResponse(
+        model_name=model_name, model_version=str(version), id=request_id
+    )
+    response.parameters["variant"].string_param = variant
+    raw = response.raw_output_contents
+    for name, array in zip(names, arrays, strict=True):
+        datatype = _DATATYPES.get(array.dtype, "BYTES")
+        response.outputs.add(name=name, datatype=datatype, shape=array.shape)
+        raw.append(_bytes_raw(array) if datatype == "BYTES" else array.tobytes())
+    return response
+
+
+def _match_inputs(
+    request: pb.ModelInferRequest, signature: Signature
+) -> list[tuple[TensorSpec, pb.ModelInferRequest.InferInputTensor]]:
+    wanted = {spec.name: spec for spec in signature.inputs}
+    if len(request.inputs) != len(wanted):
+        raise InvalidRequest(_wrong_inputs(request, wanted))
+    matched: dict[str, tuple[TensorSpec, pb.ModelInferRequest.InferInputTensor]] = {}
+    for tensor in request.inputs:
+        spec = wanted.get(tensor.name)
+        if spec is None or tensor.name in matched:
+            raise InvalidRequest(_wrong_inputs(request, wanted))
+        if tensor.parameters and any(key.startswith(_SHARED_MEMORY) for key in tensor.parameters):
+            raise Unsupported(f"input '{spec.name}': shared memory is not enabled on this server")
+        matched[tensor.name] = (spec, tensor)
+    return list(matched.values())
+
+
+def _wrong_inputs(request: pb.ModelInferRequest, wanted: Mapping[str, TensorSpec]) -> str:
+    got = [tensor.name for tensor in request.inputs[: 2 * len(wanted) + 8]]
+    missing = [name for name in wanted if name not in got]
+    unknown = [name for name in got if name not in wanted]
+    twice = sorted({name for name in got if got.count(name) > 1})
+    text = (
+        f"expected {len(wanted)} inputs but got {len(request.inputs)} inputs for model "
+        f"'{request.model_name}'. Got input(s) {got}"
+    )
+    if missing:
+        text += f", but missing required input(s) {missing}"
+    if unknown:
+        text += f", unknown input(s) {unknown}"
+    if twice:
+        text += f", given twice {twice}"
+    return f"{text}. Expected {list(wanted)}"
+
+
+def _match_outputs(
+    requested: Iterable[pb.ModelInferRequest.InferRequestedOutputTensor], signature: Signature
+) -> tuple[str, ...]:
+    known = [spec.name for spec in signature.outputs]
+    names: list[str] = []
+    for output in requested:
+        if output.name not in known:
+            raise InvalidRequest(f"unexpected inference output '{output.name}'; expected {known}")
+        if output.name in names:
+            raise InvalidRequest(f"output '{output.name}' is requested twice")
+        for key in output.parameters:
+            if key == "classification":
+                raise Unsupported("the classification extension is not supported")
+            if key.startswith(_SHARED_MEMORY):
+                raise Unsupported(
+                    f"output '{output.name}': shared memory is not enabled on this server"
+                )
+        names.append(output.name)
+    return tuple(names or known)
+
+
+def _check_shape(
+    spec: TensorSpec, tensor: pb.ModelInferRequest.InferInputTensor, limits: Limits
+) -> tuple[tuple[int, ...], int]:
+    if tensor.datatype != spec.datatype:
+        raise InvalidRequest(
+            f"input '{spec.name}' has datatype '{tensor.datatype[:32]}', expected '{spec.datatype}'"
+        )
+    shape = tuple(tensor.shape)
+    fits = len(shape) == len(spec.shape) and all(
+        length == wanted or (wanted == -1 and length >= 0)
+        for length, wanted in zip(shape, spec.shape, strict=True)
+    )
+    if not fits:
+        raise InvalidRequest(
+            f"unexpected shape for input '{spec.name}': expected {list(spec.shape)}, got "
+            f"{list(shape[: limits.rank])}{'…' if len(shape) > limits.rank else ''} "
+            "(-1 stands for any length)"
+        )
+    if shape and shape[0] == 0 and spec.shape[0] == -1:
+        raise InvalidRequest(
+            f"input '{spec.name}' has no rows: its first dimension must be at least 1, "
+            f"got {list(shape)}"
+        )
+    elements = math.prod(shape)
+    if elements > limits.elements:
+        raise TooLarge(
+            f"input '{spec.name}' has {elements} elements, at most {limits.elements} may be sent"
+        )
+    return shape, elements
+
+
+def _from_raw(spec: TensorSpec, raw: bytes, elements: int) -> NDArray[Any]:
+    if spec.datatype == "BYTES":
+        return _bytes_array(_split_bytes(spec, raw, elements), elements)
+    dtype = NUMPY_DTYPES[spec.datatype]
+    expected = elements * dtype.itemsize
+    if len(raw) != expected:
+        raise InvalidRequest(
+            f"unexpected total byte size {len(raw)} for input '{spec.name}', expecting {expected}"
+        )
+    if spec.datatype == "BOOL":
+        bits = np.frombuffer(raw, np.uint8)
+        if bits.size and bits.max() > 1:
+            raise InvalidRequest(f"input '{spec.name}': a BOOL must be the byte 0 or 1")
+        return bits.view(np.bool_)
+    return np.frombuffer(raw, dtype)
+
+
+def _from_contents(
+    spec: TensorSpec, contents: pb.InferTensorContents, elements: int
+) -> NDArray[Any]:
+    member = _CONTENTS.get(spec.datatype)
+    if member is None:
+        raise InvalidRequest(
+            f"input '{spec.name}' of datatype {spec.datatype} must be sent as raw_input_contents"
+        )
+    for field, _ in contents.ListFields():
+        if field.name != member:
+            raise InvalidRequest(
+                f"input '{spec.name}' of datatype {spec.datatype} must be sent in {member}, "
+                f"got {field.name}"
+            )
+    values = getattr(contents, member)
+    if len(values) != elements:
+        raise InvalidRequest(
+            f"expected {elements} elements in {member} of input '{spec.name}', got {len(values)}"
+        )
+    if spec.datatype == "BYTES":
+        return _bytes_array(list(values), elements)
+    wide = {"int_contents": np.int32, "uint_contents": np.uint32}.get(member)
+    array = np.array(values, dtype=wide or NUMPY_DTYPES[spec.datatype])
+    return array.astype(NUMPY_DTYPES[spec.datatype]) if wide else array
+
+
+def _split_bytes(spec: TensorSpec, raw: bytes, elements: int) -> list[bytes]:
+    if elements * _LENGTH.size > len(raw):
+        raise InvalidRequest(
+            f"expected {elements} strings for input '{spec.name}', but {len(raw)} bytes cannot "
+            "hold so many"
+        )
+    texts: list[bytes] = []
+    position, end = 0, len(raw)
+    for _ in range(elements):
+        start = position + _LENGTH.size
+        if start > end:
+            raise InvalidRequest(
+                f"expected {elements} strings for input '{spec.name}', got {len(texts)}"
+            )
+        (length,) = _LENGTH.unpack_from(raw, position)
+        position = start + length
+        if position > end:
+            raise InvalidRequest(
+                f"string {len(texts)} of input '{spec.name}' claims {length} bytes, "
+                f"but {end - start} are left"
+            )
+        texts.append(raw[start:position])
+    if position != end:
+        raise InvalidRequest(
+            f"unexpected {end - position} bytes after {elements} strings of input '{spec.name}'"
+        )
+    return texts
+
+
+def _bytes_array(texts: list[bytes], elements: int) -> NDArray[Any]:
+    array = np.empty(elements, dtype=np.object_)
+    array[:] = texts
+    return array
+
+
+def _bytes_raw(array: NDArray[Any]) -> bytes:
+    parts: list[bytes] = []
+    for item in array.ravel():
+        text = item if isinstance(item, bytes) else str(item).encode()
+        parts += (_LENGTH.pack(len(text)), text)
+    return b"".join(parts)
+
+
+def _check_reserved(name: str, kind: str, value: Parameter) -> None:
+    match name:
+        case "sequence_id" | "sequence_start" | "sequence_end":
+            if value:
+                raise Unsupported("sequences are not supported")
+        case "priority" | "timeout":
+            if kind not in ("int64_param", "uint64_param") or int(value) < 0:
+                raise InvalidRequest(
+                    f"parameter '{name}' must be a non-negative integer, got {value!r}"
+                )
+        case "variant":
+            if kind != "string_param":
+                raise InvalidRequest(f"parameter 'variant' must be a text, got {value!r}")
+        case "triton_enable_empty_final_response":
+            pass
+        case _ if name.startswith("triton_"):
+            raise InvalidRequest(f"parameter '{name}' uses the reserved prefix 'triton_'")
