@@ -62,6 +62,8 @@ class ServerConfig(BaseSettings):
     """How long accepted requests may take after SIGTERM."""
     measure_seconds: Annotated[float, Field(gt=0)] = 120.0
     """How long a job waits for quiet and stable measurements."""
+    measure_retry_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """How long after a job ended without stable measurements it is tried again."""
     job_memory_bytes: Annotated[int, Field(ge=0)] = 0
     """Address space of a job's worker; 0 for no limit."""
     job_stall_seconds: Annotated[float, Field(gt=0)] = 900.0

@@ -117,8 +117,20 @@ class Jobs:
         self._on_change()
         return interrupted
 
-    def submit(self, spec: JobSpec) -> tuple[Job, bool]:
+    def find(self, job_id: str) -> Job | None:
+        """The job of that id, if its directory is there and can be read."""
+        with contextlib.suppress(HoneError):
+            return self.get(job_id)
+        return None
+
+    def submit(
+        self, spec: JobSpec, prepare: Callable[[Path], None] = lambda directory: None
+    ) -> tuple[Job, bool]:
         """Queue a job unless the same one exists and succeeded, was refused, or is under way.
+
+        Args:
+            spec: What to build.
+            prepare: Called with the job's directory before a worker sees it.
 
         Returns:
             The job, and whether it existed already.
@@ -126,13 +138,14 @@ class Jobs:
         directory = self._path(spec.id)
         if directory.exists():
             job = self.get(spec.id)
-            if job.state not in _RESUBMITTABLE:
+            if not can_be_resubmitted(job.state):
                 return job, True
             if job.state is JobState.AWAITING_MEASUREMENT:
                 (directory / "result.json").unlink()
             else:
                 shutil.rmtree(directory)
         directory.mkdir(parents=True, exist_ok=True)
+        prepare(directory)
         write_spec(directory, spec)
         self._queue.append(spec.id)
         self._start_next()
@@ -286,6 +299,11 @@ class Jobs:
             write_result(
                 directory, JobResult(state=state, reason=reason, finished_unix_s=time.time())
             )
+
+
+def can_be_resubmitted(state: JobState) -> bool:
+    """Whether the same work may be tried again."""
+    return state in _RESUBMITTABLE
 
 
 def _silent_for_s(directory: Path) -> float:

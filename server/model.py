@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,8 @@ class ModelVersion:
         active: The variant that answers by default.
         previous: The variant that answered before, for rolling back; "" when there was none.
         extra: Variants opened because a request named them, least recently used first.
+        fell_back: The variant that was routed to but may not serve here; "" when there is none.
+        lock: Held while sessions of this version are opened or the route changes.
     """
 
     entry: ModelEntry
@@ -36,6 +39,8 @@ class ModelVersion:
     variants: dict[str, VariantDirectory] = field(default_factory=dict)
     previous: str = ""
     extra: dict[str, OpenVariant] = field(default_factory=dict)
+    fell_back: str = ""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def name(self) -> str:

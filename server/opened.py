@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from optimizers.contract.directory import VariantDirectory, read_golden
 from optimizers.contract.errors import HoneError, InvalidModel, RunFailed
 from optimizers.contract.manifest import Manifest
 from optimizers.contract.memory import ResidentMemory, resident_memory
-from optimizers.contract.runtime import Feeds, Session
+from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
 from server.batcher import Batcher, BatchPolicy
 from server.errors import GoldenMismatch
@@ -104,13 +104,13 @@ def release_memory() -> None:
     _libc.malloc_trim(0)
 
 
-def open_original(path: Path, manifest: Manifest) -> Opening:
+def open_original(path: Path, spec: SessionSpec) -> Opening:
     """Open and warm the model as delivered. Blocks: call it off the event loop.
 
     Raises:
-        InvalidModel: It does not load, or has another signature than its manifest says.
+        InvalidModel: It does not load.
     """
-    return _open(path, manifest, None)
+    return _open(path, spec, lambda session: None)
 
 
 def open_variant(variant: VariantDirectory) -> Opening:
@@ -120,17 +120,24 @@ def open_variant(variant: VariantDirectory) -> Opening:
         InvalidModel: It does not load, or has another signature than its manifest says.
         GoldenMismatch: It answers differently from what its manifest allows.
     """
-    return _open(variant.model_file, variant.manifest, variant.path)
+    manifest = variant.manifest
 
-
-def _open(path: Path, manifest: Manifest, golden: Path | None) -> Opening:
-    before = resident_memory()
-    session = Session(path, manifest.session)
-    try:
+    def check(session: Session) -> None:
         if not session.signature.matches(manifest.signature):
-            raise InvalidModel(f"{path.name} has other inputs or outputs than its manifest says")
-        if golden is not None and manifest.golden is not None:
-            _check_golden(session, manifest.variant, manifest.golden.tolerance, golden)
+            raise InvalidModel(
+                f"variant {manifest.variant} has other inputs or outputs than its manifest says"
+            )
+        if manifest.golden is not None:
+            _check_golden(session, manifest.variant, manifest.golden.tolerance, variant.path)
+
+    return _open(variant.model_file, manifest.session, check)
+
+
+def _open(path: Path, spec: SessionSpec, check: Callable[[Session], None]) -> Opening:
+    before = resident_memory()
+    session = Session(path, spec)
+    try:
+        check(session)
         run_s = _warm_up(session)
         joins, note = _joins(session)
     except BaseException:

@@ -2,6 +2,9 @@
 
 spec.json        what to build, written once by whoever submits
 progress.jsonl   one line per step of the work, appended by the worker
+candidate/       what the recipe made, before it was judged
+built.json       written when the candidate is complete: what each step did
+gate.opened      the worker has looked at the gate data
 variant/         the sealed variant, proved or refused
 result.json      written last, atomically; its presence means that the job has ended
 worker.log       what the worker printed
@@ -20,12 +23,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from optimizers.contract.directory import write_atomically
 from optimizers.contract.errors import InvalidData, InvalidDocument
+from optimizers.contract.host import Host
+from optimizers.contract.manifest import StepRecord
 from optimizers.contract.profile import StoredProfile, Task
 from optimizers.contract.runtime import SessionSpec
 
 SPEC_FILE: Final = "spec.json"
 PROGRESS_FILE: Final = "progress.jsonl"
 RESULT_FILE: Final = "result.json"
+CANDIDATE_DIRECTORY: Final = "candidate"
+BUILT_FILE: Final = "built.json"
+GATE_OPENED_FILE: Final = "gate.opened"
 VARIANT_DIRECTORY: Final = "variant"
 LOG_FILE: Final = "worker.log"
 
@@ -61,6 +69,7 @@ class JobSpec:
         data_sha256: Digests of the same files.
         gate_use: How often the gate data will have been used for this model, this job included;
             use k may spend (1 - confidence) / 2^k.
+        cpus: Processors that the server hands out.
         memory_limit_bytes: Address space a worker may use; 0 for no limit.
         measure_timeout_s: How long measuring waits for quiet and stable windows.
         seed: Of everything random.
@@ -79,6 +88,7 @@ class JobSpec:
     data: dict[str, Path] = field(default_factory=dict)
     data_sha256: dict[str, str] = field(default_factory=dict)
     gate_use: int = 1
+    cpus: int = 1
     memory_limit_bytes: int = 0
     measure_timeout_s: float = 120.0
     seed: int = 0
@@ -119,7 +129,23 @@ class JobResult:
     finished_unix_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A finished candidate: what lies in `candidate/` and how it came about.
+
+    Attributes:
+        session: How it is to be opened.
+        records: What each step did.
+        built_with: Name → version of what took part.
+    """
+
+    session: SessionSpec
+    records: tuple[StepRecord, ...]
+    built_with: dict[str, str]
+
+
 _SPEC = TypeAdapter(JobSpec)
+_BUILT = TypeAdapter(Built)
 _PROGRESS = TypeAdapter(Progress)
 _RESULT = TypeAdapter(JobResult)
 
@@ -132,9 +158,13 @@ def job_id(
     task: Task,
     original_sha256: str,
     data_sha256: dict[str, str],
+    host: Host,
 ) -> str:
-    """The id of the work: equal for the same model, profile and data."""
-    content = [model, version, profile.to_data(), str(task), original_sha256, data_sha256]
+    """The id of the work: equal for the same model, profile and data on the same machine."""
+    content = [
+        *(model, version, profile.to_data(), str(task), original_sha256, data_sha256),
+        *(host.architecture, host.cpu_features, host.cpus, host.onnxruntime),
+    ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -153,6 +183,19 @@ def read_spec(directory: Path) -> JobSpec:
         return _SPEC.validate_json((directory / SPEC_FILE).read_bytes())
     except (OSError, ValidationError) as error:
         raise InvalidDocument(f"job {directory.name}: {SPEC_FILE} cannot be read") from error
+
+
+def write_built(directory: Path, built: Built) -> None:
+    """Say that the candidate in a job's directory is complete."""
+    write_atomically(directory / BUILT_FILE, _BUILT.dump_json(built, indent=2) + b"\n")
+
+
+def read_built(directory: Path) -> Built | None:
+    """What was built, or None while the candidate is not complete."""
+    try:
+        return _BUILT.validate_json((directory / BUILT_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def append_progress(directory: Path, progress: Progress) -> None:

@@ -76,6 +76,7 @@ class Manifest:
         original_sha256: Digest of the model it was made from.
         original_file: The original's path, relative to its model's directory.
         profile: Name of the profile it was built for; "" for the original.
+        job: Id of the job that built it; "" for the original.
         recipe: The steps.
         records: What each step did.
         session: How it is opened.
@@ -100,6 +101,7 @@ class Manifest:
     created_unix_s: float
     format: int = FORMAT
     profile: str = ""
+    job: str = ""
     records: tuple[StepRecord, ...] = ()
     files: tuple[StoredFile, ...] = ()
     golden: Golden | None = None

@@ -1,0 +1,5 @@
+"""`python -m server` is `hone`."""
+
+from server.cli import main
+
+main()

@@ -1,0 +1,355 @@
+"""The `hone` command: parse, call, print, exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from optimizers.contract.errors import HoneError
+from server.app import App, product_version, serve
+from server.client import Client, as_data
+from server.config import server_config
+from server.pb import management_pb2 as pb
+from server.story import tell_story
+from server.terminal import (
+    events_table,
+    figure_line,
+    job_line,
+    jobs_table,
+    models_table,
+    variants_table,
+)
+
+cli = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_console = Console(soft_wrap=not sys.stdout.isatty())
+
+AdminAddress = Annotated[
+    str, typer.Option("--admin", envvar="HONE_ADMIN", help="HOST:PORT of the admin endpoint.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Version = Annotated[int, typer.Option("--version", min=0, help="0: the newest that is ready.")]
+_DEFAULT_ADMIN = "127.0.0.1:8003"
+
+
+def main() -> NoReturn:
+    """Run the command line; a refusal is one line on stderr and exit code 1."""
+    try:
+        cli()
+    except HoneError as error:
+        print(f"hone: {error}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(product_version())
+        raise typer.Exit
+
+
+@cli.callback()
+def _hone(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """The inference server that sharpens models while it serves them."""
+
+
+@cli.command("serve")
+def serve_command(
+    repository: Annotated[Path, typer.Argument(help="Model repository in Triton's layout.")],
+    state: Annotated[Path | None, typer.Option(help="Where Hone keeps what it makes.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address of gRPC and metrics.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="0: any free one. Default 8001.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Default 8002.")] = None,
+    admin_host: Annotated[str | None, typer.Option(help="Address of the admin endpoint.")] = None,
+    admin_port: Annotated[int | None, typer.Option(help="Default 8003.")] = None,
+    model_control: Annotated[
+        str | None, typer.Option(help="none | explicit: public clients may load and unload.")
+    ] = None,
+    strict_readiness: Annotated[
+        bool | None, typer.Option(help="Ready only when every model is.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Jobs at once. Default 1.")] = None,
+    keep_variants: Annotated[int | None, typer.Option(help="Per version. Default 5.")] = None,
+    cpus: Annotated[int | None, typer.Option(help="Processors to use; 0: all.")] = None,
+    max_batch: Annotated[int | None, typer.Option(help="Rows joined into one run.")] = None,
+    max_queue_items: Annotated[int | None, typer.Option(help="Waiting requests.")] = None,
+    max_queue_bytes: Annotated[int | None, typer.Option(help="Waiting bytes.")] = None,
+    max_message_bytes: Annotated[int | None, typer.Option(help="Largest message.")] = None,
+    drain_seconds: Annotated[float | None, typer.Option(help="Grace when stopping.")] = None,
+    measure_seconds: Annotated[
+        float | None, typer.Option(help="How long a job waits for stable measurements.")
+    ] = None,
+    measure_retry_seconds: Annotated[
+        float | None, typer.Option(help="When unstable measurements are tried again.")
+    ] = None,
+    job_memory_bytes: Annotated[int | None, typer.Option(help="Limit of a worker.")] = None,
+    job_stall_seconds: Annotated[
+        float | None, typer.Option(help="A worker silent for longer is ended.")
+    ] = None,
+    story: Annotated[bool, typer.Option(help="Tell what happens, on the terminal.")] = False,
+) -> None:
+    """Serve a model repository until Ctrl-C or SIGTERM."""
+    flags = {name: value for name, value in locals().items() if name != "story"}
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )
+    app = App(server_config(**flags))
+    asyncio.run(_serve(app, story))
+
+
+async def _serve(app: App, story: bool) -> None:
+    async def ready() -> None:
+        config = app.config
+        public, admin = f"{config.host}:{app.public.port}", f"{config.admin_host}:{app.admin.port}"
+        metrics = f"http://{config.host}:{app.metrics_port}/metrics"
+        print(f"Ready grpc={public} metrics={metrics} admin={admin}", flush=True)
+        if story:
+            try:
+                await tell_story(_console, public=public, admin=admin, metrics=metrics)
+            except HoneError as error:
+                _console.print(f"the story ends here: {error}")
+
+    await serve(app, ready)
+
+
+@cli.command()
+def models(admin: AdminAddress = _DEFAULT_ADMIN, as_json: AsJson = False) -> None:
+    """Show every model: what answers, how it is opened, what is wrong."""
+    answer = _call(admin, "ListModels", pb.ListModelsRequest(), pb.ListModelsResponse)
+    if as_json:
+        _print_json(answer)
+        return
+    _console.print(models_table(answer.models))
+    for model in answer.models:
+        for warning in model.warnings:
+            _console.print(f"warning: {warning}", markup=False)
+
+
+@cli.command("variants")
+def variants_command(
+    model: Annotated[str, typer.Argument(help="Its name; or `rm` to delete a variant.")],
+    rest: Annotated[list[str] | None, typer.Argument(help="After `rm`: MODEL VARIANT.")] = None,
+    version: Version = 0,
+    admin: AdminAddress = _DEFAULT_ADMIN,
+    as_json: AsJson = False,
+) -> None:
+    """Show a model's variants with what was measured of them; or `variants rm MODEL VARIANT`."""
+    if model == "rm" and rest:
+        if len(rest) != 2:
+            raise typer.BadParameter("expected `hone variants rm MODEL VARIANT`")
+        remove = pb.RemoveVariantRequest(model=rest[0], version=version, variant=rest[1])
+        _call(admin, "RemoveVariant", remove, pb.RemoveVariantResponse)
+        _console.print(f"deleted variant {rest[1]} of {rest[0]}")
+        return
+    if rest:
+        raise typer.BadParameter(f"unexpected {' '.join(rest)}; expected one model")
+    request = pb.ListVariantsRequest(model=model, version=version)
+    answer = _call(admin, "ListVariants", request, pb.ListVariantsResponse)
+    if as_json:
+        _print_json(answer)
+        return
+    _console.print(variants_table(answer.variants))
+    for variant in answer.variants:
+        if variant.figures:
+            _console.print(f"\n{variant.id} ({variant.recipe})")
+        for figure in variant.figures:
+            _console.print(f"  {figure_line(figure)}", highlight=False, markup=False)
+        for check in variant.checks:
+            passed = (
+                {True: "held", False: "broke"}[check.passed] if check.HasField("passed") else "-"
+            )
+            _console.print(f"  {check.gate}: {passed}: {check.text}", highlight=False, markup=False)
+        for note in variant.notes:
+            _console.print(f"  {note}", style="dim", highlight=False, markup=False)
+
+
+@cli.command("jobs")
+def jobs_command(
+    action: Annotated[str | None, typer.Argument(help="`rm` or `cancel`; nothing lists.")] = None,
+    job: Annotated[str | None, typer.Argument(help="Id of the job.")] = None,
+    admin: AdminAddress = _DEFAULT_ADMIN,
+    as_json: AsJson = False,
+) -> None:
+    """Show every job; `jobs cancel ID` ends one, `jobs rm ID` deletes what an ended one left."""
+    if action is None:
+        answer = _call(admin, "ListJobs", pb.ListJobsRequest(), pb.ListJobsResponse)
+        if as_json:
+            _print_json(answer)
+        else:
+            _console.print(jobs_table(answer.jobs))
+        return
+    if action not in ("rm", "cancel") or job is None:
+        raise typer.BadParameter("expected `hone jobs`, `hone jobs cancel ID` or `hone jobs rm ID`")
+    if action == "cancel":
+        cancelled = _call(admin, "CancelJob", pb.CancelJobRequest(id=job), pb.Job)
+        _console.print(job_line(cancelled), markup=False)
+    else:
+        _call(admin, "RemoveJob", pb.RemoveJobRequest(id=job), pb.RemoveJobResponse)
+        _console.print(f"deleted job {job}")
+
+
+@cli.command()
+def optimize(
+    model: Annotated[str, typer.Argument(help="Its name.")],
+    profile: Annotated[str | None, typer.Option(help="A profile of its hone.yaml.")] = None,
+    profile_file: Annotated[
+        Path | None, typer.Option(help="A file with `recipe` and `goal`.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until the verdict.")] = False,
+    version: Version = 0,
+    admin: AdminAddress = _DEFAULT_ADMIN,
+    as_json: AsJson = False,
+) -> None:
+    """Build and judge a profile in the background. Exit code 3: it was refused."""
+    if (profile is None) == (profile_file is None):
+        raise typer.BadParameter("give either --profile NAME or --profile-file FILE")
+    request = pb.SubmitJobRequest(model=model, version=version, profile=profile or "")
+    if profile_file is not None:
+        try:
+            request.profile_text = profile_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise typer.BadParameter(f"{profile_file} cannot be read: {error}") from error
+        request.profile = profile_file.stem
+    answer = _call(admin, "SubmitJob", request, pb.SubmitJobResponse)
+    job = answer.job
+    if not as_json:
+        what = "is the same job" if answer.existed else "submitted"
+        _console.print(f"job {job.id} {what}: {job_line(job)}", markup=False, highlight=False)
+    if wait:
+        job = asyncio.run(_watch(admin, job.id, quiet=as_json))
+    if as_json:
+        _print_json(job)
+    elif wait:
+        _console.print(job_line(job), markup=False, highlight=False)
+    if wait and job.state != "succeeded":
+        raise typer.Exit(3)
+
+
+@cli.command()
+def promote(
+    model: Annotated[str, typer.Argument(help="Its name.")],
+    variant: Annotated[str, typer.Argument(help="An id, a profile's name, or `original`.")],
+    unverified: Annotated[
+        bool, typer.Option("--unverified", help="Even if it is not proved here.")
+    ] = False,
+    version: Version = 0,
+    admin: AdminAddress = _DEFAULT_ADMIN,
+) -> None:
+    """Let a variant answer by default."""
+    request = pb.SetRouteRequest(
+        model=model, version=version, variant=variant, unverified=unverified
+    )
+    _print_route(_call(admin, "SetRoute", request, pb.RouteResponse))
+
+
+@cli.command()
+def rollback(
+    model: Annotated[str, typer.Argument(help="Its name.")],
+    version: Version = 0,
+    admin: AdminAddress = _DEFAULT_ADMIN,
+) -> None:
+    """Return to the variant that answered before."""
+    request = pb.RollBackRequest(model=model, version=version)
+    _print_route(_call(admin, "RollBack", request, pb.RouteResponse))
+
+
+@cli.command()
+def events(
+    model: Annotated[str, typer.Argument(help="Its name; nothing for all.")] = "",
+    limit: Annotated[int, typer.Option(min=1)] = 100,
+    admin: AdminAddress = _DEFAULT_ADMIN,
+    as_json: AsJson = False,
+) -> None:
+    """Show what happened."""
+    request = pb.ListEventsRequest(model=model, limit=limit)
+    answer = _call(admin, "ListEvents", request, pb.ListEventsResponse)
+    if as_json:
+        _print_json(answer)
+    else:
+        _console.print(events_table(answer.events))
+
+
+@cli.command()
+def health(
+    address: Annotated[str, typer.Option(help="HOST:PORT of the public endpoint.")] = (
+        "127.0.0.1:8001"
+    ),
+) -> None:
+    """Exit code 0 when the server says SERVING, 1 otherwise."""
+
+    async def ask() -> bool:
+        async with Client(address) as client:
+            return await client.is_serving()
+
+    serving = asyncio.run(ask())
+    _console.print("SERVING" if serving else "NOT_SERVING")
+    raise typer.Exit(0 if serving else 1)
+
+
+@cli.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def demo(context: typer.Context) -> None:
+    """Write a demo repository: real models trained on real data."""
+    os.execv(sys.executable, [sys.executable, "-m", "optimizers", "demo", *context.args])
+
+
+def _call(address: str, method: str, request: Any, response: type[Any]) -> Any:
+    async def call() -> Any:
+        async with Client(address) as client:
+            return await client.call(method, request, response)
+
+    return asyncio.run(call())
+
+
+async def _watch(address: str, job: str, *, quiet: bool) -> pb.Job:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    shown = ""
+    last = pb.Job()
+    bars = (
+        Progress(*columns, console=_console)
+        if _console.is_terminal and not quiet
+        else contextlib.nullcontext()
+    )
+    async with Client(address) as client:
+        with bars as progress:
+            task = progress.add_task("", total=1.0) if progress else None
+            async for last in client.watch_job(job):
+                line = f"{last.state} {last.stage}".rstrip()
+                if progress is not None and task is not None:
+                    progress.update(task, completed=last.fraction, description=line)
+                elif not quiet and line != shown:
+                    _console.print(line, highlight=False)
+                shown = line
+    return last
+
+
+def _print_json(message: Any) -> None:
+    print(json.dumps(as_data(message), indent=2))
+
+
+def _print_route(route: pb.RouteResponse) -> None:
+    _console.print(
+        f"{route.model} version {route.version}: {route.variant} answers now"
+        + (f"; before, {route.previous} did" if route.previous else ""),
+        highlight=False,
+    )

@@ -1,0 +1,215 @@
+"""Makes a version servable: opens its original or its routed variant from disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from optimizers.contract.directory import VariantDirectory
+from optimizers.contract.errors import HoneError, InvalidModel
+from optimizers.contract.evaluation import Verdict
+from optimizers.contract.host import Host, memory_available_bytes
+from optimizers.contract.manifest import ORIGINAL, Manifest
+from optimizers.contract.onnx_file import read_onnx_file
+from optimizers.contract.recipe import Recipe
+from optimizers.contract.runtime import SessionSpec
+from server.config import ServerConfig
+from server.errors import FailedPrecondition
+from server.journal import Journal, Route
+from server.metrics import Metrics
+from server.model import ModelVersion
+from server.opened import Opening, OpenVariant, open_original, open_variant
+from server.repository import ModelEntry, VariantStore
+from server.triton_config import ModelConfig
+
+_log = logging.getLogger(__name__)
+
+_MEMORY_PER_FILE_BYTE: Final = 2.0
+_MEMORY_MARGIN_BYTES: Final = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loader:
+    """Opens sessions for model versions and shows them in the metrics."""
+
+    config: ServerConfig
+    host: Host
+    store: VariantStore
+    journal: Journal
+    metrics: Metrics
+
+    async def load(self, entry: ModelEntry, version: int) -> ModelVersion:
+        """Open a version: its routed variant if that may serve here, else its original.
+
+        Raises:
+            HoneError: The original cannot be opened; the text says why.
+        """
+        file = entry.versions.get(version)
+        if file is None:
+            raise InvalidModel(f"{entry.name} has no version folder {version}")
+        if not file.is_file():
+            raise InvalidModel(f"{entry.name}/{version} has no {file.name}; expected an ONNX model")
+        spec = original_session(entry.config, self.config, self.host)
+        sha256 = await asyncio.to_thread(lambda: read_onnx_file(file).sha256())
+        opening = await asyncio.to_thread(open_original, file, spec)
+        try:
+            mismatch = entry.config.mismatch(opening.session.signature)
+            if mismatch:
+                raise InvalidModel(mismatch)
+            manifest = Manifest(
+                variant=ORIGINAL,
+                model=entry.name,
+                version=version,
+                original_sha256=sha256,
+                original_file=str(file.relative_to(entry.directory)),
+                recipe=Recipe(),
+                session=spec,
+                signature=opening.session.signature,
+                created_unix_s=time.time(),
+            )
+            model = ModelVersion(
+                entry=entry,
+                version=version,
+                original_file=file,
+                original=manifest,
+                active=self._serve(manifest, opening),
+            )
+            await asyncio.to_thread(self._find_variants, model)
+            await self._follow_route(model)
+        except BaseException:
+            await asyncio.to_thread(opening.session.close)
+            raise
+        self.show(model)
+        return model
+
+    async def open(self, model: ModelVersion, variant: str) -> OpenVariant:
+        """Open one variant of a loaded version, warm and checked.
+
+        Raises:
+            FailedPrecondition: There is not enough memory, or the original changed on disk.
+            HoneError: It cannot be opened, or does not reproduce its golden outputs.
+        """
+        manifest = model.manifest(variant)
+        if variant == ORIGINAL:
+            file = model.original_file
+            size = (await asyncio.to_thread(read_onnx_file, file)).size_bytes
+            _require_memory(size)
+            sha256 = await asyncio.to_thread(lambda: read_onnx_file(file).sha256())
+            if sha256 != manifest.original_sha256:
+                raise FailedPrecondition(
+                    f"the original of '{model.name}' version {model.version} was overwritten "
+                    "since it was loaded; load the model again"
+                )
+            opening = await asyncio.to_thread(open_original, file, manifest.session)
+        else:
+            _require_memory(manifest.size_bytes)
+            opening = await asyncio.to_thread(open_variant, model.variants[variant])
+        return self._serve(manifest, opening)
+
+    def show(self, model: ModelVersion) -> None:
+        """Bring the gauges of a version up to date."""
+        for opened in model.all_opened():
+            self.metrics.show_variant(
+                model.name,
+                model.version,
+                opened.variant,
+                active=opened is model.active,
+                memory=opened.opening.memory,
+            )
+
+    def hide(self, model: ModelVersion, variant: str) -> None:
+        """Take a closed variant out of the gauges."""
+        self.metrics.hide_variant(model.name, model.version, variant)
+
+    def void_certificate(self, manifest: Manifest) -> str:
+        """Why what was proved of a variant says nothing here; "" when it does."""
+        if manifest.evaluation is None:
+            return "it was never measured"
+        return manifest.evaluation.certificate.host.difference(self.host)
+
+    def _serve(self, manifest: Manifest, opening: Opening) -> OpenVariant:
+        return OpenVariant(
+            manifest,
+            opening,
+            self.metrics.of_variant(manifest.model, manifest.version, manifest.variant),
+            max_queue_items=self.config.max_queue_items,
+            max_queue_bytes=self.config.max_queue_bytes,
+        )
+
+    def _find_variants(self, model: ModelVersion) -> None:
+        manifest = model.original
+        changed = self.store.replace_original(manifest)
+        model.variants, problems = self.store.variants(
+            model.name, model.version, manifest.original_sha256
+        )
+        for problem in problems:
+            _log.warning("%s", problem)
+        if changed:
+            _log.warning("%s version %d was overwritten on disk", model.name, model.version)
+
+    async def _follow_route(self, model: ModelVersion) -> None:
+        route = self.journal.route(model.name, model.version)
+        if route is None:
+            return
+        model.previous = route.previous if route.previous in {ORIGINAL, *model.variants} else ""
+        if route.variant == ORIGINAL:
+            return
+        try:
+            if route.variant not in model.variants:
+                raise FailedPrecondition(
+                    f"variant {route.variant} does not lie in the state directory for this "
+                    "original: it was deleted or damaged, or the original was overwritten"
+                )
+            void = self.void_certificate(model.variants[route.variant].manifest)
+            if void:
+                raise FailedPrecondition(f"the certificate of {route.variant} is void here: {void}")
+            opened = await self.open(model, route.variant)
+        except HoneError as error:
+            self._fall_back(model, route, str(error))
+            return
+        original, model.active = model.active, opened
+        await original.close()
+
+    def _fall_back(self, model: ModelVersion, route: Route, reason: str) -> None:
+        text = f"{route.variant} does not serve, the original answers: {reason}"
+        _log.warning("%s version %d: %s", model.name, model.version, text)
+        original = Route(model=model.name, version=model.version, variant=ORIGINAL, previous="")
+        self.journal.set_route(original, "fell_back", text)
+        self.metrics.swaps.labels(model.name, str(model.version), "fell_back").inc()
+        model.previous = ""
+        if route.variant in model.variants:
+            model.fell_back = route.variant
+
+
+def original_session(config: ModelConfig, server: ServerConfig, host: Host) -> SessionSpec:
+    """How an original is opened: narrow runs on every processor unless `config.pbtxt` says."""
+    threads = min(config.threads or 1, host.cpus)
+    lanes = min(config.lanes or host.cpus, max(1, host.cpus // threads))
+    if config.max_batch_size is None:
+        max_batch = server.max_batch
+    else:
+        max_batch = config.max_batch_size if config.joins else 1
+    return SessionSpec(intra_op_threads=threads, lanes=lanes, max_batch=max_batch)
+
+
+def proved_here(variant: VariantDirectory, host: Host) -> bool:
+    """Whether a variant's certificate is good on this machine."""
+    evaluation = variant.manifest.evaluation
+    return (
+        evaluation is not None
+        and evaluation.verdict is Verdict.PROVED
+        and not evaluation.certificate.host.difference(host)
+    )
+
+
+def _require_memory(file_bytes: int) -> None:
+    needed = int(_MEMORY_PER_FILE_BYTE * file_bytes) + _MEMORY_MARGIN_BYTES
+    available = memory_available_bytes()
+    if available < needed:
+        raise FailedPrecondition(
+            f"{available >> 20} MiB of memory are available and about {needed >> 20} MiB are "
+            "needed to open this beside what serves"
+        )

@@ -1,0 +1,283 @@
+"""What lies on disk: the model repository and the variant store. Opens no session."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from optimizers.contract.directory import VariantDirectory, adopt, read_variant, write_atomically
+from optimizers.contract.errors import HoneError, InvalidDocument, VariantDamaged
+from optimizers.contract.manifest import MANIFEST_FILE, Manifest, manifest_to_json, read_manifest
+from optimizers.contract.profile import ModelPolicy, model_policy
+from server.errors import FailedPrecondition, UnknownModel
+from server.triton_config import ModelConfig, model_config
+
+_log = logging.getLogger(__name__)
+
+_MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_VERSION: Final = re.compile(r"[1-9][0-9]{0,17}")
+_CONFIG_FILE: Final = "config.pbtxt"
+_POLICY_FILE: Final = "hone.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """One model as it lies in the repository.
+
+    Attributes:
+        name: Its folder's name.
+        directory: Its folder.
+        config: What `config.pbtxt` says, or all defaults.
+        policy: What `hone.yaml` says, or all defaults.
+        versions: Version → its model file, ascending; the file need not exist.
+        error: Why no version can be served; "" when they can be tried.
+        warnings: What is ignored or odd, for people.
+    """
+
+    name: str
+    directory: Path
+    config: ModelConfig = field(default_factory=ModelConfig)
+    policy: ModelPolicy = field(default_factory=ModelPolicy)
+    versions: dict[int, Path] = field(default_factory=dict)
+    error: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+class ModelRepository:
+    """A folder of models in Triton's layout; only ever read."""
+
+    def __init__(self, directory: Path) -> None:
+        """Look at `directory`.
+
+        Raises:
+            FailedPrecondition: It is not a directory that can be read.
+        """
+        if not directory.is_dir():
+            raise FailedPrecondition(
+                f"the model repository '{directory}' is not a directory; expected a folder that "
+                "holds MODEL/VERSION/model.onnx"
+            )
+        self._directory = directory.resolve()
+
+    def scan(self) -> dict[str, ModelEntry]:
+        """Every model by name; what is wrong with one is in its entry and never raised."""
+        entries = {}
+        for folder in sorted(self._directory.iterdir()):
+            if not folder.is_dir() or folder.name.startswith("."):
+                continue
+            if not _MODEL_NAME.fullmatch(folder.name):
+                _log.warning(
+                    "folder %r is not served: a model's name is letters, digits, '_', '.', '-'",
+                    folder.name,
+                )
+                continue
+            entries[folder.name] = _read_entry(folder)
+        return entries
+
+    def entry(self, name: str) -> ModelEntry:
+        """One model, read afresh.
+
+        Raises:
+            UnknownModel: The repository has no folder of that name.
+        """
+        if not _MODEL_NAME.fullmatch(name) or not (self._directory / name).is_dir():
+            raise UnknownModel(name)
+        return _read_entry(self._directory / name)
+
+
+class VariantStore:
+    """The state directory: originals' manifests, variants, jobs. One server at a time owns it."""
+
+    def __init__(self, directory: Path, min_free_bytes: int = 256 << 20) -> None:
+        """Take the directory, creating it if need be.
+
+        Args:
+            directory: The state directory.
+            min_free_bytes: What must stay free on its disk after anything is added.
+
+        Raises:
+            FailedPrecondition: Another server holds it, or it cannot be written.
+        """
+        self.directory = directory.resolve()
+        self._min_free_bytes = min_free_bytes
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.directory / "lock").open("a+")
+        except OSError as error:
+            raise FailedPrecondition(
+                f"the state directory '{directory}' cannot be written: {error.strerror}; "
+                "choose another with --state"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "unknown"
+            self._lock.close()
+            raise FailedPrecondition(
+                f"another server (process {owner}) uses the state directory '{directory}'; "
+                "stop it, or choose another directory with --state"
+            ) from error
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+
+    @property
+    def journal_file(self) -> Path:
+        """Where routes and events are kept."""
+        return self.directory / "journal.sqlite"
+
+    @property
+    def jobs_directory(self) -> Path:
+        """Where job directories lie."""
+        return self.directory / "jobs"
+
+    def close(self) -> None:
+        """Let another server have the directory."""
+        self._lock.close()
+
+    def replace_original(self, manifest: Manifest) -> bool:
+        """Store an original's manifest.
+
+        Returns:
+            Whether another file lay under this version number before.
+        """
+        path = self.directory / "originals" / manifest.model / str(manifest.version) / MANIFEST_FILE
+        try:
+            former = read_manifest(path)
+        except VariantDamaged:
+            former = None
+        if former is not None and _same_original(former, manifest):
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, manifest_to_json(manifest))
+        return former is not None and former.original_sha256 != manifest.original_sha256
+
+    def variants(
+        self, model: str, version: int, original_sha256: str
+    ) -> tuple[dict[str, VariantDirectory], list[str]]:
+        """The variants made of this original, by id, and what was wrong with others.
+
+        A damaged directory is moved to quarantine; one made of another original is left alone.
+        """
+        found: dict[str, VariantDirectory] = {}
+        problems: list[str] = []
+        parent = self._variants_of(model, version)
+        if not parent.is_dir():
+            return found, problems
+        for directory in sorted(parent.iterdir()):
+            if directory.name.startswith("."):
+                shutil.rmtree(directory, ignore_errors=True)
+                continue
+            try:
+                variant = read_variant(directory)
+            except HoneError as error:
+                self._quarantine(directory)
+                problems.append(f"{error}; moved to quarantine")
+                continue
+            if variant.manifest.original_sha256 == original_sha256:
+                found[variant.manifest.variant] = variant
+        return found, problems
+
+    def adopt(self, source: Path) -> VariantDirectory:
+        """Take over a sealed variant that a job made.
+
+        Raises:
+            VariantDamaged: It does not verify.
+            FailedPrecondition: There is not enough free disk.
+        """
+        manifest = read_manifest(source / MANIFEST_FILE)
+        target = self._variants_of(manifest.model, manifest.version) / manifest.variant
+        if source.resolve() != target:
+            self.require_free_disk(0)
+        return adopt(source, target)
+
+    def remove(self, variant: VariantDirectory) -> None:
+        """Delete a variant: out of sight first, then its bytes."""
+        hidden = variant.path.with_name(f".{variant.path.name}.removed")
+        variant.path.rename(hidden)
+        shutil.rmtree(hidden)
+
+    def require_free_disk(self, needed_bytes: int) -> None:
+        """Make sure that `needed_bytes` more can be written.
+
+        Raises:
+            FailedPrecondition: They cannot.
+        """
+        free = shutil.disk_usage(self.directory).free
+        if free < needed_bytes + self._min_free_bytes:
+            raise FailedPrecondition(
+                f"{free >> 20} MiB are free on the state directory's disk, "
+                f"{(needed_bytes + self._min_free_bytes) >> 20} MiB are needed; make room, for "
+                "example with `hone variants rm` or `hone jobs rm`"
+            )
+
+    def _variants_of(self, model: str, version: int) -> Path:
+        return self.directory / "variants" / model / str(version)
+
+    def _quarantine(self, directory: Path) -> None:
+        target = self.directory / "quarantine" / f"{directory.name}-{time.time_ns()}"
+        target.parent.mkdir(exist_ok=True)
+        directory.rename(target)
+
+
+def _same_original(one: Manifest, other: Manifest) -> bool:
+    return (one.original_sha256, one.original_file, one.session, one.signature) == (
+        other.original_sha256,
+        other.original_file,
+        other.session,
+        other.signature,
+    )
+
+
+def _read_entry(folder: Path) -> ModelEntry:
+    name = folder.name
+    warnings: list[str] = []
+    try:
+        config = ModelConfig()
+        text = _read_text(folder / _CONFIG_FILE)
+        if text is not None:
+            config = model_config(text, f"{name}/{_CONFIG_FILE}")
+        if config.name not in ("", name):
+            raise InvalidDocument(
+                f"{name}/{_CONFIG_FILE}: name is '{config.name}', but the folder is '{name}'"
+            )
+        text = _read_text(folder / _POLICY_FILE)
+        policy = model_policy(text, f"{name}/{_POLICY_FILE}") if text is not None else ModelPolicy()
+    except HoneError as error:
+        return ModelEntry(name=name, directory=folder, error=str(error))
+    if config.ignored:
+        warnings.append(f"{name}/{_CONFIG_FILE}: no effect here: {', '.join(config.ignored)}")
+    versions = {
+        int(child.name): child / config.model_file
+        for child in sorted(folder.iterdir())
+        if child.is_dir() and _VERSION.fullmatch(child.name)
+    }
+    problem = ""
+    if not versions:
+        problem = f"{name} has no version folder; expected {name}/1/{config.model_file}"
+    return ModelEntry(
+        name=name,
+        directory=folder,
+        config=config,
+        policy=policy,
+        versions=dict(sorted(versions.items())),
+        error=problem,
+        warnings=tuple(warnings),
+    )
+
+
+def _read_text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidDocument(f"{path.parent.name}/{path.name} cannot be read: {error}") from error

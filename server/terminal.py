@@ -1,0 +1,129 @@
+"""How models, variants, figures and jobs read on a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from rich.table import Table
+
+from server.pb import management_pb2 as pb
+
+_SHARES: Final = frozenset({"accuracy", "agreement"})
+_VERDICT_STYLES: Final = {"proved": "green", "refused": "red"}
+
+
+def models_table(models: Iterable[pb.Model]) -> Table:
+    """One line a version."""
+    table = _table("model", "version", "state", "answers", "serve", "lanes", "batch", "memory", "")
+    for model in models:
+        if not model.versions:
+            table.add_row(model.name, "-", "UNAVAILABLE", "", "", "", "", "", model.error)
+        for line in model.versions:
+            ready = line.state == "READY"
+            table.add_row(
+                model.name,
+                f"{line.version}{'*' if line.is_default else ''}",
+                line.state,
+                line.active_variant,
+                line.serve or "original",
+                f"{line.lanes}x{line.threads}" if ready else "",
+                str(line.max_batch) if ready else "",
+                quantity("B", line.memory_bytes) if ready else "",
+                line.reason,
+            )
+    return table
+
+
+def variants_table(variants: Iterable[pb.Variant]) -> Table:
+    """One line a variant."""
+    table = _table("variant", "profile", "recipe", "verdict", "answers", "size", "why")
+    for variant in variants:
+        style = _VERDICT_STYLES.get(variant.verdict, "")
+        table.add_row(
+            variant.id,
+            variant.profile,
+            variant.recipe,
+            f"[{style}]{variant.verdict}[/{style}]" if style else variant.verdict,
+            "yes" if variant.active else "",
+            quantity("B", variant.size_bytes),
+            "; ".join(variant.reasons) or variant.certificate_void,
+        )
+    return table
+
+
+def jobs_table(jobs: Iterable[pb.Job]) -> Table:
+    """One line a job."""
+    table = _table("job", "model", "version", "profile", "state", "done", "variant", "why")
+    for job in jobs:
+        table.add_row(
+            job.id,
+            job.model,
+            str(job.version),
+            job.profile,
+            job.state if not job.position else f"{job.state} ({job.position})",
+            f"{job.fraction:.0%}",
+            job.variant,
+            job.reason or job.text,
+        )
+    return table
+
+
+def events_table(events: Iterable[pb.Event]) -> Table:
+    """One line an event."""
+    table = _table("when", "model", "version", "event", "what")
+    for event in events:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.unix_s))
+        table.add_row(when, event.model, str(event.version or ""), event.kind, event.text)
+    return table
+
+
+def job_line(job: pb.Job) -> str:
+    """A job as one plain line."""
+    what = job.reason or " ".join(part for part in (job.stage, job.text) if part)
+    return f"{job.model}/{job.profile}: {job.state} {job.fraction:.0%} {what}".rstrip()
+
+
+def figure_line(figure: pb.Figure) -> str:
+    """A figure beside the original's, with its bounds, as one plain line."""
+    unit = "%" if figure.name in _SHARES else figure.unit
+    text = f"{figure.name} {quantity(unit, figure.value.value)}"
+    if figure.HasField("original"):
+        text += f", original {quantity(unit, figure.original.value)}"
+    if figure.HasField("ratio"):
+        text += f", ratio {_interval(figure.ratio)}"
+    elif figure.HasField("difference") and unit == "%":
+        points = pb.Estimate(value=100 * figure.difference.value)
+        for bound in ("lower", "upper"):
+            if figure.difference.HasField(bound):
+                setattr(points, bound, 100 * getattr(figure.difference, bound))
+        text += f", difference {_interval(points)} points"
+    elif figure.value.HasField("lower"):
+        text += f" (at least {quantity(unit, figure.value.lower)})"
+    return f"{text}; {figure.samples} samples"
+
+
+def quantity(unit: str, value: float) -> str:
+    """A value with a unit that people read."""
+    match unit:
+        case "s":
+            return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
+        case "B":
+            return f"{value / 2**20:.1f} MiB" if value >= 2**20 else f"{value / 2**10:.1f} KiB"
+        case "%":
+            return f"{value:.2%}"
+    return f"{value:,.4g} {unit}".rstrip()
+
+
+def _interval(estimate: pb.Estimate) -> str:
+    if not (estimate.HasField("lower") and estimate.HasField("upper")):
+        return f"{estimate.value:.3g}"
+    return f"{estimate.value:.3g} [{estimate.lower:.3g}, {estimate.upper:.3g}]"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

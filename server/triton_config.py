@@ -1,0 +1,232 @@
+"""Triton's `config.pbtxt`, read into a value that says only what Hone honours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from google.protobuf import text_format
+
+from optimizers.contract.errors import InvalidDocument
+from optimizers.contract.signature import Signature, TensorSpec
+from server.pb import model_config_pb2 as pb
+
+DATATYPES: Final[dict[int, str]] = {
+    value: "BYTES" if name == "TYPE_STRING" else name.removeprefix("TYPE_")
+    for name, value in pb.DataType.items()
+    if name not in ("TYPE_INVALID", "TYPE_BF16")
+}
+"""Triton's enum of datatypes → the protocol's names."""
+
+_PLATFORMS: Final = ("", "onnxruntime_onnx", "onnx_onnxv1")
+_BACKENDS: Final = ("", "onnxruntime")
+_THREADS: Final = "intra_op_thread_count"
+_HONOURED: Final = {
+    "name": (),
+    "platform": (),
+    "backend": (),
+    "max_batch_size": (),
+    "default_model_filename": (),
+    "version_policy": (),
+    "input": ("name", "data_type", "dims"),
+    "output": ("name", "data_type", "dims"),
+    "instance_group": ("name", "count", "kind"),
+    "dynamic_batching": (),
+    "parameters": (_THREADS,),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionPolicy:
+    """Which versions are served.
+
+    Attributes:
+        newest: So many of the highest; 0 for all. Not looked at when `specific` is given.
+        specific: Exactly these.
+    """
+
+    newest: int = 1
+    specific: tuple[int, ...] = ()
+
+    def choose(self, versions: tuple[int, ...]) -> tuple[int, ...]:
+        """The versions to serve out of those that exist, ascending."""
+        if self.specific:
+            return tuple(sorted(set(self.specific) & set(versions)))
+        return tuple(sorted(versions)[-self.newest :] if self.newest else sorted(versions))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """What a model's `config.pbtxt` says; every default means "not said".
+
+    Attributes:
+        name: The model's name; "" when left out.
+        max_batch_size: Most rows in one request and one run; 0: the file's shapes are complete
+            and nothing is joined. None: there is no config.pbtxt, Hone finds out by itself.
+        inputs: Name, datatype and full shape of the inputs named.
+        outputs: The same of the outputs.
+        version_policy: Which versions are served.
+        joins: Whether requests may be joined into one run.
+        lanes: Concurrent runs; 0 when not said.
+        threads: Threads inside one run; 0 when not said.
+        model_file: Name of the model file in a version folder.
+        ignored: Fields that are set but that Hone does not honour.
+    """
+
+    name: str = ""
+    max_batch_size: int | None = None
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    version_policy: VersionPolicy = field(default_factory=VersionPolicy)
+    joins: bool = True
+    lanes: int = 0
+    threads: int = 0
+    model_file: str = "model.onnx"
+    ignored: tuple[str, ...] = ()
+
+    def mismatch(self, signature: Signature) -> str:
+        """How the configuration contradicts the model file; "" when it does not."""
+        for kind, declared, actual in (
+            ("input", self.inputs, signature.inputs),
+            ("output", self.outputs, signature.outputs),
+        ):
+            by_name = {spec.name: spec for spec in actual}
+            for spec in declared:
+                found = by_name.get(spec.name)
+                if found is None:
+                    return (
+                        f"config.pbtxt names {kind} '{spec.name}', but the model file has "
+                        f"{', '.join(by_name)}"
+                    )
+                if found.datatype != spec.datatype:
+                    return (
+                        f"config.pbtxt says that {kind} '{spec.name}' is {spec.datatype}, the "
+                        f"model file says {found.datatype}"
+                    )
+                if not _shapes_agree(spec.shape, found.shape):
+                    return (
+                        f"config.pbtxt says that {kind} '{spec.name}' has shape "
+                        f"{list(spec.shape)} (with the batch dimension), the model file says "
+                        f"{list(found.shape)}"
+                    )
+        if self.max_batch_size and any(
+            not spec.shape or spec.shape[0] != -1
+            for spec in (*signature.inputs, *signature.outputs)
+        ):
+            return (
+                f"config.pbtxt says max_batch_size {self.max_batch_size}, but not every input and "
+                "output of the model file starts with a variable dimension; use 0"
+            )
+        return ""
+
+
+def model_config(text: str, source: str) -> ModelConfig:
+    """Read the text of a `config.pbtxt`.
+
+    Raises:
+        InvalidDocument: It is not a model configuration, or contradicts itself; the text names
+            the file and the line or field.
+    """
+    message = pb.ModelConfig()
+    try:
+        text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        raise InvalidDocument(f"{source}:{error}") from error
+    if message.platform not in _PLATFORMS:
+        raise InvalidDocument(
+            f"{source}: platform: Hone serves onnxruntime_onnx, got '{message.platform}'"
+        )
+    if message.backend not in _BACKENDS:
+        raise InvalidDocument(f"{source}: backend: Hone has onnxruntime, got '{message.backend}'")
+    if message.max_batch_size < 0:
+        raise InvalidDocument(
+            f"{source}: max_batch_size must not be negative, got {message.max_batch_size}"
+        )
+    file_name = message.default_model_filename or "model.onnx"
+    if "/" in file_name or file_name.startswith("."):
+        raise InvalidDocument(
+            f"{source}: default_model_filename must name a file in the version folder, "
+            f"got '{file_name}'"
+        )
+    batched = message.max_batch_size > 0
+    groups = [
+        group for group in message.instance_group if group.kind != pb.ModelInstanceGroup.KIND_GPU
+    ]
+    return ModelConfig(
+        name=message.name,
+        max_batch_size=message.max_batch_size,
+        inputs=tuple(_tensor(source, "input", tensor, batched) for tensor in message.input),
+        outputs=tuple(_tensor(source, "output", tensor, batched) for tensor in message.output),
+        version_policy=_version_policy(source, message.version_policy),
+        joins=batched and message.HasField("dynamic_batching"),
+        lanes=sum(max(1, group.count) for group in groups),
+        threads=_threads(source, message),
+        model_file=file_name,
+        ignored=tuple(_ignored(message)),
+    )
+
+
+def _tensor(source: str, kind: str, tensor: Any, batched: bool) -> TensorSpec:
+    datatype = DATATYPES.get(tensor.data_type)
+    if not tensor.name or datatype is None:
+        name = pb.DataType.Name(tensor.data_type)
+        raise InvalidDocument(
+            f"{source}: {kind} '{tensor.name}' must have a name and a data_type that Hone serves, "
+            f"got {name}"
+        )
+    if any(length < -1 for length in tensor.dims):
+        raise InvalidDocument(
+            f"{source}: {kind} '{tensor.name}': dims must be -1 or more, got {list(tensor.dims)}"
+        )
+    shape = (*((-1,) if batched else ()), *tensor.dims)
+    return TensorSpec(name=tensor.name, datatype=datatype, shape=shape)
+
+
+def _version_policy(source: str, policy: Any) -> VersionPolicy:
+    match policy.WhichOneof("policy_choice"):
+        case "all":
+            return VersionPolicy(newest=0)
+        case "specific":
+            if not policy.specific.versions:
+                raise InvalidDocument(f"{source}: version_policy.specific names no version")
+            return VersionPolicy(specific=tuple(policy.specific.versions))
+        case "latest":
+            return VersionPolicy(newest=max(1, policy.latest.num_versions))
+    return VersionPolicy()
+
+
+def _threads(source: str, message: Any) -> int:
+    if _THREADS not in message.parameters:
+        return 0
+    text = message.parameters[_THREADS].string_value
+    if not text.isdigit():
+        raise InvalidDocument(
+            f"{source}: parameters.{_THREADS} must be a non-negative whole number, got '{text}'"
+        )
+    return int(text)
+
+
+def _ignored(message: Any) -> Iterator[str]:
+    """Names of the fields that are set and have no effect here."""
+    for descriptor, value in message.ListFields():
+        name = descriptor.name
+        if name not in _HONOURED:
+            yield name
+        elif name == "parameters":
+            yield from (f"parameters.{key}" for key in value if key not in _HONOURED[name])
+        elif name == "dynamic_batching":
+            yield from (f"{name}.{inner.name}" for inner, _ in value.ListFields())
+        elif _HONOURED[name]:
+            inner = {field.name for item in value for field, _ in item.ListFields()}
+            yield from (f"{name}.{key}" for key in sorted(inner - set(_HONOURED[name])))
+        if name == "instance_group" and any(
+            group.kind == pb.ModelInstanceGroup.KIND_GPU for group in value
+        ):
+            yield "instance_group.kind KIND_GPU"
+
+
+def _shapes_agree(declared: tuple[int, ...], actual: tuple[int, ...]) -> bool:
+    return len(declared) == len(actual) and all(
+        one == other or -1 in (one, other) for one, other in zip(declared, actual, strict=True)
+    )
