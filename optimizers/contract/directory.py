@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from optimizers.contract.arrays import read_arrays, write_arrays
 from optimizers.contract.errors import VariantDamaged
 from optimizers.contract.manifest import (
     GOLDEN_FILE,
@@ -130,13 +130,12 @@ def write_golden(
     """Store golden inputs and outputs in a variant directory that is not sealed yet."""
     arrays = {_INPUT + name: array for name, array in inputs.items()}
     arrays |= {_OUTPUT + name: array for name, array in outputs.items()}
-    np.savez(path / GOLDEN_FILE, **arrays)  # type: ignore[arg-type]
+    write_arrays(path / GOLDEN_FILE, arrays)
 
 
 def read_golden(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
     """The golden inputs and outputs of a variant directory."""
-    with np.load(path / GOLDEN_FILE, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+    arrays = read_arrays(path / GOLDEN_FILE)
     inputs = {n.removeprefix(_INPUT): a for n, a in arrays.items() if n.startswith(_INPUT)}
     outputs = {n.removeprefix(_OUTPUT): a for n, a in arrays.items() if n.startswith(_OUTPUT)}
     return inputs, outputs

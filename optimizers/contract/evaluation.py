@@ -37,6 +37,7 @@ class Figure:
         difference: Variant minus original.
         ratio: Variant divided by original.
         method: How the bounds were computed.
+        condition: Under which circumstances, for example `batch 8`; "" for the usual ones.
     """
 
     name: FigureName
@@ -47,6 +48,7 @@ class Figure:
     difference: Estimate | None = None
     ratio: Estimate | None = None
     method: str = ""
+    condition: str = ""
 
 
 class Gate(StrEnum):
@@ -125,5 +127,5 @@ class Evaluation:
     certificate: Certificate
 
     def figure(self, name: FigureName) -> Figure | None:
-        """The figure of that name, if it was measured."""
+        """The first figure of that name, if it was measured."""
         return next((figure for figure in self.figures if figure.name == name), None)

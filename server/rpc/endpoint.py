@@ -78,7 +78,7 @@ class Endpoint:
         )
         for service in services:
             handlers = {name: _handler(method) for name, method in service.methods.items()}
-            self._server.add_registered_method_handlers(service.name, handlers)
+            self._server.add_registered_method_handlers(service.name, handlers)  # type: ignore[attr-defined]
             self._server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(service.name, handlers),)
             )

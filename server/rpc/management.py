@@ -251,6 +251,7 @@ def _figure(figure: Figure) -> pb.Figure:
         difference=_estimate(figure.difference),
         ratio=_estimate(figure.ratio),
         method=figure.method,
+        condition=figure.condition,
     )
 
 

@@ -1,0 +1,5 @@
+"""`python -m optimizers build|demo|worker`: works without a server."""
+
+from optimizers.cli import main
+
+main()

@@ -1,0 +1,150 @@
+"""The command line of the optimisers: what needs torch or the quantisers, without a server."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import typer
+
+from optimizers.contract.errors import HoneError, InvalidData
+from optimizers.contract.host import cpu_budget, this_host
+from optimizers.contract.job import (
+    VARIANT_DIRECTORY,
+    JobSpec,
+    JobState,
+    job_id,
+    last_progress,
+    read_result,
+    write_spec,
+)
+from optimizers.contract.onnx_file import file_sha256, read_onnx_file
+from optimizers.contract.profile import Task, profile_document
+from optimizers.contract.runtime import SessionSpec
+from optimizers.process import die_with_parent
+from optimizers.worker import run_stage, supervise
+
+cli = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_LOOK_EVERY_S = 0.2
+DataFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False)]
+
+
+def main() -> NoReturn:
+    """Run the command line; a refusal is one line on stderr and exit code 1."""
+    try:
+        cli()
+    except HoneError as error:
+        print(f"hone: {error}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(0)
+
+
+@cli.callback()
+def _optimizers() -> None:
+    """Build variants and demo repositories without a server."""
+
+
+@cli.command()
+def worker(
+    directory: Annotated[Path, typer.Argument(exists=True, file_okay=False)],
+    stage: Annotated[str, typer.Option(help="build or measure; both when left out.")] = "",
+) -> None:
+    """Build and judge the job in a directory; the server starts this."""
+    if stage in ("build", "measure"):
+        chosen: Literal["build", "measure"] = "build" if stage == "build" else "measure"
+        run_stage(directory, chosen)
+    elif stage:
+        raise typer.BadParameter(f"expected build or measure, got '{stage}'")
+    else:
+        die_with_parent()
+        supervise(directory)
+
+
+@cli.command()
+def build(
+    model: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An ONNX file.")],
+    profile_file: Annotated[Path, typer.Option(exists=True, dir_okay=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The variant's directory.")],
+    task: Annotated[Task, typer.Option(help="How answers are compared.")] = Task.OTHER,
+    calibration: DataFile = None,
+    train: DataFile = None,
+    search: DataFile = None,
+    gate: DataFile = None,
+    max_batch: Annotated[int, typer.Option(min=1, help="Rows joined into one run.")] = 32,
+    measure_seconds: Annotated[float, typer.Option(min=1)] = 120.0,
+) -> None:
+    """Build one profile of a model and judge it on this machine. Exit code 3: not proved."""
+    if output.exists():
+        raise typer.BadParameter(f"{output} exists already; choose a new directory")
+    declared = {"calibration": calibration, "train": train, "search": search, "gate": gate}
+    data = {name: path.resolve() for name, path in declared.items() if path is not None}
+    digests = {name: file_sha256(path) for name, path in data.items()}
+    profile = profile_document(
+        profile_file.read_text(encoding="utf-8"), profile_file.name, profile_file.stem
+    )
+    host = this_host(max(1, int(cpu_budget())))
+    original_sha256 = read_onnx_file(model).sha256()
+    spec = JobSpec(
+        id=job_id(
+            model=model.stem,
+            version=1,
+            profile=profile,
+            task=task,
+            original_sha256=original_sha256,
+            data_sha256=digests,
+            host=host,
+        ),
+        model=model.stem,
+        version=1,
+        profile=profile,
+        task=task,
+        original_file=model.resolve(),
+        original_name=model.name,
+        original_sha256=original_sha256,
+        original_session=SessionSpec(lanes=host.cpus, max_batch=max_batch),
+        data=data,
+        data_sha256=digests,
+        cpus=host.cpus,
+        measure_timeout_s=measure_seconds,
+        submitted_unix_s=time.time(),
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".hone-build-") as name:
+        directory = Path(name)
+        write_spec(directory, spec)
+        job = threading.Thread(target=supervise, args=(directory,))
+        job.start()
+        _print_progress(directory, job)
+        result = read_result(directory)
+        if result is None:
+            raise InvalidData("the worker ended without a result")
+        variant = directory / VARIANT_DIRECTORY
+        if variant.is_dir():
+            shutil.move(variant, output)
+            print(f"variant {result.variant} lies in {output}")
+    print(f"{result.state}: {result.reason}" if result.reason else str(result.state))
+    if result.state is JobState.FAILED:
+        raise typer.Exit(1)
+    if result.state is not JobState.SUCCEEDED or result.reason:
+        raise typer.Exit(3)
+
+
+def _print_progress(directory: Path, job: threading.Thread) -> None:
+    shown = ""
+    while job.is_alive():
+        job.join(_LOOK_EVERY_S)
+        progress = last_progress(directory)
+        if progress is not None and progress.stage != shown:
+            print(f"{progress.fraction:4.0%} {progress.stage} {progress.text}".rstrip(), flush=True)
+            shown = progress.stage

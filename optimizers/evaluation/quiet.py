@@ -1,0 +1,81 @@
+"""Whether the machine was left alone while something was timed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+BUSY_OTHERS: Final = 0.25
+"""Processors' worth of work by others, in one window, that void it."""
+
+STOLEN: Final = 0.10
+"""Share of the machine's time taken away by its hypervisor that voids a window."""
+
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_IDLE_FIELDS: Final = (3, 4)  # idle, iowait
+_STEAL_FIELD: Final = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Processor time at one moment, in seconds.
+
+    Attributes:
+        clock: Monotonic time.
+        busy: Of all processors and processes together.
+        stolen: Taken by the hypervisor.
+        own: Of this process.
+        processors: How many there are.
+    """
+
+    clock: float
+    busy: float
+    stolen: float
+    own: float
+    processors: int
+
+
+def read_usage() -> Usage:
+    """What the kernel has counted so far."""
+    lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    fields = [int(field) for field in lines[0].split()[1:9]]
+    stolen = fields[_STEAL_FIELD] / _TICKS_PER_S
+    idle = sum(fields[index] for index in _IDLE_FIELDS) / _TICKS_PER_S
+    return Usage(
+        clock=time.monotonic(),
+        busy=sum(fields) / _TICKS_PER_S - idle - stolen,
+        stolen=stolen,
+        own=time.process_time(),
+        processors=sum(line.startswith("cpu") for line in lines) - 1,
+    )
+
+
+class Quiet:
+    """Judges windows of time by what others did in them, and counts the void ones."""
+
+    def __init__(self, read: Callable[[], Usage] = read_usage) -> None:
+        """Judge by `read`."""
+        self._read = read
+        self._before = read()
+        self.windows = 0
+        self.void = 0
+
+    def start(self) -> None:
+        """A window begins."""
+        self._before = self._read()
+
+    def was_quiet(self) -> bool:
+        """Whether the window that began with `start` and ends now was undisturbed."""
+        before, after = self._before, self._read()
+        seconds = max(after.clock - before.clock, 1e-9)
+        others = (after.busy - before.busy) - (after.own - before.own)
+        stolen = (after.stolen - before.stolen) / (seconds * max(1, after.processors))
+        # The kernel counts in ticks; two of them are within its rounding.
+        quiet = others <= BUSY_OTHERS * seconds + 2 / _TICKS_PER_S and stolen <= STOLEN
+        self.windows += 1
+        self.void += not quiet
+        return quiet

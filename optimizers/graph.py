@@ -1,0 +1,52 @@
+"""Small questions about ONNX graphs, and the preparation that every quantiser needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from optimizers.contract.errors import InvalidDocument
+
+
+def prepare(model: Path, target: Path) -> Path:
+    """Fold constants, infer shapes and drop stale ones, so that a quantiser sees a clean graph.
+
+    Args:
+        model: The model as it is; stays untouched.
+        target: Where the prepared copy goes.
+    """
+    stripped = onnx.load(str(model))
+    # Shapes written by exporters name dimensions that quantisation changes.
+    del stripped.graph.value_info[:]
+    onnx.save(stripped, str(target))
+    quant_pre_process(str(target), str(target), skip_symbolic_shape=True, skip_optimization=False)
+    return target
+
+
+def operator_names(model: Path, operators: Sequence[str]) -> list[str]:
+    """Names of the nodes of these operators, in the graph's order."""
+    graph = onnx.load(str(model), load_external_data=False).graph
+    return [node.name for node in graph.node if node.op_type in operators]
+
+
+def check_excluded(step: str, excluded: Sequence[str], known: Sequence[str]) -> None:
+    """Make sure that every node an operator wants left alone exists.
+
+    Raises:
+        InvalidDocument: One does not.
+    """
+    unknown = [name for name in excluded if name not in known]
+    if unknown:
+        raise InvalidDocument(
+            f"{step}.exclude names {', '.join(unknown)}, which the step would not touch anyway; "
+            f"it would touch {', '.join(known) or 'nothing'}"
+        )
+
+
+def count_operators(model: Path, *operators: str) -> int:
+    """How many nodes of these operators the model has."""
+    graph = onnx.load(str(model), load_external_data=False).graph
+    return sum(node.op_type in operators for node in graph.node)

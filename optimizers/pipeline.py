@@ -1,0 +1,114 @@
+"""One recipe, one candidate: runs the steps in order and says what each did."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final, assert_never
+
+from optimizers.contract.errors import HoneError, NotSupported
+from optimizers.contract.host import Host
+from optimizers.contract.job import CANDIDATE_DIRECTORY, Built, JobSpec
+from optimizers.contract.manifest import MODEL_FILE, StepRecord
+from optimizers.contract.onnx_file import read_onnx_file
+from optimizers.contract.runtime import SessionSpec
+from optimizers.contract.steps import DynamicInt8, StaticInt8, Step, TuneSession, step_name
+from optimizers.quantization import dynamic_int8, static_int8
+from optimizers.step import StepContext, StepResult
+from optimizers.tuning import tune_session
+
+_TAKES_PART: Final = ("hone-server", "onnxruntime", "onnx", "torch", "numpy")
+
+Report = Callable[[str, float, str], None]
+"""Takes the stage, the share of the build that is done, and a text."""
+
+
+def build(directory: Path, spec: JobSpec, host: Host, report: Report) -> Built:
+    """Run a job's recipe and leave the candidate's files in `directory/candidate`.
+
+    Raises:
+        HoneError: A step failed; the text names it and those before it.
+    """
+    session, model = spec.original_session, spec.original_file
+    records: list[StepRecord] = []
+    steps = spec.profile.recipe.steps
+    for index, step in enumerate(steps):
+        work = directory / "work" / f"{index}-{step_name(step)}"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        result = _run(step, model, _context(work, session, spec, host, report, index), records)
+        records.append(
+            StepRecord(step=step_name(step), modified=result.modified, notes=result.notes)
+        )
+        model, session = result.model, result.session
+    candidate = directory / CANDIDATE_DIRECTORY
+    shutil.rmtree(candidate, ignore_errors=True)
+    candidate.mkdir()
+    _copy_model(model, candidate)
+    shutil.rmtree(directory / "work", ignore_errors=True)
+    return Built(session=session, records=tuple(records), built_with=_versions())
+
+
+def apply_step(model: Path, step: Step, context: StepContext) -> StepResult:
+    """Run one step; a new one needs its module and a line here."""
+    match step:
+        case DynamicInt8():
+            return dynamic_int8.apply(model, step, context)
+        case StaticInt8():
+            return static_int8.apply(model, step, context)
+        case TuneSession():
+            return tune_session.apply(model, step, context)
+        case _:
+            assert_never(step)
+
+
+def _run(step: Step, model: Path, context: StepContext, records: list[StepRecord]) -> StepResult:
+    try:
+        return apply_step(model, step, context)
+    except (HoneError, OSError, MemoryError):
+        raise
+    except Exception as error:  # libraries of the techniques raise anything
+        before = ", ".join(record.step for record in records)
+        after = f" after {before}" if before else ""
+        raise NotSupported(
+            f"step {step_name(step)} failed{after}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _context(
+    work: Path, session: SessionSpec, spec: JobSpec, host: Host, report: Report, index: int
+) -> StepContext:
+    count = len(spec.profile.recipe.steps)
+    name = step_name(spec.profile.recipe.steps[index])
+    return StepContext(
+        work_directory=work,
+        host=host,
+        session=session,
+        goal=spec.profile.goal,
+        task=spec.task,
+        data={key: path for key, path in spec.data.items() if key != "gate"},
+        seed=spec.seed,
+        report=lambda share, text: report(name, (index + share) / count, text),
+    )
+
+
+def _copy_model(model: Path, candidate: Path) -> None:
+    """Copy a model with its external weights, the model under the name that variants use."""
+    file = read_onnx_file(model)
+    for external in file.external:
+        target = candidate / external.relative_to(model.parent.resolve())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(external, target)
+    shutil.copyfile(model, candidate / MODEL_FILE)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _TAKES_PART:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

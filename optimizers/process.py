@@ -1,0 +1,40 @@
+"""What a worker process does to itself before it works."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+from typing import Final
+
+PARENT_VARIABLE: Final = "HONE_WORKER_PARENT"
+"""Environment variable with the process id of whoever started a worker."""
+
+_PR_SET_PDEATHSIG: Final = 1
+_LOWEST: Final = 19
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent() -> None:
+    """Be killed when the parent ends; leave at once if it has ended already.
+
+    Linux tells a process of its parent's death by a signal it must ask for itself; asking too
+    late is noticed by comparing the parent with the one that was promised.
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    promised = os.environ.get(PARENT_VARIABLE)
+    if promised is not None and os.getppid() != int(promised):
+        sys.exit("the process that started this worker is gone")
+
+
+def lower_priority() -> None:
+    """Let everything else run first; an unprivileged process cannot undo this."""
+    os.nice(_LOWEST)
+
+
+def limit_memory(size_bytes: int) -> None:
+    """Limit the address space; 0 sets no limit."""
+    if size_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (size_bytes, size_bytes))

@@ -1,0 +1,154 @@
+"""Static int8: weights and activations in int8, ranges measured on calibration data.
+
+Each tensor x becomes q = clip(round(x / s) + z); s and z follow from the range that calibration
+finds: MinMax (the extremes), Percentile (a share of all values), or Entropy (the range whose
+quantised histogram loses least information, Kullback-Leibler; Migacz, GTC 2017).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    create_calibrator,
+    quantize_static,
+)
+from onnxruntime.quantization.calibrate import save_tensors_data
+
+from optimizers.calibration import Arrays, batches, item_count, load_arrays, take
+from optimizers.contract.errors import InvalidData
+from optimizers.contract.runtime import Session, SessionSpec
+from optimizers.contract.steps import StaticInt8
+from optimizers.graph import check_excluded, count_operators, operator_names, prepare
+from optimizers.quantization.ranges import reduced_range
+from optimizers.step import StepContext, StepResult
+
+_OPERATORS: Final = ("Conv", "MatMul", "Gemm")
+_AROUND_THEM: Final = ("Relu", "Clip", "MaxPool", "Add", "Concat", "Reshape", "Flatten")
+_CHUNK: Final = 16
+_METHODS: Final = {
+    "minmax": CalibrationMethod.MinMax,
+    "entropy": CalibrationMethod.Entropy,
+    "percentile": CalibrationMethod.Percentile,
+}
+_TYPES: Final = {"u": QuantType.QUInt8, "s": QuantType.QInt8}
+
+
+def apply(model: Path, step: StaticInt8, context: StepContext) -> StepResult:
+    """Quantise convolutions and products, and what lies between them; see `optimizers.step`."""
+    context.report(0.0, "preparing")
+    candidates = operator_names(model, _OPERATORS)
+    check_excluded("static_int8", step.exclude, candidates)
+    if not candidates:
+        return StepResult(
+            model=model,
+            session=context.session,
+            modified=False,
+            notes=("the model has no Conv, MatMul or Gemm; nothing to quantise",),
+        )
+    items = _calibration_items(model, step, context)
+    work = context.work_directory
+    prepared = prepare(model, work / "prepared.onnx")
+    scheme = step.scheme
+    if scheme == "auto":
+        scheme = "s8s8" if context.host.is_arm else "u8s8"
+    reduce_range = reduced_range(step.reduce_range, context.host) and scheme == "u8s8"
+    excluded = [*step.exclude, *(candidates[:1] if step.skip_first else ())]
+    target = work / "static_int8.onnx"
+    with _quiet_library():
+        ranges = _calibrate(prepared, step, items, scheme, context)
+        context.report(0.8, "quantising")
+        quantize_static(
+            str(prepared),
+            str(target),
+            calibration_cache_path=str(ranges),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=[*_OPERATORS, *_AROUND_THEM],
+            per_channel=step.per_channel,
+            reduce_range=reduce_range,
+            activation_type=_TYPES[scheme[0]],
+            weight_type=_TYPES[scheme[2]],
+            nodes_to_exclude=excluded,
+            calibrate_method=_METHODS[step.calibration],
+            extra_options={"ActivationSymmetric": scheme == "s8s8"},
+        )
+    context.report(1.0, "quantised")
+    conversions = count_operators(target, "QuantizeLinear")
+    notes = [
+        f"quantised {len(candidates) - len(excluded)} of {len(candidates)} convolutions and "
+        f"products, {scheme.upper()}, {step.calibration} over {item_count(items)} items, "
+        f"{conversions} conversions before fusion"
+    ]
+    if excluded:
+        notes.append(f"left in floating point as asked: {', '.join(excluded)}")
+    if reduce_range:
+        notes.append("7-bit weights, because this CPU saturates int8 products (no VNNI)")
+    return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Hands a few items to the library, one at a time."""
+
+    def __init__(self, items: Arrays) -> None:
+        self._items = batches(items, 1)
+
+    def get_next(self) -> Arrays | None:
+        return next(self._items, None)
+
+
+def _calibration_items(model: Path, step: StaticInt8, context: StepContext) -> Arrays:
+    path = context.data.get("calibration")
+    if path is None:
+        raise InvalidData(
+            "static_int8 needs calibration data: name an .npz as data.calibration in hone.yaml"
+        )
+    session = Session(model, SessionSpec())
+    try:
+        items, _ = load_arrays(path, session.signature)
+    finally:
+        session.close()
+    return take(items, slice(0, step.samples))
+
+
+def _calibrate(
+    prepared: Path, step: StaticInt8, items: Arrays, scheme: str, context: StepContext
+) -> Path:
+    """Measure every tensor's range, a few items at a time: the library keeps all it is given."""
+    options: dict[str, Any] = {"symmetric": scheme == "s8s8"}
+    if step.calibration == "percentile":
+        options["percentile"] = step.percentile
+    calibrator = create_calibrator(
+        str(prepared),
+        [*_OPERATORS, *_AROUND_THEM],
+        augmented_model_path=str(context.work_directory / "augmented.onnx"),
+        calibrate_method=_METHODS[step.calibration],
+        extra_options=options,
+    )
+    count = item_count(items)
+    for done, chunk in enumerate(batches(items, _CHUNK)):
+        calibrator.collect_data(_Reader(chunk))
+        share = min(1.0, (done + 1) * _CHUNK / count)
+        context.report(0.1 + 0.7 * share, f"calibrating, {round(share * count)} of {count} items")
+    ranges = context.work_directory / "ranges.json"
+    save_tensors_data(calibrator.compute_data(), ranges)
+    return ranges
+
+
+@contextmanager
+def _quiet_library() -> Iterator[None]:
+    """The library warns on the root logger of what was done on purpose."""
+    root = logging.getLogger()
+    former = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(former)

@@ -1,0 +1,244 @@
+"""`python -m optimizers worker JOB_DIR`: builds and judges one job.
+
+A supervisor runs two children, one after the other: the first builds at the lowest priority and
+within the memory limit, the second measures at normal priority. They share nothing but the job's
+directory, so either can be killed at any moment and the job can be taken up again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Final, Literal
+
+from optimizers.calibration import load_arrays, take
+from optimizers.contract.directory import seal, write_golden
+from optimizers.contract.errors import HoneError, InvalidData, InvalidModel
+from optimizers.contract.evaluation import Verdict
+from optimizers.contract.host import this_host
+from optimizers.contract.job import (
+    CANDIDATE_DIRECTORY,
+    GATE_OPENED_FILE,
+    LOG_FILE,
+    VARIANT_DIRECTORY,
+    JobResult,
+    JobSpec,
+    JobState,
+    Progress,
+    append_progress,
+    read_built,
+    read_result,
+    read_spec,
+    write_built,
+    write_result,
+)
+from optimizers.contract.manifest import MODEL_FILE, Golden, Manifest
+from optimizers.contract.onnx_file import file_sha256, read_onnx_file
+from optimizers.contract.runtime import Feeds, Session, SessionSpec
+from optimizers.contract.samples import random_feeds
+from optimizers.evaluation.gates import Subject, judge
+from optimizers.evaluation.latency import Unstable
+from optimizers.process import PARENT_VARIABLE, die_with_parent, limit_memory, lower_priority
+
+Stage = Literal["build", "measure"]
+
+_BUILDING: Final = 0.4
+_GOLDEN_ITEMS: Final = 8
+_GOLDEN_TOLERANCE: Final = 1e-3
+_VERDICT_STATES: Final = {
+    Verdict.PROVED: JobState.SUCCEEDED,
+    Verdict.NOT_JUDGED: JobState.SUCCEEDED,
+    Verdict.REFUSED: JobState.REFUSED,
+    Verdict.AWAITING_MEASUREMENT: JobState.AWAITING_MEASUREMENT,
+}
+
+
+def supervise(directory: Path) -> JobResult:
+    """Run both children of a job and make sure that a result is written."""
+    stages: tuple[Stage, ...] = ("build", "measure")
+    for stage in stages:
+        environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+        command = [sys.executable, "-m", "optimizers", "worker", str(directory), "--stage", stage]
+        with (directory / LOG_FILE).open("ab") as log:
+            done = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False)
+        result = read_result(directory)
+        if result is not None:
+            return result
+        if done.returncode != 0:
+            return _end(directory, JobState.FAILED, _why(directory, stage, done.returncode))
+    return _end(directory, JobState.FAILED, "the worker ended without a verdict")
+
+
+def run_stage(directory: Path, stage: Stage) -> None:
+    """Be one of the children: do the work and write a result if it ends the job."""
+    die_with_parent()
+    spec = read_spec(directory)
+    try:
+        if stage == "build":
+            lower_priority()
+            limit_memory(spec.memory_limit_bytes)
+            _build(directory, spec)
+        else:
+            _measure(directory, spec)
+    except HoneError as error:
+        _end(directory, JobState.FAILED, str(error))
+    except MemoryError:
+        limit = (
+            f"{spec.memory_limit_bytes >> 20} MiB" if spec.memory_limit_bytes else "this machine"
+        )
+        _end(directory, JobState.FAILED, f"out of memory while running {stage}; limit: {limit}")
+    except OSError as error:
+        # A full disk may refuse this as well; then the supervisor's own attempt tells.
+        name = Path(error.filename).name if isinstance(error.filename, str) else ""
+        _end(directory, JobState.FAILED, f"{stage}: {error.strerror or error} {name}".rstrip())
+
+
+def _build(directory: Path, spec: JobSpec) -> None:
+    from optimizers.pipeline import build  # heavy, and only this child needs it
+
+    if read_built(directory) is not None:
+        return
+    _report(directory, "checking", 0.0, "")
+    if read_onnx_file(spec.original_file).sha256() != spec.original_sha256:
+        raise InvalidModel(
+            f"{spec.original_name} was overwritten since the job was submitted; submit it again"
+        )
+    for name, path in spec.data.items():
+        if not path.is_file() or file_sha256(path) != spec.data_sha256[name]:
+            raise InvalidData(
+                f"data.{name} ({path.name}) changed since the job was submitted; submit it again"
+            )
+    built = build(
+        directory,
+        spec,
+        this_host(spec.cpus),
+        lambda stage, share, text: _report(directory, stage, _BUILDING * share, text),
+    )
+    if not any(record.modified for record in built.records):
+        notes = "; ".join(note for record in built.records for note in record.notes)
+        _end(directory, JobState.REFUSED, f"the recipe changes nothing: {notes}")
+        return
+    write_built(directory, built)
+
+
+def _measure(directory: Path, spec: JobSpec) -> None:
+    built = read_built(directory)
+    if built is None:
+        raise InvalidModel("the candidate is not complete; submit the job again")
+    candidate = directory / CANDIDATE_DIRECTORY
+    gate = spec.data.get("gate")
+    if gate is not None:
+        (directory / GATE_OPENED_FILE).touch()
+    subject = Subject(
+        original=spec.original_file,
+        original_session=spec.original_session,
+        variant=candidate / MODEL_FILE,
+        session=built.session,
+        goal=spec.profile.goal,
+        task=spec.task,
+        gate_data=gate,
+        gate_sha256=spec.data_sha256.get("gate", ""),
+        gate_use=spec.gate_use,
+        host=this_host(spec.cpus),
+        seed=spec.seed,
+        measure_timeout_s=spec.measure_timeout_s,
+    )
+    try:
+        judgement = judge(
+            subject,
+            lambda stage, share, text: _report(
+                directory, stage, _BUILDING + (1 - _BUILDING) * share, text
+            ),
+        )
+    except Unstable as error:
+        _end(directory, JobState.AWAITING_MEASUREMENT, str(error))
+        return
+    variant = directory / VARIANT_DIRECTORY
+    shutil.rmtree(variant, ignore_errors=True)
+    shutil.copytree(candidate, variant)
+    evaluation = judgement.evaluation
+    with closing(Session(spec.original_file, spec.original_session)) as original:
+        signature = original.signature
+    golden = None
+    if evaluation.verdict is not Verdict.REFUSED:
+        golden = _write_golden(variant, spec, judgement.session)
+    sealed = seal(
+        variant,
+        Manifest(
+            variant="",
+            model=spec.model,
+            version=spec.version,
+            original_sha256=spec.original_sha256,
+            original_file=spec.original_name,
+            profile=spec.profile.name,
+            job=spec.id,
+            recipe=spec.profile.recipe,
+            records=built.records,
+            session=judgement.session,
+            signature=signature,
+            golden=golden,
+            evaluation=evaluation,
+            created_unix_s=time.time(),
+            built_with=built.built_with,
+            largest_batch_difference=judgement.batch_difference,
+        ),
+    )
+    shutil.rmtree(candidate)
+    _report(directory, "sealed", 1.0, str(evaluation.verdict))
+    reason = "; ".join(evaluation.reasons)
+    _end(directory, _VERDICT_STATES[evaluation.verdict], reason, sealed.manifest.variant)
+
+
+def _write_golden(variant: Path, spec: JobSpec, session_spec: SessionSpec) -> Golden:
+    """Store a few items and the variant's answers to them, computed in one run."""
+    with closing(Session(variant / MODEL_FILE, session_spec)) as session:
+        feeds = _golden_items(session, spec)
+        outputs = session.run(feeds)
+        names = [output.name for output in session.signature.outputs]
+    answers = dict(zip(names, outputs, strict=True))
+    write_golden(variant, feeds, answers)
+    tolerance = {
+        name: _GOLDEN_TOLERANCE * max(1e-6, float(abs(array).max(initial=0.0)))
+        if array.dtype.kind == "f"
+        else 0.0
+        for name, array in answers.items()
+    }
+    items = len(next(iter(answers.values()))) if session.signature.has_batch_dimension else 1
+    return Golden(items=items, tolerance=tolerance)
+
+
+def _golden_items(session: Session, spec: JobSpec) -> Feeds:
+    rows = _GOLDEN_ITEMS if session.signature.has_batch_dimension else 1
+    gate = spec.data.get("gate")
+    if gate is None:
+        return random_feeds(session.signature, rows, seed=spec.seed)
+    items, _ = load_arrays(gate, session.signature)
+    return take(items, slice(0, rows))
+
+
+def _report(directory: Path, stage: str, fraction: float, text: str) -> None:
+    append_progress(
+        directory, Progress(unix_s=time.time(), stage=stage, fraction=fraction, text=text)
+    )
+
+
+def _end(directory: Path, state: JobState, reason: str = "", variant: str = "") -> JobResult:
+    result = JobResult(state=state, reason=reason, variant=variant, finished_unix_s=time.time())
+    write_result(directory, result)
+    return result
+
+
+def _why(directory: Path, stage: Stage, code: int) -> str:
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"the process of stage {stage} was ended by {name}{hint}"
+    lines = (directory / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return f"stage {stage} ended with status {code}: {last[:300]}"
