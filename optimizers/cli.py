@@ -140,6 +140,29 @@ def build(
         raise typer.Exit(3)
 
 
+@cli.command()
+def demo(
+    directory: Annotated[Path, typer.Argument(help="Where the repository goes.")],
+    dataset: Annotated[
+        str, typer.Option(help="auto | mnist5k | fashion (Debian's dataset-fashion-mnist).")
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="Decides splits and training.")] = 0,
+) -> None:
+    """Write a repository with two models trained on real images, here and now."""
+    # torch takes seconds to import; the other commands do without it.
+    from optimizers.demo.data import Dataset
+    from optimizers.demo.write import DemoSettings, write_demo
+
+    if dataset not in list(Dataset):
+        raise typer.BadParameter(f"expected one of {', '.join(Dataset)}, got '{dataset}'")
+    report = write_demo(directory, DemoSettings(dataset=Dataset(dataset), seed=seed), print)
+    if report.written:
+        print(f"{directory} was written in {report.seconds:.0f} s")
+    else:
+        print(f"{directory} holds this demo already; nothing was trained")
+    print(f"serve it: hone serve {directory} --story")
+
+
 def _print_progress(directory: Path, job: threading.Thread) -> None:
     shown = ""
     while job.is_alive():
