@@ -8,17 +8,21 @@ import json
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+from zipfile import BadZipFile
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from optimizers.contract.errors import HoneError
+from optimizers.contract.samples import random_feeds
 from server.app import App, product_version, serve
 from server.client import Client, as_data
-from server.config import server_config
+from server.config import ServerConfig, server_config
 from server.pb import management_pb2 as pb
 from server.story import tell_story
 from server.terminal import (
@@ -36,14 +40,19 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-_console = Console(soft_wrap=not sys.stdout.isatty())
+_PIPE_WIDTH = 240
+_console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 AdminAddress = Annotated[
     str, typer.Option("--admin", envvar="HONE_ADMIN", help="HOST:PORT of the admin endpoint.")
 ]
+PublicAddress = Annotated[
+    str, typer.Option(envvar="HONE_ADDRESS", help="HOST:PORT of the public endpoint.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Version = Annotated[int, typer.Option("--version", min=0, help="0: the newest that is ready.")]
 _DEFAULT_ADMIN = "127.0.0.1:8003"
+_DEFAULT_PUBLIC = "127.0.0.1:8001"
 
 
 def main() -> NoReturn:
@@ -111,13 +120,13 @@ def serve_command(
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
     )
-    app = App(server_config(**flags))
-    asyncio.run(_serve(app, story))
+    asyncio.run(_serve(server_config(**flags), story))
 
 
-async def _serve(app: App, story: bool) -> None:
+async def _serve(config: ServerConfig, story: bool) -> None:
+    app = App(config)
+
     async def ready() -> None:
-        config = app.config
         public, admin = f"{config.host}:{app.public.port}", f"{config.admin_host}:{app.admin.port}"
         metrics = f"http://{config.host}:{app.metrics_port}/metrics"
         print(f"Ready grpc={public} metrics={metrics} admin={admin}", flush=True)
@@ -288,11 +297,36 @@ def events(
 
 
 @cli.command()
-def health(
-    address: Annotated[str, typer.Option(help="HOST:PORT of the public endpoint.")] = (
-        "127.0.0.1:8001"
-    ),
+def infer(
+    model: Annotated[str, typer.Argument(help="Its name.")],
+    data: Annotated[
+        Path | None, typer.Option(help="An .npz with one array per input; made up when left out.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="How many of its first items.")] = 1,
+    version: Annotated[str, typer.Option(help="VERSION, @VARIANT or VERSION@VARIANT.")] = "",
+    address: PublicAddress = _DEFAULT_PUBLIC,
 ) -> None:
+    """Ask a model once and print what it answers."""
+
+    async def ask() -> tuple[dict[str, Any], str, float]:
+        async with Client(address) as client:
+            signature = await client.signature(model, version)
+            feeds = random_feeds(signature, rows)
+            if data is not None:
+                feeds = {name: stored[:rows] for name, stored in _load(data, list(feeds)).items()}
+            start = time.perf_counter()
+            answers, variant = await client.infer(model, feeds, version=version)
+            return answers, variant, time.perf_counter() - start
+
+    answers, variant, seconds = asyncio.run(ask())
+    print(f"variant {variant} answered in {1e3 * seconds:.2f} ms")
+    for name, array in answers.items():
+        print(f"{name} {array.dtype} {list(array.shape)}")
+        print(np.array2string(array, precision=4, threshold=64, max_line_width=100))
+
+
+@cli.command()
+def health(address: PublicAddress = _DEFAULT_PUBLIC) -> None:
     """Exit code 0 when the server says SERVING, 1 otherwise."""
 
     async def ask() -> bool:
@@ -319,6 +353,17 @@ def _call(address: str, method: str, request: Any, response: type[Any]) -> Any:
             return await client.call(method, request, response)
 
     return asyncio.run(call())
+
+
+def _load(file: Path, names: list[str]) -> dict[str, Any]:
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            missing = [name for name in names if name not in stored.files]
+            if missing:
+                raise typer.BadParameter(f"{file} holds {stored.files}; expected {names}")
+            return {name: stored[name] for name in names}
+    except (OSError, ValueError, BadZipFile) as error:
+        raise typer.BadParameter(f"{file} cannot be read as an .npz file: {error}") from error
 
 
 async def _watch(address: str, job: str, *, quiet: bool) -> pb.Job:

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from optimizers.contract.errors import HoneError
-from optimizers.contract.signature import NUMPY_DTYPES
+from optimizers.contract.signature import NUMPY_DTYPES, Signature, TensorSpec
 from server.pb import management_pb2 as management
 from server.pb import open_inference_pb2 as inference
 
@@ -101,6 +101,26 @@ class Client:
         }
         return arrays, response.parameters["variant"].string_param
 
+    async def signature(self, model: str, version: str = "") -> Signature:
+        """What a model takes and gives.
+
+        Raises:
+            CallFailed: The server refused or could not be reached.
+        """
+        metadata = await self.call(
+            "ModelMetadata",
+            inference.ModelMetadataRequest(name=model, version=version),
+            inference.ModelMetadataResponse,
+        )
+
+        def specs(tensors: Any) -> tuple[TensorSpec, ...]:
+            return tuple(
+                TensorSpec(name=one.name, datatype=one.datatype, shape=tuple(one.shape))
+                for one in tensors
+            )
+
+        return Signature(inputs=specs(metadata.inputs), outputs=specs(metadata.outputs))
+
     async def call(
         self,
         method: str,
@@ -117,7 +137,7 @@ class Client:
         service = _INFERENCE if request.DESCRIPTOR.full_name.startswith("hone.oip") else _MANAGEMENT
         call: Any = self._channel.unary_unary(
             service + method,
-            request_serializer=Message.SerializeToString,
+            request_serializer=_serialize,
             response_deserializer=response.FromString,
         )
         try:
@@ -134,7 +154,7 @@ class Client:
         """
         call: Any = self._channel.unary_stream(
             _MANAGEMENT + "WatchJob",
-            request_serializer=Message.SerializeToString,
+            request_serializer=_serialize,
             response_deserializer=management.Job.FromString,
         )
         try:
@@ -199,6 +219,10 @@ def as_data(message: Message) -> dict[str, Any]:
                 [as_data(one) for one in value] if field.is_repeated else as_data(value)
             )
     return data
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
 
 
 def _texts(array: NDArray[Any]) -> bytes:

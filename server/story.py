@@ -10,10 +10,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from optimizers.contract.signature import NUMPY_DTYPES
+from optimizers.contract.samples import random_feeds
 from server.client import Client
 from server.pb import management_pb2 as management
-from server.pb import open_inference_pb2 as inference
 from server.terminal import figure_line, job_line
 
 _CALLS: Final = 20
@@ -33,7 +32,10 @@ async def tell_story(console: Console, *, public: str, admin: str, metrics: str)
     """
     async with Client(public) as caller, Client(admin) as operator:
         models = await _models(operator)
-        console.rule("The originals serve")
+        if not models:
+            console.print("No model serves yet; put MODEL/1/model.onnx into the repository.")
+            return
+        console.rule("Every model serves at once")
         for model in models:
             console.print(await _call(caller, model.name), highlight=False)
         told: set[str] = set()
@@ -50,6 +52,7 @@ async def tell_story(console: Console, *, public: str, admin: str, metrics: str)
         console.rule("Now")
         for model in models:
             console.print(await _call(caller, model.name), highlight=False)
+        models = await _models(operator)
         _say_what_next(console, models, public=public, admin=admin, metrics=metrics)
 
 
@@ -57,7 +60,7 @@ async def _models(operator: Client) -> list[management.Model]:
     answer = await operator.call(
         "ListModels", management.ListModelsRequest(), management.ListModelsResponse
     )
-    return [model for model in answer.models if model.versions]
+    return [model for model in answer.models if any(v.state == "READY" for v in model.versions)]
 
 
 async def _jobs(operator: Client) -> list[management.Job]:
@@ -69,17 +72,7 @@ async def _jobs(operator: Client) -> list[management.Job]:
 
 async def _call(caller: Client, model: str) -> str:
     """Ask a model a few times over gRPC and say who answered how fast."""
-    metadata = await caller.call(
-        "ModelMetadata",
-        inference.ModelMetadataRequest(name=model),
-        inference.ModelMetadataResponse,
-    )
-    inputs = {
-        tensor.name: np.zeros(
-            [1 if length < 0 else length for length in tensor.shape], NUMPY_DTYPES[tensor.datatype]
-        )
-        for tensor in metadata.inputs
-    }
+    inputs = random_feeds(await caller.signature(model), rows=1)
     seconds, variant = [], ""
     for _ in range(_CALLS):
         start = time.perf_counter()
@@ -130,7 +123,7 @@ async def _tell_verdicts(
         told.add(variant.id)
         console.rule(f"{model}: {variant.recipe}")
         style = {"proved": "bold green", "refused": "bold red"}.get(variant.verdict, "bold yellow")
-        role = ", swapped in without losing a request" if variant.active else ""
+        role = ", swapped in while it served" if variant.active else ""
         console.print(
             f"  [{style}]{variant.verdict}[/{style}]{role}: variant {variant.id}, "
             f"profile {variant.profile}",
@@ -147,14 +140,13 @@ async def _tell_verdicts(
 def _say_what_next(
     console: Console, models: list[management.Model], *, public: str, admin: str, metrics: str
 ) -> None:
-    if not models:
-        console.print("No model serves; put MODEL/1/model.onnx into the repository.")
-        return
-    name = models[0].name
+    sharpened = (m.name for m in models if m.versions[0].active_variant != "original")
+    name = next(sharpened, models[0].name)
     flag = "" if admin.endswith(":8003") else f" --admin {admin}"
+    address = "" if public.endswith(":8001") else f" --address {public}"
     console.rule("What to try next")
     for what, how in (
-        ("ask a model from any Triton or KServe client", f"grpc://{public}, model {name}"),
+        ("ask a model (any Triton or KServe client can)", f"hone infer {name}{address}"),
         ("see what answers", f"hone models{flag}"),
         ("see the numbers behind a verdict", f"hone variants {name}{flag}"),
         ("build another profile", f"hone optimize {name} --profile tuned --wait{flag}"),

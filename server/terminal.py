@@ -92,14 +92,14 @@ def figure_line(figure: pb.Figure) -> str:
     text = f"{name} {quantity(unit, figure.value.value)}"
     if figure.HasField("original"):
         text += f", original {quantity(unit, figure.original.value)}"
-    if figure.HasField("ratio"):
-        text += f", ratio {_interval(figure.ratio)}"
-    elif figure.HasField("difference") and unit == "%":
+    if figure.HasField("difference") and unit == "%":
         points = pb.Estimate(value=100 * figure.difference.value)
         for bound in ("lower", "upper"):
             if figure.difference.HasField(bound):
                 setattr(points, bound, 100 * getattr(figure.difference, bound))
         text += f", difference {_interval(points)} points"
+    elif figure.HasField("ratio"):
+        text += f", ratio {_interval(figure.ratio)}"
     elif figure.value.HasField("lower"):
         text += f" (at least {quantity(unit, figure.value.lower)})"
     return f"{text}; {figure.samples} samples"

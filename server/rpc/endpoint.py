@@ -78,7 +78,6 @@ class Endpoint:
         )
         for service in services:
             handlers = {name: _handler(method) for name, method in service.methods.items()}
-            self._server.add_registered_method_handlers(service.name, handlers)  # type: ignore[attr-defined]
             self._server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(service.name, handlers),)
             )
@@ -134,13 +133,17 @@ def _handler(method: Unary | Streaming) -> grpc.RpcMethodHandler[Any, Any]:
         return grpc.unary_unary_rpc_method_handler(
             _unary(method),
             request_deserializer=parse,
-            response_serializer=Message.SerializeToString,
+            response_serializer=_serialize,
         )
     return grpc.unary_stream_rpc_method_handler(
         _streaming(method),
         request_deserializer=parse,
-        response_serializer=Message.SerializeToString,
+        response_serializer=_serialize,
     )
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
 
 
 def _unary(method: Unary) -> Callable[[Any, Any], Awaitable[Message]]:
