@@ -24,6 +24,7 @@ from server.app import App, product_version, serve
 from server.client import Client, as_data
 from server.config import ServerConfig, server_config
 from server.pb import management_pb2 as pb
+from server.pb import open_inference_pb2 as inference
 from server.story import tell_story
 from server.terminal import (
     events_table,
@@ -40,7 +41,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-_PIPE_WIDTH = 240
+_PIPE_WIDTH = 160
 _console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 AdminAddress = Annotated[
@@ -278,6 +279,28 @@ def rollback(
     """Return to the variant that answered before."""
     request = pb.RollBackRequest(model=model, version=version)
     _print_route(_call(admin, "RollBack", request, pb.RouteResponse))
+
+
+@cli.command()
+def load(
+    model: Annotated[str, typer.Argument(help="Its folder in the repository.")],
+    admin: AdminAddress = _DEFAULT_ADMIN,
+) -> None:
+    """Load a model, or bring it up to date after its folder changed."""
+    request = inference.RepositoryModelLoadRequest(model_name=model)
+    _call(admin, "RepositoryModelLoad", request, inference.RepositoryModelLoadResponse)
+    print(f"{model} is loaded")
+
+
+@cli.command()
+def unload(
+    model: Annotated[str, typer.Argument(help="Its name.")],
+    admin: AdminAddress = _DEFAULT_ADMIN,
+) -> None:
+    """Finish what was accepted for a model and close it."""
+    request = inference.RepositoryModelUnloadRequest(model_name=model)
+    _call(admin, "RepositoryModelUnload", request, inference.RepositoryModelUnloadResponse)
+    print(f"{model} is unloaded")
 
 
 @cli.command()

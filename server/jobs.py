@@ -95,7 +95,7 @@ class Jobs:
         self._on_change = on_change
         self._queue: list[str] = []
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._cancelled: set[str] = set()
+        self._unwritten: dict[str, JobResult] = {}
         self._closing = False
 
     def recover(self) -> list[Job]:
@@ -144,6 +144,7 @@ class Jobs:
                 (directory / "result.json").unlink()
             else:
                 shutil.rmtree(directory)
+        self._unwritten.pop(spec.id, None)
         directory.mkdir(parents=True, exist_ok=True)
         prepare(directory)
         write_spec(directory, spec)
@@ -168,7 +169,8 @@ class Jobs:
         directory = self._path(job_id)
         if not directory.is_dir():
             raise UnknownJob(job_id)
-        spec, result = read_spec(directory), read_result(directory)
+        spec = read_spec(directory)
+        result = read_result(directory) or self._unwritten.get(job_id)
         if result is not None and job_id not in self._running:
             state = result.state
         else:
@@ -203,7 +205,6 @@ class Jobs:
             self._write_end(job_id, JobState.CANCELLED, "cancelled before it started")
             self._on_change()
         elif job_id in self._running:
-            self._cancelled.add(job_id)
             self._running[job_id].cancel()
             await asyncio.wait([self._running[job_id]])
         else:
@@ -220,6 +221,7 @@ class Jobs:
         if not job.has_ended:
             raise FailedPrecondition(f"job {job_id} is {job.state}; cancel it first")
         shutil.rmtree(self._path(job_id))
+        self._unwritten.pop(job_id, None)
         self._on_change()
 
     async def close(self) -> None:
@@ -254,7 +256,6 @@ class Jobs:
             self._write_end(job_id, JobState.FAILED, f"no worker could be started: {error}")
         finally:
             self._running.pop(job_id, None)
-            self._cancelled.discard(job_id)
             if not self._closing:
                 self._start_next()
                 await self._on_end(self.get(job_id))
@@ -294,11 +295,11 @@ class Jobs:
             self._write_end(directory.name, JobState.FAILED, reason)
 
     def _write_end(self, job_id: str, state: JobState, reason: str) -> None:
-        directory = self._path(job_id)
-        with contextlib.suppress(FileNotFoundError):
-            write_result(
-                directory, JobResult(state=state, reason=reason, finished_unix_s=time.time())
-            )
+        result = JobResult(state=state, reason=reason, finished_unix_s=time.time())
+        try:
+            write_result(self._path(job_id), result)
+        except OSError:  # a full disk must not leave a job that seems to wait
+            self._unwritten[job_id] = result
 
 
 def can_be_resubmitted(state: JobState) -> bool:

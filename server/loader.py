@@ -77,7 +77,10 @@ class Loader:
                 original=manifest,
                 active=self._serve(manifest, opening),
             )
-            await asyncio.to_thread(self._find_variants, model)
+            if await asyncio.to_thread(self._find_variants, model):
+                text = "the model file was overwritten; variants made of the former are detached"
+                _log.warning("%s version %d: %s", entry.name, version, text)
+                self.journal.record(entry.name, version, "original_changed", text)
             await self._follow_route(model)
         except BaseException:
             await asyncio.to_thread(opening.session.close)
@@ -139,7 +142,8 @@ class Loader:
             max_queue_bytes=self.config.max_queue_bytes,
         )
 
-    def _find_variants(self, model: ModelVersion) -> None:
+    def _find_variants(self, model: ModelVersion) -> bool:
+        """Attach what was made of this original; whether another one lay here before."""
         manifest = model.original
         changed = self.store.replace_original(manifest)
         model.variants, problems = self.store.variants(
@@ -147,8 +151,7 @@ class Loader:
         )
         for problem in problems:
             _log.warning("%s", problem)
-        if changed:
-            _log.warning("%s version %d was overwritten on disk", model.name, model.version)
+        return changed
 
     async def _follow_route(self, model: ModelVersion) -> None:
         route = self.journal.route(model.name, model.version)

@@ -216,7 +216,7 @@ def _check_shape(
         )
     shape = tuple(tensor.shape)
     fits = len(shape) == len(spec.shape) and all(
-        length == wanted or (wanted == -1 and length >= 0)
+        length >= 0 and wanted in (-1, length)
         for length, wanted in zip(shape, spec.shape, strict=True)
     )
     if not fits:
