@@ -31,6 +31,7 @@ from optimizers.contract.job import (
 from server.errors import FailedPrecondition, UnknownJob
 
 _LOOK_EVERY_S: Final = 0.2
+_FULL_BELOW_BYTES: Final = 1 << 20
 _RESUBMITTABLE: Final = {
     JobState.FAILED,
     JobState.CANCELLED,
@@ -324,6 +325,8 @@ def _why(return_code: int | None, directory: Path) -> str:
         name = signal.Signals(-return_code).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"the worker was ended by {name}{hint}"
+    if shutil.disk_usage(directory).free < _FULL_BELOW_BYTES:
+        return "no space was left on the state directory's disk"
     with contextlib.suppress(OSError):
         lines = (directory / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")

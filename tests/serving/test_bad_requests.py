@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Callable, Iterator
 
+import grpc
 import numpy as np
 import pytest
 from onnx import TensorProto
 
-from server.client import Client, inference_request
+from server.client import inference_request
 from server.pb import open_inference_pb2 as inference
 from tests.support import models
 from tests.support.calls import floats, infer, linear_request, refusal
@@ -234,10 +236,14 @@ async def test_a_message_beyond_64_mib_is_refused(server: Server) -> None:
 
 
 async def test_bytes_that_are_no_message_are_refused(server: Server) -> None:
-    async with Client(server.public) as client:
-        call = client._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        with pytest.raises(Exception, match="are not a ModelInferRequest message"):
-            await call(b"\xff\xff\xff")  # type: ignore[misc]
+    async with grpc.aio.insecure_channel(server.public) as channel:
+        call = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=bytes,
+            response_deserializer=bytes,
+        )
+        with pytest.raises(grpc.aio.AioRpcError, match="are not a ModelInferRequest message"):
+            await call(b"\xff\xff\xff")
 
 
 async def test_zero_in_another_variable_dimension_is_served(server: Server) -> None:
@@ -247,8 +253,6 @@ async def test_zero_in_another_variable_dimension_is_served(server: Server) -> N
 
 
 async def test_unknown_names_never_become_labels(server: Server) -> None:
-    import urllib.request
-
     await refusal(server.public, named("a-name-nobody-has"))
     with urllib.request.urlopen(server.metrics) as page:
         text = page.read().decode()

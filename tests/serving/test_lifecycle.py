@@ -11,9 +11,14 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import grpc
+import onnx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from onnx.external_data_helper import set_external_data
 
 from server.client import CallFailed, Client, inference_request
+from server.config import server_config
 from server.pb import open_inference_pb2 as inference
 from tests.support import models
 from tests.support.calls import floats, refusal
@@ -55,17 +60,16 @@ async def test_sigterm_finishes_what_was_accepted(tmp_path: Path) -> None:
 
 
 async def test_health_follows_the_life_of_the_server(tmp_path: Path) -> None:
-    from grpc_health.v1 import health_pb2
-
     models.slow(tmp_path / "models/slow/1/model.onnx", rounds=8000)
     with running(tmp_path / "models", tmp_path / "state") as server:
-        async with Client(server.public) as client:
-            watch = client._channel.unary_stream(
-                "/grpc.health.v1.Health/Watch",
-                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-                response_deserializer=health_pb2.HealthCheckResponse.FromString,
-            )(health_pb2.HealthCheckRequest(service=""))
-            states = aiter(watch)  # type: ignore[arg-type]
+        async with (
+            Client(server.public) as client,
+            grpc.aio.insecure_channel(server.public) as channel,
+        ):
+            watch = health_pb2_grpc.HealthStub(channel).Watch(
+                health_pb2.HealthCheckRequest(service="")
+            )
+            states = aiter(watch)
             assert (await anext(states)).status == health_pb2.HealthCheckResponse.SERVING
             call = asyncio.create_task(client.infer("slow", {"x": SLOW}, timeout=60))
             page = ""
@@ -73,7 +77,7 @@ async def test_health_follows_the_life_of_the_server(tmp_path: Path) -> None:
                 page = await asyncio.to_thread(read, server.metrics)
             server.process.send_signal(signal.SIGTERM)
             assert (await anext(states)).status == health_pb2.HealthCheckResponse.NOT_SERVING
-            watch.cancel()  # type: ignore[attr-defined]
+            watch.cancel()
             await call
 
 
@@ -143,8 +147,6 @@ def test_a_mistyped_key_in_the_settings_file_names_the_nearest(tmp_path: Path) -
 async def test_flags_win_over_the_environment_and_the_environment_over_the_file(
     tmp_path: Path,
 ) -> None:
-    from server.config import server_config
-
     here = Path.cwd()
     (tmp_path / "hone-server.toml").write_text("jobs = 2\nkeep_variants = 2\nmax_batch = 2\n")
     os.chdir(tmp_path)
@@ -233,9 +235,6 @@ async def test_broken_models_are_explained_and_the_others_serve(tmp_path: Path) 
 async def test_external_data_stays_beside_the_model(
     tmp_path: Path, location: str, part: str
 ) -> None:
-    import onnx
-    from onnx.external_data_helper import set_external_data
-
     folder = repository(tmp_path / "models")
     (tmp_path / "models/secret.bin").write_bytes(bytes(48))
     file = models.linear(folder / "outside/1/model.onnx")
@@ -269,12 +268,12 @@ async def test_models_are_loaded_updated_and_unloaded_while_others_serve(tmp_pat
             with pytest.raises(CallFailed, match="no available versions"):
                 await client.infer("late", {"x": floats(1, 4)})
             await client.infer("linear", {"x": floats(1, 4)})
-        request = inference.RepositoryModelUnloadRequest(model_name="linear")
-        code, text = await refusal(server.public, request, "RepositoryModelUnload")
+        unload = inference.RepositoryModelUnloadRequest(model_name="linear")
+        code, text = await refusal(server.public, unload, "RepositoryModelUnload")
         assert (code, "--model-control explicit" in text) == ("FAILED_PRECONDITION", True)
         for name in ("../linear", "a/b", "nope"):
-            request = inference.RepositoryModelLoadRequest(model_name=name)
-            code, text = await refusal(server.admin, request, "RepositoryModelLoad")
+            load = inference.RepositoryModelLoadRequest(model_name=name)
+            code, text = await refusal(server.admin, load, "RepositoryModelLoad")
             assert (code, "unknown model" in text) == ("NOT_FOUND", True), text
 
 

@@ -138,7 +138,7 @@ def convolutional(path: Path, *, classes: int = 4, seed: int = 0) -> Path:
 
     def weight(*shape: int) -> NDArray[np.float32]:
         scale = np.sqrt(2 / np.prod(shape[1:]))
-        return (random.standard_normal(shape) * scale).astype(np.float32)
+        return np.asarray(random.standard_normal(shape) * scale, dtype=np.float32)
 
     return save(
         path,

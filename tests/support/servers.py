@@ -54,13 +54,13 @@ def running(
         env={**os.environ, **(environment or {})},
     )
     log: list[str] = []
+    assert process.stdout is not None
     assert process.stderr is not None
     reader = threading.Thread(target=_collect, args=(process.stderr, log), daemon=True)
     reader.start()
     watchdog = threading.Timer(START_SECONDS, process.kill)
     watchdog.start()
     try:
-        assert process.stdout is not None
         match = READY.match(process.stdout.readline())
         watchdog.cancel()
         assert match, f"no Ready line; the server said: {''.join(log)}"
