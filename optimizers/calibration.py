@@ -91,8 +91,11 @@ def _fit(path: Path, name: str, arrays: Arrays, signature: Signature) -> NDArray
     if spec.datatype == "BYTES":
         if array.dtype.kind not in "SU":
             raise InvalidData(f"{path.name}: '{name}' must hold texts, got {array.dtype}")
-        encoded = np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
-        return encoded.astype(np.object_)
+        try:
+            texts = array if array.dtype.kind == "U" else np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidData(f"{path.name}: '{name}' holds bytes that are not UTF-8") from error
+        return texts.astype(np.object_)
     wanted_type = NUMPY_DTYPES[spec.datatype]
     if not np.can_cast(array.dtype, wanted_type, "same_kind"):
         raise InvalidData(f"{path.name}: '{name}' holds {array.dtype}, expected {wanted_type}")

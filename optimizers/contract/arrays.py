@@ -20,7 +20,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         if array.dtype != np.object_:
             plain[name] = array
             continue
-        texts = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel()]
+        texts = [text.encode() for text in array.ravel()]
         plain[name + _TEXTS] = np.frombuffer(b"".join(texts), np.uint8)
         lengths = np.array([len(text) for text in texts], np.int64)
         plain[name + _LENGTHS] = lengths.reshape(array.shape)
@@ -50,6 +50,6 @@ def _texts(content: bytes, lengths: NDArray[Any]) -> NDArray[Any]:
     texts = np.empty(lengths.size, dtype=np.object_)
     position = 0
     for index, length in enumerate(lengths.ravel()):
-        texts[index] = content[position : position + int(length)]
+        texts[index] = content[position : position + int(length)].decode()
         position += int(length)
     return texts.reshape(lengths.shape)

@@ -40,6 +40,6 @@ def _random(
         return random.random(shape).astype(NUMPY_DTYPES[spec.datatype])
     bits = random.integers(0, 2, shape)
     if spec.datatype == "BYTES":
-        texts: NDArray[Any] = np.vectorize(lambda bit: str(bit).encode(), otypes=[object])(bits)
+        texts: NDArray[Any] = np.vectorize(lambda bit: str(bit), otypes=[object])(bits)
         return texts
     return bits.astype(NUMPY_DTYPES[spec.datatype])

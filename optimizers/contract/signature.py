@@ -24,7 +24,11 @@ NUMPY_DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "FP64": np.dtype(np.float64),
     "BYTES": np.dtype(np.object_),
 }
-"""The datatypes of the Open Inference Protocol and the numpy type that carries each."""
+"""The datatypes of the Open Inference Protocol and the numpy type that carries each.
+
+BYTES are texts: an object array of `str`, as onnxruntime wants it (given `bytes`, it would take
+their `repr` without a word).
+"""
 
 _ONNX_TYPES: Final[dict[str, str]] = {
     "tensor(bool)": "BOOL",

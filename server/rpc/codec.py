@@ -240,7 +240,7 @@ def _check_shape(
 
 def _from_raw(spec: TensorSpec, raw: bytes, elements: int) -> NDArray[Any]:
     if spec.datatype == "BYTES":
-        return _bytes_array(_split_bytes(spec, raw, elements), elements)
+        return _text_array(spec, _split_bytes(spec, raw, elements))
     dtype = NUMPY_DTYPES[spec.datatype]
     expected = elements * dtype.itemsize
     if len(raw) != expected:
@@ -275,7 +275,7 @@ def _from_contents(
             f"expected {elements} elements in {member} of input '{spec.name}', got {len(values)}"
         )
     if spec.datatype == "BYTES":
-        return _bytes_array(list(values), elements)
+        return _text_array(spec, list(values))
     wide = {"int_contents": np.int32, "uint_contents": np.uint32}.get(member)
     array = np.array(values, dtype=wide or NUMPY_DTYPES[spec.datatype])
     return array.astype(NUMPY_DTYPES[spec.datatype]) if wide else array
@@ -310,16 +310,24 @@ def _split_bytes(spec: TensorSpec, raw: bytes, elements: int) -> list[bytes]:
     return texts
 
 
-def _bytes_array(texts: list[bytes], elements: int) -> NDArray[Any]:
-    array = np.empty(elements, dtype=np.object_)
-    array[:] = texts
+def _text_array(spec: TensorSpec, contents: list[bytes]) -> NDArray[Any]:
+    """Texts as the runtime wants them: it knows no other strings than UTF-8."""
+    array = np.empty(len(contents), dtype=np.object_)
+    for index, content in enumerate(contents):
+        try:
+            array[index] = content.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(
+                f"string {index} of input '{spec.name}' is not UTF-8: {error.reason} at byte "
+                f"{error.start}"
+            ) from error
     return array
 
 
 def _bytes_raw(array: NDArray[Any]) -> bytes:
     parts: list[bytes] = []
     for item in array.ravel():
-        text = item if isinstance(item, bytes) else str(item).encode()
+        text = item.encode()
         parts += (_LENGTH.pack(len(text)), text)
     return b"".join(parts)
 

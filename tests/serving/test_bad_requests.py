@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from server.client import inference_request
+from server.client import Client, inference_request
 from server.pb import open_inference_pb2 as inference
 from tests.support import models
 from tests.support.calls import floats, infer, linear_request, refusal
@@ -179,6 +179,11 @@ BAD: dict[str, tuple[Request, str, str]] = {
         "INVALID_ARGUMENT",
         "unexpected 2 bytes after",
     ),
+    "a text that is not UTF-8": (
+        texts(b"\x01\x00\x00\x00\xff"),
+        "INVALID_ARGUMENT",
+        "string 0 of input 'x' is not UTF-8",
+    ),
     "too few texts": (texts(b"\x04\x00\x00\x00abcd", 2), "INVALID_ARGUMENT", "expected 2 strings"),
     "a boolean of 2": (
         inference_request("flag", {"x": np.full((1, 3), 2, np.uint8).view(np.bool_)}),
@@ -244,6 +249,13 @@ async def test_bytes_that_are_no_message_are_refused(server: Server) -> None:
         )
         with pytest.raises(grpc.aio.AioRpcError, match="are not a ModelInferRequest message"):
             await call(b"\xff\xff\xff")
+
+
+async def test_texts_are_served_letter_by_letter(server: Server) -> None:
+    sent = np.array(["süß", "", "a\x00b"], dtype=np.object_)
+    async with Client(server.public) as client:
+        answers, _ = await client.infer("text", {"x": sent})
+    assert [text.decode() for text in answers["y"]] == list(sent)
 
 
 async def test_zero_in_another_variable_dimension_is_served(server: Server) -> None:
