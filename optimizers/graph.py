@@ -46,6 +46,30 @@ def check_excluded(step: str, excluded: Sequence[str], known: Sequence[str]) -> 
         )
 
 
+def names_after_preparing(model: Path, prepared: Path, names: Sequence[str]) -> list[str]:
+    """What nodes of a model are called once `prepare` has fused them with their successors.
+
+    A fused node is recognised by what it gives: a MatMul and the Add after it become one Gemm
+    that gives what the Add gave.
+    """
+    before = onnx.load(str(model), load_external_data=False).graph
+    after = onnx.load(str(prepared), load_external_data=False).graph
+    makers = {output: node.name for node in after.node for output in node.output}
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in before.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    found = []
+    for node in before.node:
+        if node.name not in names:
+            continue
+        output = node.output[0]
+        while output not in makers and len(users.get(output, [])) == 1:
+            output = users[output][0].output[0]
+        found.append(makers.get(output, node.name))
+    return found
+
+
 def count_operators(model: Path, *operators: str) -> int:
     """How many nodes of these operators the model has."""
     graph = onnx.load(str(model), load_external_data=False).graph

@@ -12,7 +12,13 @@ from typing import Final
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from optimizers.contract.steps import DynamicInt8
-from optimizers.graph import check_excluded, count_operators, operator_names, prepare
+from optimizers.graph import (
+    check_excluded,
+    count_operators,
+    names_after_preparing,
+    operator_names,
+    prepare,
+)
 from optimizers.quantization.ranges import reduced_range
 from optimizers.step import StepContext, StepResult
 
@@ -32,6 +38,7 @@ def apply(model: Path, step: DynamicInt8, context: StepContext) -> StepResult:
     prepared = prepare(model, context.work_directory / "prepared.onnx")
     target = context.work_directory / "dynamic_int8.onnx"
     reduce_range = reduced_range(step.reduce_range, context.host)
+    excluded = names_after_preparing(model, prepared, step.exclude)
     context.report(0.5, "quantising")
     quantize_dynamic(
         str(prepared),
@@ -41,7 +48,7 @@ def apply(model: Path, step: DynamicInt8, context: StepContext) -> StepResult:
         reduce_range=reduce_range,
         weight_type=QuantType.QInt8,
         # A Gemm is rewritten to a MatMul of this name before the list is looked at.
-        nodes_to_exclude=[alias for name in step.exclude for alias in (name, name + _GEMM_SUFFIX)],
+        nodes_to_exclude=[alias for name in excluded for alias in (name, name + _GEMM_SUFFIX)],
         extra_options={"MatMulConstBOnly": True},
     )
     quantised = count_operators(target, "MatMulInteger", "DynamicQuantizeMatMul")

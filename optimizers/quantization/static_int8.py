@@ -27,7 +27,13 @@ from optimizers.calibration import Arrays, batches, item_count, load_arrays, tak
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.steps import StaticInt8
-from optimizers.graph import check_excluded, count_operators, operator_names, prepare
+from optimizers.graph import (
+    check_excluded,
+    count_operators,
+    names_after_preparing,
+    operator_names,
+    prepare,
+)
 from optimizers.quantization.ranges import reduced_range
 from optimizers.step import StepContext, StepResult
 
@@ -76,7 +82,7 @@ def apply(model: Path, step: StaticInt8, context: StepContext) -> StepResult:
             reduce_range=reduce_range,
             activation_type=_TYPES[scheme[0]],
             weight_type=_TYPES[scheme[2]],
-            nodes_to_exclude=excluded,
+            nodes_to_exclude=names_after_preparing(model, prepared, excluded),
             calibrate_method=_METHODS[step.calibration],
             extra_options={"ActivationSymmetric": scheme == "s8s8"},
         )

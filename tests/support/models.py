@@ -132,7 +132,7 @@ def perceptron(path: Path, *, sizes: Sequence[int] = (16, 64, 64, 4), seed: int 
     )
 
 
-def convolutional(path: Path, *, classes: int = 4, seed: int = 0) -> Path:
+def convolutional(path: Path, *, classes: int = 4, channels: int = 6, seed: int = 0) -> Path:
     """logits [batch, classes] of a small convolutional net over x [batch, 1, 12, 12]."""
     random = np.random.default_rng(seed)
 
@@ -154,9 +154,9 @@ def convolutional(path: Path, *, classes: int = 4, seed: int = 0) -> Path:
         [("x", TensorProto.FLOAT, ["batch", 1, 12, 12])],
         [("logits", TensorProto.FLOAT, ["batch", classes])],
         {
-            "k0": weight(6, 1, 3, 3),
-            "c0": np.zeros(6, np.float32),
-            "w1": weight(classes, 150).T.copy(),
+            "k0": weight(channels, 1, 3, 3),
+            "c0": np.zeros(channels, np.float32),
+            "w1": weight(classes, 25 * channels).T.copy(),
             "b1": np.zeros(classes, np.float32),
         },
     )
