@@ -52,6 +52,7 @@ class Loader:
             raise InvalidModel(f"{entry.name} has no version folder {version}")
         if not file.is_file():
             raise InvalidModel(f"{entry.name}/{version} has no {file.name}; expected an ONNX model")
+        self.metrics.expect_version(entry.name, version)
         spec = original_session(entry.config, self.config, self.host)
         sha256 = await asyncio.to_thread(lambda: read_onnx_file(file).sha256())
         opening = await asyncio.to_thread(open_original, file, spec)

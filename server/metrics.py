@@ -23,6 +23,8 @@ _SECONDS: Final = (
 )
 _ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _JOB_SECONDS: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600)
+SWAP_RESULTS: Final = ("promoted", "rolled_back", "refused", "failed", "fell_back")
+REJECTIONS: Final = ("queue_items", "queue_bytes", "deadline", "cancelled")
 _OF_VARIANT: Final = ("model", "version", "variant")
 
 
@@ -152,6 +154,13 @@ class Metrics:
     def of_variant(self, model: str, version: int, variant: str) -> VariantMetrics:
         """The hot path's view of one open variant."""
         return VariantMetrics(self, model, version, variant)
+
+    def expect_version(self, model: str, version: int) -> None:
+        """Show a version's rare counters at zero: a rate cannot see one that starts at 1."""
+        for result in SWAP_RESULTS:
+            self.swaps.labels(model, str(version), result)
+        for reason in REJECTIONS:
+            self.rejected.labels(model, str(version), reason)
 
     def rejection(self, model: str, version: int, reason: str) -> None:
         """Count a request that was refused before it ran."""
