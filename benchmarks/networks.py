@@ -1,0 +1,169 @@
+"""The four models of the benchmarks: fixed random weights, shapes of real networks."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from optimizers.demo.networks import TutorialNet
+
+TOKENS = 128
+VOCABULARY = 30522
+
+
+class Tiny(nn.Module):
+    """A perceptron 64-64-10."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map float32 [batch, 64] to [batch, 10]."""
+        answer: torch.Tensor = self.layers(x)
+        return answer
+
+
+class Block(nn.Module):
+    """A residual block of ResNet-18, batch normalisation folded away."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(before, after, 3, stride, 1)
+        self.second = nn.Conv2d(after, after, 3, 1, 1)
+        changes = stride != 1 or before != after
+        self.short = nn.Conv2d(before, after, 1, stride) if changes else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map [batch, before, h, w] to [batch, after, h / stride, w / stride]."""
+        answer = self.second(functional.relu(self.first(x)))
+        return functional.relu(answer + self.short(x))
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 (He et al. 2015)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (64, 64, 128, 256, 512)
+        blocks: list[nn.Module] = []
+        for before, after in itertools.pairwise(widths):
+            blocks += [Block(before, after, 1 if before == after else 2), Block(after, after, 1)]
+        self.stem = nn.Conv2d(3, 64, 7, 2, 3)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(512, 1000)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map float32 [batch, 3, 224, 224] to [batch, 1000]."""
+        x = self.blocks(self.pool(functional.relu(self.stem(x))))
+        answer: torch.Tensor = self.head(x.mean((2, 3)))
+        return answer
+
+
+class Encoder(nn.Module):
+    """A sentence encoder of MiniLM's shape: 6 layers, 384 wide, 12 heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(VOCABULARY, 384)
+        self.places = nn.Parameter(torch.randn(TOKENS, 384) * 0.02)
+        self.layers = nn.Sequential(*(EncoderLayer() for _ in range(6)))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Map int64 [batch, 128] to float32 [batch, 384]."""
+        x = self.layers(self.words(tokens) + self.places)
+        answer: torch.Tensor = x.mean(1)
+        return answer
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and a feed-forward part, each with its residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(384, 3 * 384)
+        self.out = nn.Linear(384, 384)
+        self.one, self.two = nn.LayerNorm(384), nn.LayerNorm(384)
+        self.forth, self.back = nn.Linear(384, 1536), nn.Linear(1536, 384)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map [batch, 128, 384] to the same."""
+        query, key, value = (
+            part.unflatten(2, (12, 32)).transpose(1, 2) for part in self.mix(x).chunk(3, dim=2)
+        )
+        attended = functional.scaled_dot_product_attention(query, key, value)
+        x = self.one(x + self.out(attended.transpose(1, 2).flatten(2)))
+        answer: torch.Tensor = self.two(x + self.back(functional.gelu(self.forth(x))))
+        return answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """One model of the benchmarks.
+
+    Attributes:
+        name: Its folder in the repository.
+        build: Makes the torch module.
+        example: Makes the input of `rows` rows.
+        is_heavy: Whether a run costs far more than a call.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    example: Callable[[int], NDArray[np.float32] | NDArray[np.int64]]
+    is_heavy: bool
+
+
+def _floats(*shape: int) -> Callable[[int], NDArray[np.float32]]:
+    return lambda rows: np.random.default_rng(0).random((rows, *shape), dtype=np.float32)
+
+
+def _tokens(rows: int) -> NDArray[np.int64]:
+    return np.random.default_rng(0).integers(0, VOCABULARY, (rows, TOKENS))
+
+
+NETWORKS = (
+    Network(name="tiny", build=Tiny, example=_floats(64), is_heavy=False),
+    Network(name="lenet", build=TutorialNet, example=_floats(3, 32, 32), is_heavy=False),
+    Network(name="resnet18", build=ResNet18, example=_floats(3, 224, 224), is_heavy=True),
+    Network(name="minilm", build=Encoder, example=_tokens, is_heavy=True),
+)
+
+
+def write_repository(directory: Path, networks: tuple[Network, ...]) -> None:
+    """Export every network with input `x`, output `y` and a dynamic batch."""
+    for network in networks:
+        path = directory / network.name / "1" / "model.onnx"
+        path.parent.mkdir(parents=True)
+        torch.manual_seed(0)
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+            torch.onnx.export(
+                network.build().eval(),
+                (torch.from_numpy(network.example(2)),),
+                str(path),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+                input_names=["x"],
+                output_names=["y"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )
