@@ -1,6 +1,6 @@
 # Two commands matter: `make run` shows the whole story, `make test` proves it.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV ?= .venv
 # A PyTorch index of your choice, for example TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
@@ -46,7 +46,7 @@ check: setup
 	scripts/make-proto --check
 
 bench: setup
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --output benchmarks/RESULTS.md
 
 proto:
 	scripts/make-proto

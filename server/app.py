@@ -6,10 +6,10 @@ import asyncio
 import logging
 import platform
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final
+from typing import Any, Final
 
 import onnxruntime
 
@@ -149,7 +149,8 @@ async def serve(app: App, ready: Callable[[], Awaitable[None]]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     try:
-        await app.start()
+        if not await _unless(stopping, app.start()):
+            return
         greeting = asyncio.create_task(_call(ready), name="ready")
         await stopping.wait()
         _log.info("Stopping: finishing what was accepted")
@@ -165,6 +166,20 @@ def product_version() -> str:
         return version("hone-server")
     except PackageNotFoundError:
         return "0+unknown"
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do `work` unless the server is told to stop first; whether it was done."""
+    working = asyncio.create_task(work, name="start")
+    waiting = asyncio.create_task(stopping.wait(), name="signal")
+    await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not working.done():
+        _log.info("Stopping before everything was loaded")
+        await _end(working)
+        return False
+    await working
+    return True
 
 
 async def _call(function: Callable[[], Awaitable[None]]) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +46,17 @@ class VariantDirectory:
         return self.path / MODEL_FILE
 
 
-def variant_id(manifest: Manifest, files: tuple[StoredFile, ...]) -> str:
-    """The content address: what it was made from, how, and the bytes that came out."""
-    content = {
-        "original": manifest.original_sha256,
-        "recipe": manifest.recipe.to_data(),
-        "profile": manifest.profile,
-        "files": [(file.name, file.sha256) for file in files],
-        "session": asdict(manifest.session),
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+def variant_id(content: bytes, written: str = "") -> str:
+    """The content address: digest of all that the manifest says, the files' digests included.
+
+    Measured anew, the same model is another variant: what was proved is part of what it is.
+
+    Args:
+        content: The manifest's file.
+        written: The id that stands in it, which is left out of the digest.
+    """
+    blank = content.replace(f'"variant": "{written}"'.encode(), b'"variant": ""', 1)
+    return hashlib.sha256(blank).hexdigest()[:12]
 
 
 def seal(path: Path, manifest: Manifest) -> VariantDirectory:
@@ -75,8 +75,8 @@ def seal(path: Path, manifest: Manifest) -> VariantDirectory:
         for file in sorted(path.rglob("*"))
         if file.is_file() and file.name != MANIFEST_FILE
     )
-    identity = variant_id(manifest, files)
-    sealed = replace(manifest, files=files, variant=identity)
+    sealed = replace(manifest, files=files, variant="")
+    sealed = replace(sealed, variant=variant_id(manifest_to_json(sealed)))
     write_atomically(path / MANIFEST_FILE, manifest_to_json(sealed))
     for file in files:
         _flush(path / file.name)
@@ -99,7 +99,8 @@ def read_variant(path: Path) -> VariantDirectory:
             raise VariantDamaged(f"variant {path.name}: {file.name} is missing or cut short")
         if file_sha256(target) != file.sha256:
             raise VariantDamaged(f"variant {path.name}: the bytes of {file.name} have changed")
-    if variant_id(manifest, manifest.files) != manifest.variant:
+    content = (path / MANIFEST_FILE).read_bytes()
+    if variant_id(content, manifest.variant) != manifest.variant:
         raise VariantDamaged(f"variant {path.name}: its manifest was edited")
     return VariantDirectory(path=path, manifest=manifest)
 

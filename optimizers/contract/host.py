@@ -88,13 +88,14 @@ def memory_available_bytes() -> int:
         int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable")
     )
     root = Path("/sys/fs/cgroup")
-    for limit_file, usage_file in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for limit_file, usage_file, detail_file in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
     ):
         limit, usage = _number(root / limit_file), _number(root / usage_file)
         if limit is not None and usage is not None:
-            machine = min(machine, max(0, int(limit - usage)))
+            held = usage - _droppable_bytes(root / detail_file)
+            machine = min(machine, max(0, int(limit - held)))
     return machine
 
 
@@ -144,6 +145,15 @@ def _cgroup_quotas() -> list[float]:
     if quota_v1 and period_v1 and quota_v1 > 0:
         quotas.append(quota_v1 / period_v1)
     return quotas
+
+
+def _droppable_bytes(path: Path) -> int:
+    """Cached file pages that count as used but are given back when memory is short."""
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
 
 
 def _number(path: Path) -> float | None:

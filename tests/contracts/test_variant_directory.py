@@ -51,9 +51,14 @@ def test_a_missing_file_is_noticed(variant: VariantDirectory) -> None:
         read_variant(variant.path)
 
 
-def test_an_edited_manifest_is_noticed(variant: VariantDirectory) -> None:
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [('"lanes": 2', '"lanes": 64'), ('"onnxruntime": "1', '"onnxruntime": "2')],
+)
+def test_an_edited_manifest_is_noticed(variant: VariantDirectory, before: str, after: str) -> None:
     path = variant.path / MANIFEST_FILE
-    path.write_text(path.read_text().replace('"lanes": 2', '"lanes": 64'))
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after))
     with pytest.raises(VariantDamaged, match="its manifest was edited"):
         read_variant(variant.path)
 

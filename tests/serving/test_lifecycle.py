@@ -59,6 +59,25 @@ async def test_sigterm_finishes_what_was_accepted(tmp_path: Path) -> None:
         assert await asyncio.to_thread(server.process.wait, 60) == 0
 
 
+def test_a_server_that_is_still_loading_stops_when_it_is_told_to(tmp_path: Path) -> None:
+    for number in range(40):
+        models.slow(tmp_path / f"models/slow{number}/1/model.onnx", width=256, rounds=2000)
+    process = subprocess.Popen(
+        serve_command(tmp_path / "models", tmp_path / "state"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    journal = tmp_path / "state/originals/slow0"
+    while not journal.exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, "")
+    assert "Stopping before everything was loaded" in err
+    assert "Traceback" not in err
+
+
 async def test_health_follows_the_life_of_the_server(tmp_path: Path) -> None:
     models.slow(tmp_path / "models/slow/1/model.onnx", rounds=8000)
     with running(tmp_path / "models", tmp_path / "state") as server:

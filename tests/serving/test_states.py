@@ -10,10 +10,14 @@ import site
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from onnxruntime.quantization import quantize_dynamic
 
+from optimizers.contract.directory import read_variant
+from optimizers.contract.host import this_host
 from server.client import Client
 from server.pb import management_pb2 as management
 from tests.support import models
@@ -74,6 +78,47 @@ async def test_a_new_version_waits_for_its_profile_behind_the_proven_old_one(
         while (await answering(server))[1] == old.manifest.variant:
             pass
         assert await answering(server) == ("2", done.variant)
+
+
+async def test_a_variant_proved_elsewhere_is_measured_here_without_rebuilding_it(
+    tmp_path: Path,
+) -> None:
+    folder, state = tmp_path / "models", tmp_path / "state"
+    original = models.perceptron(folder / "net/1/model.onnx", sizes=SIZES)
+    write_data(folder / "net/data", original)
+    (folder / "net/hone.yaml").write_text(policy(FAST))
+    foreign = make_variant(
+        state,
+        original,
+        "net",
+        lambda path: quantize_dynamic(str(original), str(path)),
+        golden_inputs={"x": floats(2, SIZES[0])},
+        host=replace(this_host(2), onnxruntime="1.0.0"),
+    )
+    route = management.SetRouteRequest(
+        model="net", variant=foreign.manifest.variant, unverified=True
+    )
+    with running(folder, state, "--cpus", "2") as server:
+        async with Client(server.admin) as client:
+            await client.call("SetRoute", route, management.RouteResponse)
+    with running(folder, state, "--cpus", "2") as server:
+        assert await answering(server) == ("1", "original")
+        async with Client(server.admin) as client:
+            listed = await client.call(
+                "ListJobs", management.ListJobsRequest(), management.ListJobsResponse
+            )
+        [job] = listed.jobs
+        stages = set()
+        async with Client(server.admin) as client:
+            async for now in client.watch_job(job.id):
+                stages.add(now.stage)
+        assert now.state == "succeeded", now.reason
+        assert "dynamic_int8" not in stages, "it was built again"
+        while (await answering(server))[1] == "original":
+            pass
+        assert await answering(server) == ("1", now.variant)
+    measured = read_variant(state / "variants/net/1" / now.variant)
+    assert measured.model_file.read_bytes() == foreign.model_file.read_bytes()
 
 
 @contextlib.contextmanager
