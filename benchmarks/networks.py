@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
-import logging
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from optimizers.demo.networks import TutorialNet
+from optimizers.demo.networks import TutorialNet, export
 
 TOKENS = 128
 VOCABULARY = 30522
@@ -149,21 +145,4 @@ def write_repository(directory: Path, networks: tuple[Network, ...]) -> None:
         path = directory / network.name / "1" / "model.onnx"
         path.parent.mkdir(parents=True)
         torch.manual_seed(0)
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-            torch.onnx.export(
-                network.build().eval(),
-                (torch.from_numpy(network.example(2)),),
-                str(path),
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-                input_names=["x"],
-                output_names=["y"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-            )
+        export(network.build().eval(), network.example(2), path, names=("x", "y"))

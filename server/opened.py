@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizers.contract.difference import largest_difference
 from optimizers.contract.directory import VariantDirectory, read_golden
 from optimizers.contract.errors import HoneError, InvalidModel, RunFailed
 from optimizers.contract.manifest import Manifest
@@ -155,15 +156,7 @@ def _check_golden(
     inputs, expected = read_golden(directory)
     answers = session.run(inputs, list(expected))
     for (name, wanted), answer in zip(expected.items(), answers, strict=True):
-        if answer.shape != wanted.shape:
-            raise GoldenMismatch(
-                f"variant {variant}: output '{name}' of the golden items has shape "
-                f"{answer.shape}, expected {wanted.shape}"
-            )
-        if answer.dtype.kind != "f":
-            difference = float(np.count_nonzero(answer != wanted))
-        else:
-            difference = _largest_difference(answer, wanted)
+        difference = largest_difference(answer, wanted)
         if not difference <= tolerance.get(name, 0.0):
             raise GoldenMismatch(
                 f"variant {variant}: output '{name}' of the golden items is off by "
@@ -224,21 +217,8 @@ def _compare_rows(
 
 
 def _close(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    if one.shape != other.shape:
-        return False
-    if one.dtype.kind != "f":
-        return bool(np.array_equal(one, other))
-    scale = float(np.max(np.abs(other), initial=0.0))
-    return _largest_difference(one, other) <= _ROW_DIFFERENCE * max(scale, 1e-6)
-
-
-def _largest_difference(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Largest absolute difference; equal non-finite values agree, others are infinitely apart."""
-    same = (one == other) | (np.isnan(one) & np.isnan(other))
-    with np.errstate(invalid="ignore"):
-        difference = np.abs(one.astype(np.float64) - other.astype(np.float64))
-    difference = np.where(same, 0.0, np.where(np.isfinite(difference), difference, np.inf))
-    return float(np.max(difference, initial=0.0))
+    scale = float(np.max(np.abs(other), initial=0.0)) if other.dtype.kind == "f" else 0.0
+    return largest_difference(one, other) <= _ROW_DIFFERENCE * max(scale, 1e-6)
 
 
 def _best_s(session: Session, one: Feeds, other: Feeds) -> tuple[float, float]:

@@ -118,12 +118,7 @@ class Optimization:
             FailedPrecondition: The optimisers are not installed, or disk or memory is short.
             InvalidData: A data file that hone.yaml names is missing.
         """
-        missing = missing_packages()
-        if missing:
-            raise FailedPrecondition(
-                f"the optimisers are not installed here ({', '.join(missing)} missing); "
-                f"run: {_INSTALL_LINE}"
-            )
+        require_optimisers()
         spec = await self._specify(model, profile)
         former = self.jobs.find(spec.id)
         if former is not None and not can_be_resubmitted(former.state):
@@ -327,6 +322,20 @@ class Optimization:
             counts[job.state] += 1
         for state, count in counts.items():
             self._metrics.jobs.labels(state).set(count)
+
+
+def require_optimisers() -> None:
+    """Make sure that a worker could run here.
+
+    Raises:
+        FailedPrecondition: It could not; the text says what to install.
+    """
+    missing = missing_packages()
+    if missing:
+        raise FailedPrecondition(
+            f"the optimisers are not installed here ({', '.join(missing)} missing); "
+            f"run: {_INSTALL_LINE}"
+        )
 
 
 def missing_packages() -> list[str]:

@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ from torch.nn import functional
 
 from optimizers.demo.data import CLASSES, SIDE, Images
 
-_LARGEST_STEP = 2e-3
+NAMES: Final = ("image", "logits")
+
+_LARGEST_STEP: Final = 2e-3
 
 
 class WidePerceptron(nn.Module):
@@ -117,13 +120,16 @@ def accuracy(network: nn.Module, inputs: NDArray[np.float32], labels: NDArray[np
     return float((answers == labels).mean())
 
 
-def export(network: nn.Module, example: NDArray[np.float32], path: Path) -> None:
-    """Write `network` as ONNX with input `image`, output `logits` and a dynamic batch.
+def export(
+    network: nn.Module, example: NDArray[Any], path: Path, names: tuple[str, str] = NAMES
+) -> None:
+    """Write `network` as ONNX with a dynamic batch.
 
     Args:
         network: In evaluation mode.
         example: At least two items: a batch of one would be taken for a constant.
         path: The file; weights lie inside it.
+        names: Of its input and its output.
     """
     with (
         warnings.catch_warnings(),
@@ -139,7 +145,7 @@ def export(network: nn.Module, example: NDArray[np.float32], path: Path) -> None
             dynamo=True,
             external_data=False,
             verbose=False,
-            input_names=["image"],
-            output_names=["logits"],
+            input_names=names[:1],
+            output_names=names[1:],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizers.calibration import Arrays, item_count, take
+from optimizers.contract.difference import largest_difference
 from optimizers.contract.runtime import Session
 from optimizers.contract.signature import Signature
 from optimizers.evaluation.fidelity import Outputs, answer
@@ -87,22 +88,11 @@ def measure_invariance(
     )
 
 
-def largest_difference(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """The largest absolute difference; infinite where only one is finite or a text differs."""
-    if one.dtype.kind != "f":
-        return float("inf") if not np.array_equal(one, other) else 0.0
-    same = (one == other) | (np.isnan(one) & np.isnan(other))
-    with np.errstate(invalid="ignore"):
-        difference = np.abs(one.astype(np.float64) - other.astype(np.float64))
-    difference = np.where(same, 0.0, np.where(np.isfinite(difference), difference, np.inf))
-    return float(np.max(difference, initial=0.0))
-
-
 def _note(
     largest: dict[str, float], signature: Signature, alone: Outputs, together: Outputs
 ) -> None:
     for spec, one, other in zip(signature.outputs, alone, together, strict=True):
-        difference = largest_difference(one, other) if one.shape == other.shape else float("inf")
+        difference = largest_difference(one, other)
         largest[spec.name] = max(largest[spec.name], difference)
 
 

@@ -12,7 +12,16 @@ import pytest
 from server.client import Client
 from server.pb import management_pb2 as management
 from tests.support import models
-from tests.support.calls import ended, events, floats, refusal, submit, variants
+from tests.support.calls import (
+    ended,
+    events,
+    floats,
+    jobs,
+    refusal,
+    submit,
+    variants,
+    who_answers,
+)
 from tests.support.data import FAST_INT8, policy, write_data
 from tests.support.servers import Server, hone, running
 
@@ -67,8 +76,7 @@ def workers_of(server: int) -> list[int]:
 
 
 async def still_serves(server: Server) -> None:
-    async with Client(server.public) as client:
-        await client.infer("net", {"x": floats(1, SIZES[0])})
+    assert await who_answers(server.public, "net", x=floats(1, SIZES[0]))
 
 
 async def gone(processes: list[int]) -> None:
@@ -84,11 +92,8 @@ async def test_serve_profile_builds_proves_and_promotes_and_is_there_after_a_res
 ) -> None:
     folder = repository(tmp_path / "models", serve="fast")
     with running(folder, tmp_path / "state") as server:
-        async with Client(server.admin) as client:
-            listed = await client.call(
-                "ListJobs", management.ListJobsRequest(), management.ListJobsResponse
-            )
-        [job] = listed.jobs
+        listed = await jobs(server.admin)
+        [job] = listed
         done = await ended(server.admin, job.id)
         assert (done.state, done.reason) == ("succeeded", "")
         for _ in range(100):
@@ -104,8 +109,7 @@ async def test_serve_profile_builds_proves_and_promotes_and_is_there_after_a_res
         size = next(figure for figure in variant.figures if figure.name == "size")
         assert size.ratio.value < 0.5
     with running(folder, tmp_path / "state") as server:
-        async with Client(server.public) as client:
-            _, answered = await client.infer("net", {"x": floats(1, SIZES[0])})
+        answered = await who_answers(server.public, "net", x=floats(1, SIZES[0]))
         assert answered == done.variant
         again = hone("optimize", "net", "--profile", "fast", "--wait", admin=server.admin)
         assert again.returncode == 0
@@ -113,8 +117,7 @@ async def test_serve_profile_builds_proves_and_promotes_and_is_there_after_a_res
         # A roll-back is the operator's word: a restart does not overrule it.
         assert hone("rollback", "net", admin=server.admin).returncode == 0
     with running(folder, tmp_path / "state") as server:
-        async with Client(server.public) as client:
-            _, answered = await client.infer("net", {"x": floats(1, SIZES[0])})
+        answered = await who_answers(server.public, "net", x=floats(1, SIZES[0]))
         assert answered == "original"
         removed = hone("variants", "rm", "net", done.variant, admin=server.admin)
         assert removed.returncode == 0, removed.stderr
@@ -182,12 +185,9 @@ async def test_workers_die_with_the_server_and_the_job_is_found_interrupted(
         await asyncio.to_thread(server.stop, number)
         await gone(processes)
     with running(folder, tmp_path / "state") as server:
-        async with Client(server.admin) as client:
-            listed = await client.call(
-                "ListJobs", management.ListJobsRequest(), management.ListJobsResponse
-            )
-        assert [(one.id, one.state) for one in listed.jobs] == [(job.id, "interrupted")]
-        assert "submit it again" in listed.jobs[0].reason
+        listed = await jobs(server.admin)
+        assert [(one.id, one.state) for one in listed] == [(job.id, "interrupted")]
+        assert "submit it again" in listed[0].reason
         assert "job_interrupted" in [event.kind for event in await events(server.admin)]
         assert (await start_endless(server)).id == job.id
 
@@ -228,11 +228,8 @@ async def test_without_declared_data_nothing_is_promoted_by_itself(tmp_path: Pat
     models.perceptron(folder / "net/1/model.onnx", sizes=SIZES)
     (folder / "net/hone.yaml").write_text(f"serve: fast\nprofiles:\n{FAST_PROFILE}")
     with running(folder, tmp_path / "state") as server:
-        async with Client(server.admin) as client:
-            listed = await client.call(
-                "ListJobs", management.ListJobsRequest(), management.ListJobsResponse
-            )
-        done = await ended(server.admin, listed.jobs[0].id)
+        listed = await jobs(server.admin)
+        done = await ended(server.admin, listed[0].id)
         assert (done.state, "fidelity is not judged" in done.reason) == ("succeeded", True)
         listed_variants = {one.id: one for one in await variants(server.admin, "net")}
         assert listed_variants["original"].active

@@ -21,7 +21,16 @@ from optimizers.contract.host import this_host
 from server.client import Client
 from server.pb import management_pb2 as management
 from tests.support import models
-from tests.support.calls import ended, events, floats, refusal, submit
+from tests.support.calls import (
+    ended,
+    events,
+    floats,
+    jobs,
+    promote,
+    refusal,
+    submit,
+    who_answers,
+)
 from tests.support.data import FAST_INT8, policy, write_data
 from tests.support.servers import Server, hone, running, serve_command
 from tests.support.variants import make_variant
@@ -59,18 +68,13 @@ async def test_a_new_version_waits_for_its_profile_behind_the_proven_old_one(
         lambda path: models.perceptron(path, sizes=SIZES, seed=1),
         golden_inputs={"x": floats(2, SIZES[0])},
     )
-    route = management.SetRouteRequest(model="net", variant=old.manifest.variant)
     with running(folder, state, "--cpus", "2") as server:
-        async with Client(server.admin) as client:
-            await client.call("SetRoute", route, management.RouteResponse)
+        await promote(server.admin, "net", old.manifest.variant)
         models.perceptron(folder / "net/2/model.onnx", sizes=SIZES, seed=2)
         assert hone("load", "net", admin=server.admin).returncode == 0
         assert await answering(server) == ("1", old.manifest.variant)
-        async with Client(server.admin) as client:
-            listed = await client.call(
-                "ListJobs", management.ListJobsRequest(), management.ListJobsResponse
-            )
-        [other, job] = listed.jobs
+        listed = await jobs(server.admin)
+        [other, job] = listed
         assert (other.version, job.version) == (1, 2)
         hone("jobs", "cancel", other.id, admin=server.admin)
         done = await ended(server.admin, job.id)
@@ -95,19 +99,12 @@ async def test_a_variant_proved_elsewhere_is_measured_here_without_rebuilding_it
         golden_inputs={"x": floats(2, SIZES[0])},
         host=replace(this_host(2), onnxruntime="1.0.0"),
     )
-    route = management.SetRouteRequest(
-        model="net", variant=foreign.manifest.variant, unverified=True
-    )
     with running(folder, state, "--cpus", "2") as server:
-        async with Client(server.admin) as client:
-            await client.call("SetRoute", route, management.RouteResponse)
+        await promote(server.admin, "net", foreign.manifest.variant, unverified=True)
     with running(folder, state, "--cpus", "2") as server:
         assert await answering(server) == ("1", "original")
-        async with Client(server.admin) as client:
-            listed = await client.call(
-                "ListJobs", management.ListJobsRequest(), management.ListJobsResponse
-            )
-        [job] = listed.jobs
+        listed = await jobs(server.admin)
+        [job] = listed
         stages = set()
         async with Client(server.admin) as client:
             async for now in client.watch_job(job.id):
@@ -160,9 +157,8 @@ async def test_without_the_optimisers_ready_made_variants_serve_and_jobs_are_ref
         absent = subprocess.run([python, "-c", "import torch"], capture_output=True, check=False)
         assert absent.returncode != 0
         with running(folder, state, "--cpus", "2") as server:
-            async with Client(server.public) as client:
-                _, ready = await client.infer("ready", {"x": floats(1, SIZES[0])})
-                _, bare = await client.infer("bare", {"x": floats(1, SIZES[0])})
+            ready = await who_answers(server.public, "ready", x=floats(1, SIZES[0]))
+            bare = await who_answers(server.public, "bare", x=floats(1, SIZES[0]))
             assert (ready, bare) == (made.manifest.variant, "original")
             told = await events(server.admin, "bare")
             assert [event.kind for event in told] == ["not_built"]
@@ -171,6 +167,16 @@ async def test_without_the_optimisers_ready_made_variants_serve_and_jobs_are_ref
             code, text = await refusal(server.admin, request, "SubmitJob")
             assert (code, "pip install" in text) == ("FAILED_PRECONDITION", True), text
             assert any("is not built" in line for line in server.log)
+        for command in (("server", "demo"), ("optimizers", "demo")):
+            done = subprocess.run(
+                [python, "-m", *command, str(tmp_path / "demo")],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 1
+            assert done.stderr.startswith("hone: the optimisers are not installed here")
+            assert done.stderr.count("\n") == 1
 
 
 @pytest.fixture
@@ -208,8 +214,7 @@ async def test_a_full_disk_fails_the_job_and_not_the_server(
         request = management.SubmitJobRequest(model="net", profile="fast")
         code, text = await refusal(server.admin, request, "SubmitJob")
         assert (code, "are free" in text) == ("FAILED_PRECONDITION", True), text
-        async with Client(server.public) as client:
-            await client.infer("net", {"x": floats(1, SIZES[0])})
+        assert await who_answers(server.public, "net", x=floats(1, SIZES[0]))
         filler.unlink()
         again = await submit(server.admin, "net", FAST_INT8)
         assert again.state in ("queued", "running")

@@ -15,7 +15,7 @@ from optimizers.contract.runtime import Session, SessionSpec
 from server.client import Client
 from server.pb import management_pb2 as management
 from tests.support import models
-from tests.support.calls import events, floats, refusal, variants
+from tests.support.calls import events, floats, promote, refusal, variants, who_answers
 from tests.support.servers import running
 from tests.support.variants import make_variant
 
@@ -102,8 +102,7 @@ async def test_a_variant_that_does_not_reproduce_its_golden_answers_is_not_swapp
         request = management.SetRouteRequest(model="linear", variant=sealed.manifest.variant)
         code, text = await refusal(server.admin, request, "SetRoute")
         assert (code, "answers differently here" in text) == ("FAILED_PRECONDITION", True), text
-        async with Client(server.public) as client:
-            _, answered = await client.infer("linear", {"x": floats(1, 4)})
+        answered = await who_answers(server.public, "linear", x=floats(1, 4))
         assert answered == "original"
         assert [event.kind for event in await events(server.admin)] == ["swap_refused"]
 
@@ -156,13 +155,10 @@ async def test_only_what_is_proved_here_is_promoted_without_force(tmp_path: Path
             request = management.SetRouteRequest(model="linear", variant=variant)
             code, text = await refusal(server.admin, request, "SetRoute")
             assert (code, part in text) == ("FAILED_PRECONDITION", True), text
-            request.unverified = True
-            async with Client(server.admin) as client:
-                await client.call("SetRoute", request, management.RouteResponse)
+            await promote(server.admin, "linear", variant, unverified=True)
     # A route to a variant whose certificate says nothing here does not survive a restart.
     with running(tmp_path / "models", state, "--cpus", "2") as server:
-        async with Client(server.public) as client:
-            _, answered = await client.infer("linear", {"x": floats(1, 4)})
+        answered = await who_answers(server.public, "linear", x=floats(1, 4))
         told = [event for event in await events(server.admin) if event.kind == "fell_back"]
     assert answered == "original"
     assert [foreign in event.text for event in told] == [True]
@@ -179,15 +175,12 @@ async def test_a_damaged_variant_is_quarantined_and_the_original_answers(tmp_pat
         golden_inputs={"x": floats(2, 4)},
     )
     with running(tmp_path / "models", state, "--cpus", "2") as server:
-        request = management.SetRouteRequest(model="linear", variant="fast")
-        async with Client(server.admin) as client:
-            await client.call("SetRoute", request, management.RouteResponse)
+        await promote(server.admin, "linear", "fast")
     content = bytearray(sealed.model_file.read_bytes())
     content[len(content) // 2] ^= 1
     sealed.model_file.write_bytes(content)
     with running(tmp_path / "models", state, "--cpus", "2") as server:
-        async with Client(server.public) as client:
-            _, answered = await client.infer("linear", {"x": floats(1, 4)})
+        answered = await who_answers(server.public, "linear", x=floats(1, 4))
         assert answered == "original"
         assert "fell_back" in [event.kind for event in await events(server.admin)]
     assert list((state / "quarantine").iterdir())
@@ -205,13 +198,10 @@ async def test_an_overwritten_original_detaches_its_variants(tmp_path: Path) -> 
         golden_inputs={"x": floats(2, 4)},
     )
     with running(tmp_path / "models", state, "--cpus", "2") as server:
-        request = management.SetRouteRequest(model="linear", variant="fast")
-        async with Client(server.admin) as client:
-            await client.call("SetRoute", request, management.RouteResponse)
+        await promote(server.admin, "linear", "fast")
     models.linear(file, seed=5)
     with running(tmp_path / "models", state, "--cpus", "2") as server:
-        async with Client(server.public) as client:
-            _, answered = await client.infer("linear", {"x": floats(1, 4)})
+        answered = await who_answers(server.public, "linear", x=floats(1, 4))
         kinds = [event.kind for event in await events(server.admin)]
         listed = [one.id for one in await variants(server.admin, "linear")]
     assert answered == "original"

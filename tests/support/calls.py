@@ -69,6 +69,31 @@ async def events(admin: str, model: str = "") -> list[management.Event]:
     return list(answer.events)
 
 
+async def jobs(admin: str) -> list[management.Job]:
+    """Every job the server knows, oldest first."""
+    async with Client(admin) as client:
+        answer = await client.call(
+            "ListJobs", management.ListJobsRequest(), management.ListJobsResponse
+        )
+    return list(answer.jobs)
+
+
+async def promote(
+    admin: str, model: str, variant: str, *, unverified: bool = False
+) -> management.RouteResponse:
+    """Let a variant answer by default."""
+    request = management.SetRouteRequest(model=model, variant=variant, unverified=unverified)
+    async with Client(admin) as client:
+        return await client.call("SetRoute", request, management.RouteResponse)
+
+
+async def who_answers(public: str, model: str, **inputs: NDArray[Any]) -> str:
+    """The variant that answers a call which names none."""
+    async with Client(public) as client:
+        _, variant = await client.infer(model, inputs)
+    return variant
+
+
 async def submit(admin: str, model: str, profile_text: str, name: str = "wish") -> management.Job:
     """Submit a profile given as text."""
     request = management.SubmitJobRequest(model=model, profile=name, profile_text=profile_text)
