@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
-from optimizers.contract.documents import unknown_key
+from optimizers.contract.documents import cut, read_text, shown, shown_key, unknown_key
 from optimizers.contract.errors import InvalidDocument
 
 SETTINGS_FILE: Final = "hone-server.toml"
+_Text = TypeVar("_Text", str, Path)
+
+_MOST_BYTES: Final = (1 << 63) - 1
+_MOST: Final = (1 << 31) - 1
+_MOST_PROCESSORS: Final = 4096
+
+
+def _without_zero_byte(value: _Text) -> _Text:
+    if "\0" in str(value):
+        raise ValueError("must not hold a zero byte")
+    return value
+
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=_MOST)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Folder = Annotated[Path, AfterValidator(_without_zero_byte)]
+Address = Annotated[str, AfterValidator(_without_zero_byte)]
 
 
 class ServerConfig(BaseSettings):
     """Everything `hone serve` can be told. A port of 0 means any free one."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="HONE_", toml_file=SETTINGS_FILE, extra="forbid", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix="HONE_", extra="forbid", frozen=True)
 
-    repository: Path
+    repository: Folder
     """The model repository, in Triton's layout; may be read-only."""
-    state: Path = Path("hone-state")
+    state: Folder = Path("hone-state")
     """Where variants, jobs, routes and events are kept."""
-    host: str = "127.0.0.1"
+    host: Address = "127.0.0.1"
     """Address of the public endpoint and of the metrics."""
     grpc_port: Port = 8001
     metrics_port: Port = 8002
-    admin_host: str = "127.0.0.1"
+    admin_host: Address = "127.0.0.1"
     """Address of the admin endpoint, which may change what is served."""
     admin_port: Port = 8003
     model_control: str = Field(default="none", pattern="^(none|explicit)$")
@@ -48,25 +62,27 @@ class ServerConfig(BaseSettings):
     """Jobs that run at once; others wait in order."""
     keep_variants: Positive = 5
     """Variants kept for each version besides the routed and the previous one."""
-    cpus: Annotated[int, Field(ge=0)] = 0
+    cpus: Annotated[int, Field(ge=0, le=_MOST_PROCESSORS)] = 0
     """Processors to use; 0 for all that this process may use."""
+    provider: Literal["cpu", "cuda"] = "cpu"
+    """Where models compute; a model's instance_group of KIND_CPU keeps it on the processor."""
     max_batch: Positive = 32
     """Most rows joined into one run where `config.pbtxt` does not say."""
     max_queue_items: Positive = 1024
     """Requests that may wait for one variant."""
-    max_queue_bytes: Positive = 256 << 20
+    max_queue_bytes: Annotated[int, Field(ge=1, le=_MOST_BYTES)] = 256 << 20
     """Bytes of inputs that may wait for one variant."""
     max_message_bytes: Positive = 64 << 20
     """Largest gRPC message taken or given."""
-    drain_seconds: Annotated[float, Field(ge=0)] = 30.0
+    drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     """How long accepted requests may take after SIGTERM."""
-    measure_seconds: Annotated[float, Field(gt=0)] = 120.0
+    measure_seconds: Seconds = 120.0
     """How long a job waits for quiet and stable measurements."""
-    measure_retry_seconds: Annotated[float, Field(gt=0)] = 300.0
+    measure_retry_seconds: Seconds = 300.0
     """How long after a job ended without stable measurements it is tried again."""
-    job_memory_bytes: Annotated[int, Field(ge=0)] = 0
+    job_memory_bytes: Annotated[int, Field(ge=0, le=_MOST_BYTES)] = 0
     """Address space of a job's worker; 0 for no limit."""
-    job_stall_seconds: Annotated[float, Field(gt=0)] = 900.0
+    job_stall_seconds: Seconds = 900.0
     """A worker silent for longer is ended."""
 
     @classmethod
@@ -79,7 +95,8 @@ class ServerConfig(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags first, then the environment, then the file."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        file_settings = InitSettingsSource(settings_cls, _settings_file())
+        return init_settings, env_settings, file_settings
 
 
 def server_config(**flags: object) -> ServerConfig:
@@ -95,11 +112,25 @@ def server_config(**flags: object) -> ServerConfig:
         first = error.errors()[0]
         name = str(first["loc"][0])
         if first["type"] == "extra_forbidden":
-            raise InvalidDocument(
-                f"{SETTINGS_FILE}: {name}: {unknown_key(name, ServerConfig.model_fields)}"
-            ) from error
+            problem = unknown_key(name, ServerConfig.model_fields)
+            raise InvalidDocument(f"{SETTINGS_FILE}: {shown_key(name)}: {problem}") from error
         option = "--" + name.replace("_", "-")
         raise InvalidDocument(
             f"{option} (or HONE_{name.upper()}, or {name} in {SETTINGS_FILE}): "
-            f"{first['msg']}, got {first['input']!r}"
+            f"{first['msg']}, got {shown(first['input'])}"
         ) from error
+
+
+def _settings_file() -> dict[str, Any]:
+    """What the file in the working directory says; nothing where there is none.
+
+    Raises:
+        InvalidDocument: It is no file, cannot be read, or is not TOML.
+    """
+    text = read_text(Path(SETTINGS_FILE), SETTINGS_FILE)
+    try:
+        return tomllib.loads(text or "")
+    except RecursionError as error:
+        raise InvalidDocument(f"{SETTINGS_FILE}: values are nested too deeply") from error
+    except ValueError as error:  # TOMLDecodeError, and numbers that Python refuses to read
+        raise InvalidDocument(f"{SETTINGS_FILE}: {cut(str(error))}") from error

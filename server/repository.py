@@ -7,13 +7,15 @@ import logging
 import os
 import re
 import shutil
+import stat
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from optimizers.contract.directory import VariantDirectory, adopt, read_variant, write_atomically
-from optimizers.contract.errors import HoneError, InvalidDocument, VariantDamaged
+from optimizers.contract.documents import read_text, shown_key
+from optimizers.contract.errors import HoneError, InvalidDocument, InvalidModel, VariantDamaged
 from optimizers.contract.manifest import MANIFEST_FILE, Manifest, manifest_to_json, read_manifest
 from optimizers.contract.profile import ModelPolicy, model_policy
 from server.errors import FailedPrecondition, UnknownModel
@@ -67,10 +69,20 @@ class ModelRepository:
         self._directory = directory.resolve()
 
     def scan(self) -> dict[str, ModelEntry]:
-        """Every model by name; what is wrong with one is in its entry and never raised."""
+        """Every model by name; what is wrong with one is in its entry and never raised.
+
+        Raises:
+            FailedPrecondition: The repository itself cannot be listed.
+        """
+        try:
+            folders = sorted(self._directory.iterdir())
+        except OSError as error:
+            raise FailedPrecondition(
+                f"the model repository '{self._directory}' cannot be listed: {error.strerror}"
+            ) from error
         entries = {}
-        for folder in sorted(self._directory.iterdir()):
-            if not folder.is_dir() or folder.name.startswith("."):
+        for folder in folders:
+            if folder.name.startswith(".") or not _is_folder(folder):
                 continue
             if not _MODEL_NAME.fullmatch(folder.name):
                 _log.warning(
@@ -87,7 +99,7 @@ class ModelRepository:
         Raises:
             UnknownModel: The repository has no folder of that name.
         """
-        if not _MODEL_NAME.fullmatch(name) or not (self._directory / name).is_dir():
+        if not _MODEL_NAME.fullmatch(name) or not _is_folder(self._directory / name):
             raise UnknownModel(name)
         return _read_entry(self._directory / name)
 
@@ -237,29 +249,43 @@ def _same_original(one: Manifest, other: Manifest) -> bool:
     )
 
 
-def _read_entry(folder: Path) -> ModelEntry:
-    name = folder.name
-    warnings: list[str] = []
+def _is_folder(path: Path) -> bool:
+    """Whether a folder lies there, or something of which only reading it can tell what is wrong."""
     try:
-        config = ModelConfig()
-        text = _read_text(folder / _CONFIG_FILE)
-        if text is not None:
-            config = model_config(text, f"{name}/{_CONFIG_FILE}")
-        if config.name not in ("", name):
-            raise InvalidDocument(
-                f"{name}/{_CONFIG_FILE}: name is '{config.name}', but the folder is '{name}'"
-            )
-        text = _read_text(folder / _POLICY_FILE)
-        policy = model_policy(text, f"{name}/{_POLICY_FILE}") if text is not None else ModelPolicy()
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+
+
+def _read_entry(folder: Path) -> ModelEntry:
+    """One model, whatever lies in its folder; nothing there may keep other models from loading."""
+    try:
+        return _parse_entry(folder)
     except HoneError as error:
-        return ModelEntry(name=name, directory=folder, error=str(error))
+        problem = str(error)
+    except Exception as error:
+        _log.exception("model %s cannot be read", folder.name)
+        kind = type(error).__name__
+        problem = f"{folder.name} cannot be read: unexpected {kind}; the server's log has more"
+    return ModelEntry(name=folder.name, directory=folder, error=problem)
+
+
+def _parse_entry(folder: Path) -> ModelEntry:
+    """Read a model's folder.
+
+    Raises:
+        InvalidDocument: A configuration file is wrong.
+        InvalidModel: The folder cannot be looked into.
+    """
+    name = folder.name
+    config = _read_config(folder)
+    policy = _read_policy(folder)
+    warnings = []
     if config.ignored:
         warnings.append(f"{name}/{_CONFIG_FILE}: no effect here: {', '.join(config.ignored)}")
-    versions = {
-        int(child.name): child / config.model_file
-        for child in sorted(folder.iterdir())
-        if child.is_dir() and _VERSION.fullmatch(child.name)
-    }
+    versions = _find_versions(folder, config.model_file)
     problem = ""
     if not versions:
         problem = f"{name} has no version folder; expected {name}/1/{config.model_file}"
@@ -268,16 +294,38 @@ def _read_entry(folder: Path) -> ModelEntry:
         directory=folder,
         config=config,
         policy=policy,
-        versions=dict(sorted(versions.items())),
+        versions=versions,
         error=problem,
         warnings=tuple(warnings),
     )
 
 
-def _read_text(path: Path) -> str | None:
+def _read_config(folder: Path) -> ModelConfig:
+    source = f"{folder.name}/{_CONFIG_FILE}"
+    text = read_text(folder / _CONFIG_FILE, source)
+    if text is None:
+        return ModelConfig()
+    config = model_config(text, source)
+    if config.name not in ("", folder.name):
+        raise InvalidDocument(
+            f"{source}: name is '{shown_key(config.name)}', but the folder is '{folder.name}'"
+        )
+    return config
+
+
+def _read_policy(folder: Path) -> ModelPolicy:
+    source = f"{folder.name}/{_POLICY_FILE}"
+    text = read_text(folder / _POLICY_FILE, source)
+    return ModelPolicy() if text is None else model_policy(text, source)
+
+
+def _find_versions(folder: Path, model_file: str) -> dict[int, Path]:
     try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidDocument(f"{path.parent.name}/{path.name} cannot be read: {error}") from error
+        versions = {
+            int(child.name): child / model_file
+            for child in folder.iterdir()
+            if _VERSION.fullmatch(child.name) and child.is_dir()
+        }
+    except OSError as error:
+        raise InvalidModel(f"{folder.name} cannot be looked into: {error.strerror}") from error
+    return dict(sorted(versions.items()))

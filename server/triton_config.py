@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from google.protobuf import text_format
 
+from optimizers.contract.documents import cut, encoded, shown, shown_key
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.signature import Signature, TensorSpec
 from server.pb import model_config_pb2 as pb
@@ -22,6 +24,14 @@ DATATYPES: Final[dict[int, str]] = {
 _PLATFORMS: Final = ("", "onnxruntime_onnx", "onnx_onnxv1")
 _BACKENDS: Final = ("", "onnxruntime")
 _THREADS: Final = "intra_op_thread_count"
+_COUNT: Final = re.compile(r"[0-9]{1,9}")
+_MOST_THREADS: Final = 1024
+_MOST_LANES: Final = 1024
+_LARGEST_VERSION: Final = 10**18 - 1
+_LONGEST_FILE_NAME: Final = 255
+_LONGEST_PARSE_ERROR: Final = 400
+_LONGEST_WORD: Final = 60
+_LONG_WORD: Final = re.compile(r"\S{60,}")
 _HONOURED: Final = {
     "name": (),
     "platform": (),
@@ -70,6 +80,7 @@ class ModelConfig:
         joins: Whether requests may be joined into one run.
         lanes: Concurrent runs; 0 when not said.
         threads: Threads inside one run; 0 when not said.
+        stays_on_cpu: Whether every instance group is of KIND_CPU.
         model_file: Name of the model file in a version folder.
         ignored: Fields that are set but that Hone does not honour.
     """
@@ -82,6 +93,7 @@ class ModelConfig:
     joins: bool = True
     lanes: int = 0
     threads: int = 0
+    stays_on_cpu: bool = False
     model_file: str = "model.onnx"
     ignored: tuple[str, ...] = ()
 
@@ -96,8 +108,8 @@ class ModelConfig:
                 found = by_name.get(spec.name)
                 if found is None:
                     return (
-                        f"config.pbtxt names {kind} '{spec.name}', but the model file has "
-                        f"{', '.join(by_name)}"
+                        f"config.pbtxt names {kind} '{shown_key(spec.name)}', but the model file "
+                        f"has {', '.join(by_name)}"
                     )
                 if found.datatype != spec.datatype:
                     return (
@@ -107,8 +119,8 @@ class ModelConfig:
                 if not _shapes_agree(spec.shape, found.shape):
                     return (
                         f"config.pbtxt says that {kind} '{spec.name}' has shape "
-                        f"{list(spec.shape)} (with the batch dimension), the model file says "
-                        f"{list(found.shape)}"
+                        f"{shown(list(spec.shape))} (with the batch dimension), the model file "
+                        f"says {list(found.shape)}"
                     )
         if self.max_batch_size and any(
             not spec.shape or spec.shape[0] != -1
@@ -128,31 +140,20 @@ def model_config(text: str, source: str) -> ModelConfig:
         InvalidDocument: It is not a model configuration, or contradicts itself; the text names
             the file and the line or field.
     """
-    message = pb.ModelConfig()
-    try:
-        text_format.Parse(text, message)
-    except text_format.ParseError as error:
-        raise InvalidDocument(f"{source}:{error}") from error
+    message = _parse(text, source)
     if message.platform not in _PLATFORMS:
         raise InvalidDocument(
-            f"{source}: platform: Hone serves onnxruntime_onnx, got '{message.platform}'"
+            f"{source}: platform: Hone serves onnxruntime_onnx, got {shown(message.platform)}"
         )
     if message.backend not in _BACKENDS:
-        raise InvalidDocument(f"{source}: backend: Hone has onnxruntime, got '{message.backend}'")
+        raise InvalidDocument(
+            f"{source}: backend: Hone has onnxruntime, got {shown(message.backend)}"
+        )
     if message.max_batch_size < 0:
         raise InvalidDocument(
             f"{source}: max_batch_size must not be negative, got {message.max_batch_size}"
         )
-    file_name = message.default_model_filename or "model.onnx"
-    if "/" in file_name or file_name.startswith("."):
-        raise InvalidDocument(
-            f"{source}: default_model_filename must name a file in the version folder, "
-            f"got '{file_name}'"
-        )
     batched = message.max_batch_size > 0
-    groups = [
-        group for group in message.instance_group if group.kind != pb.ModelInstanceGroup.KIND_GPU
-    ]
     return ModelConfig(
         name=message.name,
         max_batch_size=message.max_batch_size,
@@ -160,27 +161,90 @@ def model_config(text: str, source: str) -> ModelConfig:
         outputs=tuple(_tensor(source, "output", tensor, batched) for tensor in message.output),
         version_policy=_version_policy(source, message.version_policy),
         joins=batched and message.HasField("dynamic_batching"),
-        lanes=sum(max(1, group.count) for group in groups),
+        lanes=_lanes(source, message.instance_group),
         threads=_threads(source, message),
-        model_file=file_name,
+        stays_on_cpu=bool(message.instance_group)
+        and all(one.kind == pb.ModelInstanceGroup.KIND_CPU for one in message.instance_group),
+        model_file=_model_file(source, message.default_model_filename),
         ignored=tuple(_ignored(message)),
+    )
+
+
+def _parse(text: str, source: str) -> Any:
+    message = pb.ModelConfig()
+    try:
+        text_format.Parse(encoded(text, source), message)
+    except text_format.ParseError as error:
+        raise InvalidDocument(f"{source}:{_brief(error)}") from error
+    except ValueError as error:  # what protobuf raises for an enum's number beyond 32 bits
+        place = text.find(str(error).rpartition(" ")[2])
+        line = f":{text.count(chr(10), 0, place) + 1}" if place >= 0 else ""
+        raise InvalidDocument(
+            f"{source}{line}: {_brief(error)}; expected a value that this field may have"
+        ) from error
+    return message
+
+
+def _brief(error: Exception) -> str:
+    """An error's text, which holds what was read and may be as long as the file."""
+    return cut(
+        _LONG_WORD.sub(lambda word: cut(word[0], _LONGEST_WORD), str(error)), _LONGEST_PARSE_ERROR
     )
 
 
 def _tensor(source: str, kind: str, tensor: Any, batched: bool) -> TensorSpec:
     datatype = DATATYPES.get(tensor.data_type)
     if not tensor.name or datatype is None:
-        name = pb.DataType.Name(tensor.data_type)
         raise InvalidDocument(
-            f"{source}: {kind} '{tensor.name}' must have a name and a data_type that Hone serves, "
-            f"got {name}"
+            f"{source}: {kind} '{shown_key(tensor.name)}' must have a name and a data_type that "
+            f"Hone serves, got {_datatype_name(tensor.data_type)}"
         )
     if any(length < -1 for length in tensor.dims):
         raise InvalidDocument(
-            f"{source}: {kind} '{tensor.name}': dims must be -1 or more, got {list(tensor.dims)}"
+            f"{source}: {kind} '{shown_key(tensor.name)}': dims must be -1 or more, "
+            f"got {shown(list(tensor.dims))}"
         )
     shape = (*((-1,) if batched else ()), *tensor.dims)
     return TensorSpec(name=tensor.name, datatype=datatype, shape=shape)
+
+
+def _datatype_name(number: int) -> str:
+    """The name of a datatype; of one that Triton does not have, its number."""
+    return next((name for name, value in pb.DataType.items() if value == number), str(number))
+
+
+def _model_file(source: str, name: str) -> str:
+    if not name:
+        return "model.onnx"
+    is_plain = name.isprintable() and "/" not in name and not name.startswith(".")
+    if not is_plain or len(name.encode()) > _LONGEST_FILE_NAME:
+        raise InvalidDocument(
+            f"{source}: default_model_filename must name a file in the version folder, "
+            f"got {shown(name)}"
+        )
+    return name
+
+
+def _lanes(source: str, groups: Any) -> int:
+    """Concurrent runs of all groups on CPUs together; 0 when there are none."""
+    lanes = 0
+    for group in groups:
+        if group.kind not in pb.ModelInstanceGroup.Kind.values():
+            kinds = ", ".join(pb.ModelInstanceGroup.Kind.keys())
+            raise InvalidDocument(
+                f"{source}: instance_group.kind must be one of {kinds}, got {group.kind}"
+            )
+        if group.count < 0:
+            raise InvalidDocument(
+                f"{source}: instance_group.count must not be negative, got {group.count}"
+            )
+        if group.kind != pb.ModelInstanceGroup.KIND_GPU:
+            lanes += max(1, group.count)
+    if lanes > _MOST_LANES:
+        raise InvalidDocument(
+            f"{source}: instance_group.count must be at most {_MOST_LANES} in all, got {lanes}"
+        )
+    return lanes
 
 
 def _version_policy(source: str, policy: Any) -> VersionPolicy:
@@ -190,6 +254,12 @@ def _version_policy(source: str, policy: Any) -> VersionPolicy:
         case "specific":
             if not policy.specific.versions:
                 raise InvalidDocument(f"{source}: version_policy.specific names no version")
+            for version in policy.specific.versions:
+                if not 1 <= version <= _LARGEST_VERSION:
+                    raise InvalidDocument(
+                        f"{source}: version_policy.specific.versions must be from 1 to "
+                        f"{_LARGEST_VERSION}, got {version}"
+                    )
             return VersionPolicy(specific=tuple(policy.specific.versions))
         case "latest":
             return VersionPolicy(newest=max(1, policy.latest.num_versions))
@@ -200,9 +270,10 @@ def _threads(source: str, message: Any) -> int:
     if _THREADS not in message.parameters:
         return 0
     text = message.parameters[_THREADS].string_value
-    if not text.isdigit():
+    if not _COUNT.fullmatch(text) or int(text) > _MOST_THREADS:
         raise InvalidDocument(
-            f"{source}: parameters.{_THREADS} must be a non-negative whole number, got '{text}'"
+            f"{source}: parameters.{_THREADS} must be a whole number from 0 to {_MOST_THREADS}, "
+            f"got {shown(text)}"
         )
     return int(text)
 
@@ -214,7 +285,9 @@ def _ignored(message: Any) -> Iterator[str]:
         if name not in _HONOURED:
             yield name
         elif name == "parameters":
-            yield from (f"parameters.{key}" for key in value if key not in _HONOURED[name])
+            yield from (
+                f"parameters.{shown_key(key)}" for key in value if key not in _HONOURED[name]
+            )
         elif name == "dynamic_batching":
             yield from (f"{name}.{inner.name}" for inner, _ in value.ListFields())
         elif _HONOURED[name]:
@@ -223,7 +296,7 @@ def _ignored(message: Any) -> Iterator[str]:
         if name == "instance_group" and any(
             group.kind == pb.ModelInstanceGroup.KIND_GPU for group in value
         ):
-            yield "instance_group.kind KIND_GPU"
+            yield "instance_group.kind KIND_GPU (--provider cuda puts every model there)"
 
 
 def _shapes_agree(declared: tuple[int, ...], actual: tuple[int, ...]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,13 +9,18 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer
 
-from optimizers.contract.documents import Document, Path
+from optimizers.contract.documents import Document, Path, cut, shown, shown_key
 from optimizers.contract.goal import Goal, parse_figure, parse_requirement
 from optimizers.contract.recipe import Recipe, recipe_from_data
 
-_PROFILE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _HASH_LIKE: Final = re.compile(r"[0-9a-f]{8,64}")
-_RESERVED_NAMES: Final = frozenset({"original", "latest", "stable", "canary"})
+_NO_LABELS: Final = frozenset({"original", "latest"})
+_NO_PROFILES: Final = _NO_LABELS | {"stable", "canary"}
+_LARGEST_VERSION: Final = 10**18 - 1
+_LONGEST_SENTENCE: Final = 200
+_LONGEST_PATH: Final = 1024
+_LONGEST_PATH_PART: Final = 255
 _Choice = TypeVar("_Choice", bound=StrEnum)
 _DATA_KEYS: Final = ("calibration", "train", "search", "gate")
 
@@ -81,6 +85,8 @@ class ModelPolicy:
         serve: Name of the profile to build, prove and promote unasked; None for the original.
         hold_version: Whether a new version waits for its profile's verdict.
         profiles: By name.
+        labels: Other names of versions: label → number of the version's folder, which need not
+            exist. No label is the name of a profile.
     """
 
     task: Task = Task.OTHER
@@ -88,6 +94,12 @@ class ModelPolicy:
     serve: str | None = None
     hold_version: HoldVersion = HoldVersion.NEVER
     profiles: dict[str, Profile] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def served_profile(self) -> Profile | None:
+        """The profile that `serve` names."""
+        return None if self.serve is None else self.profiles[self.serve]
 
 
 def model_policy(text: str, source: str) -> ModelPolicy:
@@ -97,21 +109,18 @@ def model_policy(text: str, source: str) -> ModelPolicy:
         InvalidDocument: It names the file, the line, the key and what was expected.
     """
     document = Document(text, source)
-    top = document.mapping((), ("task", "data", "serve", "hold_version", "profiles"))
+    top = document.mapping((), ("task", "data", "serve", "hold_version", "profiles", "labels"))
     names = document.mapping(("profiles",)) if "profiles" in top else {}
     profiles = {name: _profile(document, ("profiles", name), name) for name in names}
-    serve = top.get("serve")
-    if serve is not None and serve != "original" and serve not in profiles:
-        known = ", ".join(profiles) or "none is defined"
-        raise document.error(("serve",), f"there is no profile '{serve}'; profiles: {known}")
     return ModelPolicy(
         task=_choice(document, ("task",), Task, top.get("task", Task.OTHER)),
         data=_data(document, top),
-        serve=None if serve == "original" else serve,
+        serve=_serve(document, top.get("serve"), profiles),
         hold_version=_choice(
             document, ("hold_version",), HoldVersion, top.get("hold_version", HoldVersion.NEVER)
         ),
         profiles=profiles,
+        labels=_labels(document, profiles) if "labels" in top else {},
     )
 
 
@@ -128,7 +137,7 @@ def _stored_profile(data: object) -> object:
     if not isinstance(data, dict):
         return data
     body = {key: value for key, value in data.items() if key != "name"}
-    return profile_document(json.dumps(body), "stored profile", str(data.get("name", "")))
+    return _profile(Document.from_data(body, "stored profile"), (), str(data.get("name", "")))
 
 
 StoredProfile = Annotated[
@@ -143,21 +152,65 @@ def _data(document: Document, top: dict[str, Any]) -> DataFiles:
     files = document.mapping(("data",), _DATA_KEYS)
     for key, value in files.items():
         if not isinstance(value, str) or not value:
-            raise document.error(("data", key), f"expected the path of an .npz file, got {value!r}")
-        if value.startswith("/") or ".." in value.split("/"):
             raise document.error(
-                ("data", key), f"expected a path below the model's directory, got '{value}'"
+                ("data", key), f"expected the path of an .npz file, got {shown(value)}"
+            )
+        parts = value.split("/")
+        if value.startswith("/") or ".." in parts:
+            raise document.error(
+                ("data", key), f"expected a path below the model's directory, got '{cut(value)}'"
+            )
+        longest = max(len(part.encode()) for part in parts)
+        if "\0" in value or len(value) > _LONGEST_PATH or longest > _LONGEST_PATH_PART:
+            raise document.error(
+                ("data", key), f"expected a path that can name a file, got {shown(value)}"
             )
     return DataFiles(**files)
 
 
-def _profile(document: Document, path: Path, name: str) -> Profile:
-    if not _PROFILE_NAME.fullmatch(name) or name in _RESERVED_NAMES or _HASH_LIKE.fullmatch(name):
+def _serve(document: Document, value: object, profiles: dict[str, Profile]) -> str | None:
+    if value is None or value == "original":
+        return None
+    if not isinstance(value, str):
+        raise document.error(("serve",), f"expected the name of a profile, got {shown(value)}")
+    if value not in profiles:
+        known = cut(", ".join(profiles)) or "none is defined"
+        problem = f"there is no profile '{shown_key(value)}'; profiles: {known}"
+        raise document.error(("serve",), problem)
+    return value
+
+
+def _labels(document: Document, profiles: dict[str, Profile]) -> dict[str, int]:
+    labels = document.mapping(("labels",))
+    for label, version in labels.items():
+        path = ("labels", label)
+        _check_name(document, path, label, "label", _NO_LABELS)
+        if label in profiles:
+            line = document.line(("profiles", label))
+            raise document.error(
+                path, f"'{label}' is also the name of a profile (line {line}); rename one of them"
+            )
+        is_number = isinstance(version, int) and not isinstance(version, bool)
+        if not is_number or not 1 <= version <= _LARGEST_VERSION:
+            raise document.error(
+                path, f"expected the number of a version, 1 or more, got {shown(version)}"
+            )
+    return labels
+
+
+def _check_name(
+    document: Document, path: Path, name: str, kind: str, reserved: frozenset[str]
+) -> None:
+    if not _NAME.fullmatch(name) or name in reserved or _HASH_LIKE.fullmatch(name):
         raise document.error(
             path,
-            f"'{name}' cannot name a profile; expected a letter, then letters, digits, '_', '.' "
-            f"or '-' (at most 64), not {', '.join(sorted(_RESERVED_NAMES))} and not like a hash",
+            f"'{shown_key(name)}' cannot name a {kind}; expected a letter, then letters, digits, "
+            f"'_', '.' or '-' (at most 64), not {', '.join(sorted(reserved))} and not like a hash",
         )
+
+
+def _profile(document: Document, path: Path, name: str) -> Profile:
+    _check_name(document, path, name, "profile", _NO_PROFILES)
     entries = document.mapping(path, ("recipe", "goal"))
     if "recipe" not in entries:
         raise document.error(path, "a profile needs a recipe, for example [{dynamic_int8: {}}]")
@@ -176,12 +229,18 @@ def _goal(document: Document, path: Path) -> Goal:
         if isinstance(value, str):
             value = [value]
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise document.error((*path, key), f"expected a list of texts, got {value!r}")
+            raise document.error((*path, key), f"expected a list of texts, got {shown(value)}")
+        for index, item in enumerate(value):
+            if len(item) > _LONGEST_SENTENCE:
+                raise document.error(
+                    (*path, key, index),
+                    f"expected at most {_LONGEST_SENTENCE} characters, got '{cut(item)}'",
+                )
         return value
 
     confidence = entries.get("confidence", 0.95)
     if isinstance(confidence, bool) or not isinstance(confidence, int | float):
-        raise document.error((*path, "confidence"), f"expected a number, got {confidence!r}")
+        raise document.error((*path, "confidence"), f"expected a number, got {shown(confidence)}")
     optimize = []
     for index, name in enumerate(sentences("optimize", ["latency_p50"])):
         with document.at((*path, "optimize", index)):
@@ -195,8 +254,7 @@ def _goal(document: Document, path: Path) -> Goal:
 
 
 def _choice(document: Document, path: Path, kind: type[_Choice], value: object) -> _Choice:
-    try:
-        return kind(str(value))
-    except ValueError:
-        expected = ", ".join(kind)
-        raise document.error(path, f"expected one of {expected}, got {value!r}") from None
+    for choice in kind:
+        if choice == value:
+            return choice
+    raise document.error(path, f"expected one of {', '.join(kind)}, got {shown(value)}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
 
-from optimizers.contract.documents import Document, Path, unknown_key
+from optimizers.contract.documents import Document, Path, shown, unknown_key
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.steps import STEPS_BY_NAME, Step, step_name
 
@@ -80,5 +80,5 @@ def _step(data: object, document: Document, path: Path) -> Step:
         first = error.errors()[0]
         keys = [part for part in first["loc"] if part in known]
         raise document.error(
-            (*path, name, *keys), f"{first['msg']}, got {first['input']!r}"
+            (*path, name, *keys), f"{first['msg']}, got {shown(first['input'])}"
         ) from error

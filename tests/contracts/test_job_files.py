@@ -82,13 +82,16 @@ def test_a_result_is_there_or_not(tmp_path: Path) -> None:
         read_result(tmp_path)
 
 
-def identity(profile: Profile = PROFILE, gate: str = "e", original: str = "f") -> str:
+def identity(
+    profile: Profile = PROFILE, gate: str = "e", original: str = "f", lanes: int = 1
+) -> str:
     return job_id(
         model="m",
         version=3,
         profile=profile,
         task=Task.CLASSIFICATION,
         original_sha256=original * 64,
+        original_session=SessionSpec(lanes=lanes),
         data_sha256={"gate": gate * 64},
         host=this_host(2),
     )
@@ -97,4 +100,5 @@ def identity(profile: Profile = PROFILE, gate: str = "e", original: str = "f") -
 def test_the_same_work_is_the_same_job_and_other_work_is_not() -> None:
     other = profile_document("recipe: [tune_session]\n", "fast.yaml", "fast")
     assert identity() == identity()
-    assert len({identity(), identity(other), identity(gate="d"), identity(original="a")}) == 4
+    others = {identity(other), identity(gate="d"), identity(original="a"), identity(lanes=2)}
+    assert len({identity(), *others}) == 5

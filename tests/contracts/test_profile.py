@@ -7,10 +7,11 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from pydantic import TypeAdapter
 
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.goal import FigureName
-from optimizers.contract.profile import HoldVersion, Task, model_policy
+from optimizers.contract.profile import HoldVersion, Profile, StoredProfile, Task, model_policy
 from optimizers.contract.steps import DynamicInt8
 
 DESIGNED = """\
@@ -43,9 +44,40 @@ def test_an_empty_file_means_all_defaults() -> None:
     assert model_policy("", "m/hone.yaml").profiles == {}
 
 
+def test_labels_name_versions() -> None:
+    policy = model_policy("labels: {stable: 1, canary: 2, blue-green_2.1: 12}\n", "m/hone.yaml")
+    assert policy.labels == {"stable": 1, "canary": 2, "blue-green_2.1": 12}
+    assert model_policy("labels:\n", "m/hone.yaml").labels == {}
+    assert model_policy(DESIGNED, "m/hone.yaml").labels == {}
+
+
+def test_an_alias_may_repeat_what_was_written_before() -> None:
+    text = (
+        "profiles:\n  one: {recipe: [dynamic_int8], goal: &goal {optimize: size}}\n"
+        "  two: {recipe: [tune_session], goal: *goal}\n"
+    )
+    profiles = model_policy(text, "m/hone.yaml").profiles
+    assert profiles["one"].goal == profiles["two"].goal
+    assert profiles["two"].goal.optimize == (FigureName.SIZE,)
+
+
+def test_a_stored_profile_is_read_back_whatever_characters_it_holds() -> None:
+    text = profile(
+        body='recipe: [{dynamic_int8: {exclude: ["\N{GRINNING FACE}", "\\x7f", "1e-5"]}}]'
+    )
+    stored = TypeAdapter[Profile](StoredProfile)
+    written = model_policy(text, "m/hone.yaml").profiles["fast"]
+    assert stored.validate_json(stored.dump_json(written)) == written
+
+
 def profile(name: str = "fast", body: str = "recipe: [dynamic_int8]") -> str:
     return f"profiles:\n  {name}:\n    {body}\n"
 
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(['*' + former] * 10)}]\n"
+    for former, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
 
 MISTAKES = {
     "task: classifier\n": r"m/hone.yaml:1: task: expected one of classification",
@@ -77,6 +109,73 @@ MISTAKES = {
     profile(body="{recipe: [dynamic_int8], goal: {optimize: [speed]}}"): "unknown figure 'speed'",
     profile(body="{recipe: [dynamic_int8], goal: {confidence: high}}"): "expected a number",
     profile(body="{recipe: [dynamic_int8], goal: {confidence: 2}}"): r"must be in \[0.5, 1\)",
+    "serve: [fast]\n": r"m/hone.yaml:1: serve: expected the name of a profile, got \['fast'\]",
+    "serve: {a: 1}\n": r"m/hone.yaml:1: serve: expected the name of a profile, got \{'a': 1\}",
+    "serve: 5\n": "m/hone.yaml:1: serve: expected the name of a profile, got 5",
+    "serve: yes\n": "serve: expected the name of a profile, got True",
+    "task: 5\n": "task: expected one of classification, .*, got 5",
+    "task:\n": "task: expected one of classification, .*, got None",
+    "task: [other]\n": r"task: expected one of classification, .*, got \['other'\]",
+    "\ntask: 2020-13-45\n": (
+        "m/hone.yaml:2: task: expected a text, a number, .* got '2020-13-45', which YAML takes "
+        "for a timestamp; quote it"
+    ),
+    "serve: 2020-01-01\n": "got '2020-01-01', which YAML takes for a timestamp; quote it",
+    "serve: !!binary aGk=\n": "got 'aGk=', which YAML takes for a binary",
+    "serve: !shell reboot\n": "got 'reboot', which YAML takes for a !shell",
+    "serve: !!int many\n": "serve: expected a value of type int, got 'many'",
+    "serve: !!int ''\n": "serve: expected a value of type int, got ''",
+    "serve: !!float ''\n": "serve: expected a value of type float, got ''",
+    "serve: !!bool many\n": "serve: expected a value of type bool, got 'many'",
+    "data: !!set {gate}\n": "data: expected a plain list or mapping, got the tag .*:set",
+    "profiles: &a\n  x: *a\n": "m/hone.yaml:2: profiles.x: this alias stands inside what it",
+    "profiles: &a\n- [*a]\n": "m/hone.yaml:1: profiles.0.0: this alias stands inside what it",
+    LAUGHS: "expected at most 50000 values, aliases written out",
+    "serve: " + "[" * 40 + "]" * 40: "m/hone.yaml:1: serve.*: expected at most 32 levels",
+    "serve: " + "[" * 9999: "m/hone.yaml:1: exceeded maximum nesting depth",
+    f"serve: {'9' * 5000}\n": r"m/hone.yaml:1: serve: expected a number of at most 64 digits, got",
+    f"serve: 0x{'f' * 5000}\n": "serve: expected a number of at most 64 digits, got '0xff.*f'",
+    f"serve: 1{':1' * 5000}\n": "serve: expected a number of at most 64 digits",
+    "serve: 9223372036854775808\n": "expected a number of at most 64 bits, got '9223372036854775",
+    f"serve: {'a' * 5000}\n": r"serve: there is no profile 'a+\.\.\.a+'",
+    f"{'a' * 900}: 1\n": r"m/hone.yaml:1: a+\.\.\.a+: unknown key",
+    "? [a]\n: 1\n": "m/hone.yaml:1: expected a text before ':', got a list or a mapping",
+    "a: 1\nb: \x00\n": "m/hone.yaml:2: control characters are not allowed",
+    "a: 1\nb: \udc80\n": "m/hone.yaml:2: expected UTF-8 text",
+    "#" * (1 << 20) + "\n": "m/hone.yaml: expected at most 1048576 bytes, got 1048577",
+    'data: {gate: "a\\0b"}\n': "data.gate: expected a path that can name a file, got 'a.x00b'",
+    f"data: {{gate: {'a' * 256}}}\n": "data.gate: expected a path that can name a file",
+    f"data: {{gate: {'a/' * 600}b}}\n": "data.gate: expected a path that can name a file",
+    profile(body="{recipe: [{static_int8: {samples: 1.5}}]}"): "samples: .*, got 1.5",
+    profile(body=f"{{recipe: [dynamic_int8], goal: {{require: ['size{' ' * 5000}x']}}}}"): (
+        "goal.require.0: expected at most 200 characters"
+    ),
+    profile(body="{recipe: [dynamic_int8], goal: {require: {a: 1}}}"): "expected a list of texts",
+    "labels: [stable]\n": "m/hone.yaml:1: labels: expected a mapping, got list",
+    "labels:\n  stable: 0\n": (
+        "m/hone.yaml:2: labels.stable: expected the number of a version, 1 or more, got 0"
+    ),
+    "labels:\n  stable: -1\n": "m/hone.yaml:2: labels.stable: expected the number of a version",
+    "labels: {stable: 1.0}\n": "expected the number of a version, 1 or more, got 1.0",
+    "labels: {stable: '1'}\n": "expected the number of a version, 1 or more, got '1'",
+    "labels: {stable: yes}\n": "expected the number of a version, 1 or more, got True",
+    "labels: {stable: 1000000000000000000}\n": "expected the number of a version",
+    "labels: {stable: [1]}\n": r"expected the number of a version, 1 or more, got \[1\]",
+    "labels: {stable: 1, stable: 2}\n": "labels.stable: this key stands twice",
+    "labels:\n  original: 1\n": "m/hone.yaml:2: labels.original: 'original' cannot name a label",
+    "labels: {latest: 1}\n": "'latest' cannot name a label",
+    "labels: {1: 1}\n": "'1' cannot name a label",
+    "labels: {a b: 1}\n": "'a b' cannot name a label",
+    "labels: {deadbeef: 1}\n": "'deadbeef' cannot name a label; expected .* not like a hash",
+    f"labels: {{{'a' * 65}: 1}}\n": "cannot name a label",
+    profile() + "labels: {fast: 1}\n": (
+        r"m/hone.yaml:4: labels.fast: 'fast' is also the name of a profile \(line 2\)"
+    ),
+    "labels: {fast: 1}\n" + profile(): (
+        r"m/hone.yaml:1: labels.fast: 'fast' is also the name of a profile \(line 3\)"
+    ),
+    profile("stable"): "'stable' cannot name a profile",
+    profile("latest"): "'latest' cannot name a profile",
 }
 
 
@@ -85,6 +184,7 @@ def test_a_mistake_names_the_file_the_line_and_what_fits(text: str) -> None:
     with pytest.raises(InvalidDocument, match=MISTAKES[text]) as caught:
         model_policy(text, "m/hone.yaml")
     assert str(caught.value).startswith("m/hone.yaml:")
+    assert len(str(caught.value)) < 1000
 
 
 @given(text=some.text(max_size=200))

@@ -44,6 +44,7 @@ def test_every_field_we_honour_is_read() -> None:
         joins=True,
         lanes=2,
         threads=3,
+        stays_on_cpu=True,
     )
     assert config.mismatch(SIGNATURE) == ""
 
@@ -62,6 +63,10 @@ def test_every_field_we_do_not_honour_is_named() -> None:
     }
 
 
+def threads(value: str) -> str:
+    return f'parameters: {{ key: "intra_op_thread_count" value: {{ string_value: {value} }} }}'
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [
@@ -73,15 +78,61 @@ def test_every_field_we_do_not_honour_is_named() -> None:
         ("input [ { dims: [ 4 ] } ]", "must have a name and a data_type"),
         (
             'parameters: { key: "intra_op_thread_count" value: { string_value: "many" } }',
-            "non-negative whole number",
+            "parameters.intra_op_thread_count must be a whole number from 0 to 1024, got 'many'",
         ),
+        (threads('"²"'), "must be a whole number from 0 to 1024, got '²'"),
+        (threads(f'"{"9" * 5000}"'), "must be a whole number from 0 to 1024, got '999"),
+        (threads('"1025"'), "must be a whole number from 0 to 1024, got '1025'"),
+        (threads('"-1"'), "must be a whole number from 0 to 1024, got '-1'"),
+        (threads('" 1"'), "must be a whole number from 0 to 1024, got ' 1'"),
+        (threads('""'), "must be a whole number from 0 to 1024, got ''"),
+        (
+            'input [ { name: "x", data_type: 99 } ]',
+            "input 'x' must have a name and a data_type that Hone serves, got 99",
+        ),
+        ('output [ { name: "y", data_type: -1 } ]', "output 'y' must have a name and a data_type"),
+        ('input [ { name: "x", data_type: TYPE_BF16 } ]', "that Hone serves, got TYPE_BF16"),
+        ('\ninput [ { name: "x", data_type: 99999999999 } ]', "net/config.pbtxt:2: Value out of"),
+        ('input [ { name: "x", data_type: TYPE_FP32, dims: [ -2 ] } ]', "dims must be -1 or more"),
         ("version_policy: { specific: { } }", "names no version"),
+        (
+            "version_policy: { specific: { versions: [ 0 ] } }",
+            "version_policy.specific.versions must be from 1 to 999999999999999999, got 0",
+        ),
+        ("version_policy: { specific: { versions: [ -1 ] } }", "must be from 1 to"),
+        (
+            "version_policy: { specific: { versions: [ 9223372036854775807 ] } }",
+            "must be from 1 to 999999999999999999, got 9223372036854775807",
+        ),
+        (
+            f"\nversion_policy: {{ specific: {{ versions: [ {'9' * 5000} ] }} }}",
+            "net/config.pbtxt:2:",
+        ),
+        ("version_policy: { latest: { num_versions: 4294967296 } }", "net/config.pbtxt:1:43"),
+        (f"version_policy: {{ latest: {{ num_versions: {'9' * 5000} }} }}", "config.pbtxt:1:43"),
+        (
+            "instance_group [ { count: 1024 }, { count: 1 } ]",
+            "instance_group.count must be at most 1024 in all, got 1025",
+        ),
+        ("instance_group [ { count: 2147483647 } ]", "must be at most 1024 in all, got 2147483647"),
+        ("instance_group [ { count: -1 } ]", "instance_group.count must not be negative, got -1"),
+        ("instance_group [ { kind: 77 } ]", "instance_group.kind must be one of KIND_AUTO"),
+        ('default_model_filename: "a\\000b"', "must name a file in the version folder"),
+        (f'default_model_filename: "{"a" * 256}"', "must name a file in the version folder"),
+        ('name: "\\377"', "net/config.pbtxt:1:13"),
+        (f'platform: "{"a" * 5000}"', "Hone serves onnxruntime_onnx, got 'aaa"),
     ],
 )
 def test_a_mistake_in_config_pbtxt_is_explained(text: str, part: str) -> None:
     with pytest.raises(InvalidDocument) as caught:
         model_config(text, "net/config.pbtxt")
     assert part in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_as_many_versions_as_can_be_written_are_all_that_exist() -> None:
+    config = model_config("version_policy: { latest: { num_versions: 4294967295 } }", "net/c")
+    assert config.version_policy.choose((1, 2, 3)) == (1, 2, 3)
 
 
 @pytest.mark.parametrize(
