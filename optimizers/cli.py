@@ -37,6 +37,11 @@ cli = typer.Typer(
 )
 
 _LOOK_EVERY_S = 0.2
+_GATE_USE = (
+    "How often this gate data will have been used for this model, this time included. Nothing "
+    "counts that here (a server does): it is your word, and the verdict is only as good. "
+    "Use K may spend (1 - confidence) / 2^K."
+)
 DataFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False)]
 
 
@@ -83,6 +88,7 @@ def build(
     gate: DataFile = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Rows joined into one run.")] = 32,
     measure_seconds: Annotated[float, typer.Option(min=1)] = 120.0,
+    gate_use: Annotated[int, typer.Option(min=1, metavar="K", help=_GATE_USE)] = 1,
 ) -> None:
     """Build one profile of a model and judge it on this machine. Exit code 3: not proved."""
     if output.exists():
@@ -94,6 +100,7 @@ def build(
         profile_file.read_text(encoding="utf-8"), profile_file.name, profile_file.stem
     )
     host = this_host(max(1, int(cpu_budget())))
+    original_session = SessionSpec(lanes=host.cpus, max_batch=max_batch)
     original_sha256 = read_onnx_file(model).sha256()
     spec = JobSpec(
         id=job_id(
@@ -102,6 +109,7 @@ def build(
             profile=profile,
             task=task,
             original_sha256=original_sha256,
+            original_session=original_session,
             data_sha256=digests,
             host=host,
         ),
@@ -112,9 +120,10 @@ def build(
         original_file=model.resolve(),
         original_name=model.name,
         original_sha256=original_sha256,
-        original_session=SessionSpec(lanes=host.cpus, max_batch=max_batch),
+        original_session=original_session,
         data=data,
         data_sha256=digests,
+        gate_use=gate_use,
         cpus=host.cpus,
         measure_timeout_s=measure_seconds,
         submitted_unix_s=time.time(),

@@ -1,37 +1,24 @@
-"""Jobs: worker processes over job directories. Queues, watches, cancels and recovers them."""
+"""Jobs: which wait, which have a worker, and how they end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
-import signal
-import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from optimizers.contract.errors import HoneError
-from optimizers.contract.job import (
-    LOG_FILE,
-    PROGRESS_FILE,
-    JobResult,
-    JobSpec,
-    JobState,
-    Progress,
-    last_progress,
-    read_result,
-    read_spec,
-    write_result,
-    write_spec,
-)
-from server.errors import FailedPrecondition, UnknownJob
+from optimizers.contract.job import JobResult, JobSpec, JobState, Progress
+from server.errors import FailedPrecondition
+from server.job_directories import JobDirectories, delete
+from server.job_worker import WORKER, run_worker
+
+_log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S: Final = 0.2
-_FULL_BELOW_BYTES: Final = 1 << 20
 _RESUBMITTABLE: Final = {
     JobState.FAILED,
     JobState.CANCELLED,
@@ -65,10 +52,10 @@ class Job:
 
 
 class Jobs:
-    """The job directories below one folder and the workers that run on them.
+    """The queue of jobs and the workers on them.
 
     Lives on one event loop. A job's truth is its directory; what is held here besides is which
-    of them have a worker or wait for one.
+    of them have a worker or wait for one, and what was read of those that have ended.
     """
 
     def __init__(
@@ -79,6 +66,7 @@ class Jobs:
         stall_timeout_s: float,
         on_end: Callable[[Job], Awaitable[None]],
         on_change: Callable[[], None] = lambda: None,
+        worker: Sequence[str] = WORKER,
     ) -> None:
         """Watch over `directory`.
 
@@ -86,17 +74,21 @@ class Jobs:
             directory: One folder a job.
             parallel: Workers at once, at least 1.
             stall_timeout_s: A worker that reports nothing for longer is ended.
-            on_end: Called once for each job that ends while this object lives.
-            on_change: Called whenever a job's state may have changed.
+            on_end: Called once for each job that ends while this object lives; what it raises
+                is logged. It must not wait for `cancel`, `remove` or `close`.
+            on_change: Called whenever a job's state may have changed; what it raises is logged.
+            worker: The command that works on the job directory given as its last argument.
         """
-        self._directory = directory
+        self._directories = JobDirectories(directory)
         self._parallel = parallel
         self._stall_timeout_s = stall_timeout_s
         self._on_end = on_end
         self._on_change = on_change
+        self._worker = worker
         self._queue: list[str] = []
-        self._running: dict[str, asyncio.Task[None]] = {}
-        self._unwritten: dict[str, JobResult] = {}
+        self._running: dict[str, asyncio.Event] = {}
+        self._tasks: dict[asyncio.Task[None], str] = {}
+        self._ended: dict[str, Job] = {}
         self._closing = False
 
     def recover(self) -> list[Job]:
@@ -105,17 +97,14 @@ class Jobs:
         Returns:
             The jobs that were interrupted.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directories.sweep()
         interrupted = []
         for job in self.all():
             if job.result is None:
                 reason = "the server stopped while this job was waiting or running; submit it again"
-                self._write_end(job.spec.id, JobState.INTERRUPTED, reason)
+                self._directories.end(job.spec.id, JobState.INTERRUPTED, reason)
                 interrupted.append(self.get(job.spec.id))
-        for stray in self._directory.iterdir():
-            if not (stray / "spec.json").exists():
-                shutil.rmtree(stray, ignore_errors=True)
-        self._on_change()
+        self._changed()
         return interrupted
 
     def find(self, job_id: str) -> Job | None:
@@ -125,72 +114,79 @@ class Jobs:
         return None
 
     def submit(
-        self, spec: JobSpec, prepare: Callable[[Path], None] = lambda directory: None
+        self,
+        spec: JobSpec,
+        prepare: Callable[[Path], None] = lambda directory: None,
+        *,
+        anew: bool = False,
     ) -> tuple[Job, bool]:
         """Queue a job unless the same one exists and succeeded, was refused, or is under way.
 
         Args:
             spec: What to build.
             prepare: Called with the job's directory before a worker sees it.
+            anew: Even if it has succeeded or was refused.
 
         Returns:
             The job, and whether it existed already.
+
+        Raises:
+            FailedPrecondition: `close` was called.
+            OSError: The directory cannot be written.
         """
-        directory = self._path(spec.id)
-        if directory.exists():
-            job = self.get(spec.id)
-            if not can_be_resubmitted(job.state):
-                return job, True
-            if job.state is JobState.AWAITING_MEASUREMENT:
-                (directory / "result.json").unlink()
-            else:
-                shutil.rmtree(directory)
-        self._unwritten.pop(spec.id, None)
-        directory.mkdir(parents=True, exist_ok=True)
-        prepare(directory)
-        write_spec(directory, spec)
+        if spec.id in self._queue or spec.id in self._running:
+            return self.get(spec.id), True
+        former = self.find(spec.id)
+        if former is not None and not anew and not can_be_resubmitted(former.state):
+            return former, True
+        if self._closing:
+            raise FailedPrecondition("the server is stopping; submit the job to the next one")
+        self._ended.pop(spec.id, None)
+        hidden = self._directories.create(spec, prepare)
+        if hidden is not None:
+            self._spawn(asyncio.to_thread(delete, hidden), spec.id)
         self._queue.append(spec.id)
         self._start_next()
         return self.get(spec.id), False
 
     def all(self) -> list[Job]:
         """Every job whose directory can be read, oldest first."""
-        jobs = []
-        for directory in self._directory.iterdir():
-            with contextlib.suppress(HoneError):
-                jobs.append(self.get(directory.name))
+        found = [self.find(job_id) for job_id in self._directories.ids()]
+        jobs = [job for job in found if job is not None]
         return sorted(jobs, key=lambda job: job.spec.submitted_unix_s)
 
     def get(self, job_id: str) -> Job:
-        """One job.
+        """One job; the files of one that has ended are read only once.
 
         Raises:
             UnknownJob: There is none of that id.
+            InvalidDocument: Its specification cannot be read.
         """
-        directory = self._path(job_id)
-        if not directory.is_dir():
-            raise UnknownJob(job_id)
-        spec = read_spec(directory)
-        result = read_result(directory) or self._unwritten.get(job_id)
-        if result is not None and job_id not in self._running:
-            state = result.state
-        else:
-            state = JobState.RUNNING if job_id in self._running else JobState.QUEUED
-            result = None
-        position = self._queue.index(job_id) + 1 if job_id in self._queue else 0
-        return Job(
-            spec=spec,
-            state=state,
-            progress=last_progress(directory),
+        self._directories.path(job_id)
+        ended = self._ended.get(job_id)
+        if ended is not None:
+            return ended
+        files = self._directories.read(job_id)
+        result = None if job_id in self._running else files.result
+        state = JobState.RUNNING if job_id in self._running else JobState.QUEUED
+        job = Job(
+            spec=files.spec,
+            state=state if result is None else result.state,
+            progress=files.progress,
             result=result,
-            position=position,
+            position=self._queue.index(job_id) + 1 if job_id in self._queue else 0,
         )
+        if job.has_ended:
+            self._ended[job_id] = job
+        return job
 
     async def watch(self, job_id: str) -> AsyncIterator[Job]:
-        """The job now and after each change, until it has ended."""
+        """The job now and after each change, until it has ended and all that follows is done."""
         seen: Job | None = None
         while True:
             job = self.get(job_id)
+            if job.has_ended:
+                await self._settle(job_id)
             if job != seen:
                 yield job
                 seen = job
@@ -199,137 +195,120 @@ class Jobs:
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def cancel(self, job_id: str) -> Job:
-        """End a job that waits or runs; a job that has ended stays as it is."""
-        job = self.get(job_id)
-        if job_id in self._queue:
-            self._queue.remove(job_id)
-            self._write_end(job_id, JobState.CANCELLED, "cancelled before it started")
-            self._on_change()
-        elif job_id in self._running:
-            self._running[job_id].cancel()
-            await asyncio.wait([self._running[job_id]])
-        else:
-            return job
-        return self.get(job_id)
+        """End a job that waits or runs; a job that has ended stays as it is.
 
-    def remove(self, job_id: str) -> None:
-        """Delete an ended job's directory.
+        Returns:
+            The job, once all that follows from its end is done.
 
         Raises:
+            UnknownJob: There is none of that id.
+        """
+        if job_id in self._queue:
+            self._queue.remove(job_id)
+            self._directories.end(job_id, JobState.CANCELLED, "cancelled before it started")
+            self._changed()
+            self._spawn(self._tell_end(job_id), job_id)
+        elif job_id in self._running:
+            self._running[job_id].set()
+        await self._settle(job_id)
+        return self.get(job_id)
+
+    async def remove(self, job_id: str) -> None:
+        """Delete an ended job's directory: out of sight first, then its bytes.
+
+        Raises:
+            UnknownJob: There is none of that id.
             FailedPrecondition: It has not ended.
         """
+        self._require_ended(job_id)
+        await self._settle(job_id)
+        self._require_ended(job_id)
+        hidden = self._directories.hide(job_id)
+        del self._ended[job_id]
+        self._changed()
+        await asyncio.to_thread(delete, hidden)
+
+    async def close(self) -> None:
+        """End every worker and wait for all that follows from jobs that have ended.
+
+        What was under way is found as interrupted by the next server.
+        """
+        self._closing = True
+        self._queue.clear()
+        for stop in self._running.values():
+            stop.set()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _require_ended(self, job_id: str) -> None:
         job = self.get(job_id)
         if not job.has_ended:
             raise FailedPrecondition(f"job {job_id} is {job.state}; cancel it first")
-        shutil.rmtree(self._path(job_id))
-        self._unwritten.pop(job_id, None)
-        self._on_change()
 
-    async def close(self) -> None:
-        """End every worker; what was under way is found as interrupted by the next server."""
-        self._closing = True
-        self._queue.clear()
-        running = list(self._running.values())
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
+    def _spawn(self, work: Coroutine[Any, Any, None], job_id: str) -> None:
+        task = asyncio.create_task(work, name=f"job {job_id}")
+        self._tasks[task] = job_id
+        task.add_done_callback(self._tasks.pop)
 
-    def _path(self, job_id: str) -> Path:
-        if not job_id.isalnum():
-            raise UnknownJob(job_id)
-        return self._directory / job_id
+    async def _settle(self, job_id: str) -> None:
+        """Wait until a job has no worker and all that follows from its end is done."""
+        tasks = [task for task, owner in self._tasks.items() if owner == job_id]
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _start_next(self) -> None:
         while self._queue and len(self._running) < self._parallel and not self._closing:
             job_id = self._queue.pop(0)
-            self._running[job_id] = asyncio.create_task(self._run(job_id), name=f"job {job_id}")
-        self._on_change()
+            stop = self._running[job_id] = asyncio.Event()
+            self._spawn(self._run(job_id, stop), job_id)
+        self._changed()
 
-    async def _run(self, job_id: str) -> None:
-        directory = self._path(job_id)
+    async def _run(self, job_id: str, stop: asyncio.Event) -> None:
         try:
-            await self._work(directory)
-        except asyncio.CancelledError:
-            if not self._closing:
-                self._write_end(job_id, JobState.CANCELLED, "cancelled")
-        except OSError as error:
-            self._write_end(job_id, JobState.FAILED, f"no worker could be started: {error}")
+            await self._work(job_id, stop)
+        except Exception as error:
+            _log.exception("job %s: its worker could not be followed", job_id)
+            self._directories.end(job_id, JobState.FAILED, f"unexpected error: {error}")
         finally:
-            self._running.pop(job_id, None)
-            if not self._closing:
-                self._start_next()
-                await self._on_end(self.get(job_id))
+            del self._running[job_id]
+        self._start_next()
+        await self._tell_end(job_id)
 
-    async def _work(self, directory: Path) -> None:
-        """Run one worker to its end and make sure that a result is there."""
-        with (directory / LOG_FILE).open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "optimizers",
-                "worker",
-                str(directory),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env={**os.environ, "HONE_WORKER_PARENT": str(os.getpid())},
-            )
-        stalled = False
-        try:
-            while True:
-                try:
-                    await asyncio.wait_for(asyncio.shield(process.wait()), timeout=1.0)
-                    break
-                except TimeoutError:
-                    if _silent_for_s(directory) > self._stall_timeout_s:
-                        stalled = True
-                        _kill_group(process.pid)
-        finally:
-            _kill_group(process.pid)
-            await process.wait()
-        if read_result(directory) is None:
-            reason = _why(process.returncode, directory)
-            if stalled:
-                reason = f"the worker reported nothing for {self._stall_timeout_s:.0f} s"
-            self._write_end(directory.name, JobState.FAILED, reason)
+    async def _work(self, job_id: str, stop: asyncio.Event) -> None:
+        """Run one worker to its end and see to a result, unless the server is stopping."""
+        reason = ""
+        if not stop.is_set():
+            try:
+                reason = await run_worker(
+                    self._worker,
+                    self._directories.path(job_id),
+                    stall_timeout_s=self._stall_timeout_s,
+                    stop=stop,
+                )
+            except OSError as error:
+                reason = f"no worker could be started: {error}"
+        if self._closing or self._directories.result(job_id) is not None:
+            return
+        if stop.is_set():
+            self._directories.end(job_id, JobState.CANCELLED, "cancelled")
+        else:
+            self._directories.end(job_id, JobState.FAILED, reason)
 
-    def _write_end(self, job_id: str, state: JobState, reason: str) -> None:
-        result = JobResult(state=state, reason=reason, finished_unix_s=time.time())
+    async def _tell_end(self, job_id: str) -> None:
         try:
-            write_result(self._path(job_id), result)
-        except OSError:  # a full disk must not leave a job that seems to wait
-            self._unwritten[job_id] = result
+            job = self.get(job_id)
+            if job.has_ended:
+                await self._on_end(job)
+        except Exception:
+            _log.exception("job %s has ended, but not all that follows could be done", job_id)
+
+    def _changed(self) -> None:
+        try:
+            self._on_change()
+        except Exception:
+            _log.exception("a change of jobs could not be told")
 
 
 def can_be_resubmitted(state: JobState) -> bool:
     """Whether the same work may be tried again."""
     return state in _RESUBMITTABLE
-
-
-def _silent_for_s(directory: Path) -> float:
-    for name in (PROGRESS_FILE, "spec.json"):
-        with contextlib.suppress(OSError):
-            return time.time() - (directory / name).stat().st_mtime
-    return 0.0
-
-
-def _kill_group(process_id: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process_id, signal.SIGKILL)
-
-
-def _why(return_code: int | None, directory: Path) -> str:
-    if return_code is not None and return_code < 0:
-        name = signal.Signals(-return_code).name
-        hint = " (out of memory?)" if name == "SIGKILL" else ""
-        return f"the worker was ended by {name}{hint}"
-    if shutil.disk_usage(directory).free < _FULL_BELOW_BYTES:
-        return "no space was left on the state directory's disk"
-    with contextlib.suppress(OSError):
-        lines = (directory / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        if last:
-            return f"the worker ended with status {return_code}: {last[:300]}"
-    return f"the worker ended with status {return_code} and said nothing"

@@ -1,20 +1,21 @@
-"""The bridge between what serves and what is built: submit jobs, adopt and promote variants."""
+"""The bridge between what serves and what is built: which job is submitted, and when."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import logging
+import os
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from optimizers.contract.directory import VariantDirectory
 from optimizers.contract.errors import HoneError, InvalidData
-from optimizers.contract.evaluation import Verdict
 from optimizers.contract.host import Host, memory_available_bytes
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
@@ -24,6 +25,7 @@ from optimizers.contract.job import (
     JobSpec,
     JobState,
     job_id,
+    read_built,
     write_built,
 )
 from optimizers.contract.manifest import GOLDEN_FILE, MANIFEST_FILE
@@ -31,12 +33,16 @@ from optimizers.contract.onnx_file import file_sha256, read_onnx_file
 from optimizers.contract.profile import Profile
 from server.config import ServerConfig
 from server.errors import FailedPrecondition, UnknownProfile
+from server.job_worker import WORKER
 from server.jobs import Job, Jobs, can_be_resubmitted
 from server.journal import Journal
+from server.loading import Loading
 from server.metrics import Metrics
 from server.model import ModelVersion
+from server.promotion import Promotion, attempt
 from server.registry import Registry
 from server.repository import VariantStore
+from server.routes import Routes
 
 _log = logging.getLogger(__name__)
 
@@ -54,19 +60,34 @@ class Optimization:
         self,
         *,
         registry: Registry,
+        routes: Routes,
+        loading: Loading,
         store: VariantStore,
         journal: Journal,
         metrics: Metrics,
         config: ServerConfig,
         host: Host,
+        worker: Sequence[str] = WORKER,
     ) -> None:
-        """Build for the versions of `registry` and keep the results in `store`."""
+        """Build for the versions of `registry` and keep the results in `store`.
+
+        `worker` is the command that works on the job directory given as its last argument.
+        """
         self._registry = registry
+        self._routes = routes
+        self._loading = loading
         self._store = store
         self._journal = journal
         self._metrics = metrics
         self._config = config
         self._host = host
+        self._promotion = Promotion(
+            registry=registry,
+            routes=routes,
+            journal=journal,
+            jobs_directory=store.jobs_directory,
+            keep_variants=config.keep_variants,
+        )
         self._retries: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.jobs = Jobs(
@@ -75,6 +96,7 @@ class Optimization:
             stall_timeout_s=config.job_stall_seconds,
             on_end=self._job_ended,
             on_change=self._count_jobs,
+            worker=worker,
         )
 
     async def start(self) -> None:
@@ -84,18 +106,20 @@ class Optimization:
                 job.spec.model, job.spec.version, "job_interrupted", f"job {job.spec.id}"
             )
         for job in self.jobs.all():
-            if (self._directory(job) / VARIANT_DIRECTORY).is_dir():
-                with contextlib.suppress(HoneError, OSError):
-                    await self._registry.adopt(self._directory(job) / VARIANT_DIRECTORY)
-        self._registry.on_load(self.consider)
+            await self._promotion.adopt_left_behind(job)
+            if job.state is JobState.AWAITING_MEASUREMENT:
+                self._retry_later(job)
+        self._loading.on_load(self.consider)
 
     async def close(self) -> None:
-        """End every worker."""
-        for retry in self._retries.values():
-            retry.cancel()
+        """End every worker and wait for all that follows from jobs that have ended."""
+        await self.jobs.close()
+        for job in list(self._retries):
+            self._cancel_retry(job)
         for task in self._tasks:
             task.cancel()
-        await self.jobs.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def profile(self, model: ModelVersion, name: str) -> Profile:
         """A profile of the model's hone.yaml.
@@ -120,69 +144,88 @@ class Optimization:
         """
         require_optimisers()
         spec = await self._specify(model, profile)
-        former = self.jobs.find(spec.id)
-        if former is not None and not can_be_resubmitted(former.state):
-            return former, True
         size = await asyncio.to_thread(lambda: read_onnx_file(model.original_file).size_bytes)
+        return self._queue(model, spec, size)
+
+    def _queue(self, model: ModelVersion, spec: JobSpec, size: int) -> tuple[Job, bool]:
+        """Queue a job at once, so that of several equal submits one spends the gate data.
+
+        Args:
+            model: The version it is for.
+            spec: What to build.
+            size: Of the original, in bytes.
+        """
+        former = self.jobs.find(spec.id)
+        lost = former is not None and self._is_lost(model, former)
+        if former is not None and not lost and not can_be_resubmitted(former.state):
+            return former, True
         self._store.require_free_disk(_DISK_PER_MODEL_BYTE * size)
         _require_memory(_MEMORY_PER_MODEL_BYTE * size + _MEMORY_MARGIN_BYTES)
+        self._cancel_retry(spec.id)
         spec = replace(spec, gate_use=self._gate_use(spec, former))
-        retry = self._retries.pop(spec.id, None)
-        if retry is not None:
-            retry.cancel()
+        prepare: Callable[[Path], None] = _build_afresh
         again = model.variants.get(model.fell_back)
-        if again is not None and again.manifest.recipe == profile.recipe:
-            job, existed = self.jobs.submit(spec, lambda directory: _reuse(again, directory))
-        else:
-            job, existed = self.jobs.submit(spec)
-        if not existed:
-            self._journal.record(
-                model.name, model.version, "job_submitted", f"job {spec.id}: profile {profile.name}"
-            )
-        return job, existed
+        if again is not None and again.manifest.recipe == spec.profile.recipe:
+            prepare = partial(_reuse, again)
+        job, _ = self.jobs.submit(spec, prepare, anew=lost)
+        self._journal.record(
+            *(model.name, model.version, "job_submitted"),
+            f"job {spec.id}: profile {spec.profile.name}",
+        )
+        return job, False
 
     async def consider(self, model: ModelVersion) -> None:
-        """Do what `serve: PROFILE` asks for a version that has just become ready."""
-        name = model.entry.policy.serve
-        again = model.variants.get(model.fell_back)
-        if name is None and again is None:
+        """Do what `serve: PROFILE` asks for a version that has just become ready.
+
+        A variant that may not answer here any more is measured again first, by what it was
+        judged by.
+        """
+        served = model.entry.policy.served_profile
+        fallen = model.variants.get(model.fell_back)
+        wanted = fallen.manifest.judged_by if fallen is not None else None
+        profile = wanted or served
+        if profile is None:
             return
         try:
-            if name is not None and await self._promote_ready_made(model, name):
+            if profile == served and await self._promote_ready_made(model, profile):
                 return
-            wanted = name if again is None else again.manifest.profile
-            if wanted not in model.entry.policy.profiles:
-                return
-            await self.submit(model, model.entry.policy.profiles[wanted])
-        except HoneError as error:
-            _log.warning(
-                "%s version %d: profile %s is not built, the original answers: %s",
-                *(model.name, model.version, name, error),
-            )
-            self._journal.record(model.name, model.version, "not_built", f"profile {name}: {error}")
+            job, _ = await self.submit(model, profile)
+            await self._promotion.accept_refusal(model, job)
+        except (HoneError, OSError) as error:
+            text = f"profile {profile.name} is not built: {error}"
+            _log.warning("%s version %d: %s", model.name, model.version, text)
+            self._journal.record(model.name, model.version, "not_built", text)
 
     async def remove_job(self, job: str) -> None:
-        """Delete an ended job's directory."""
-        await asyncio.to_thread(self.jobs.remove, job)
+        """Delete an ended job's directory; what waits for another measurement gets none."""
+        await self.jobs.remove(job)
+        self._cancel_retry(job)
 
-    async def _promote_ready_made(self, model: ModelVersion, profile: str) -> bool:
-        """Whether a variant of this profile is already proved here; routes to it if none was."""
+    async def _promote_ready_made(self, model: ModelVersion, profile: Profile) -> bool:
+        """Whether this very profile is already proved here; routes to its variant if none is."""
         proved = [
             variant
             for variant in model.variants.values()
-            if variant.manifest.profile == profile and self._registry.is_proved_here(variant)
+            if variant.manifest.judged_by == profile and self._routes.is_proved_here(variant)
         ]
         if not proved:
             return False
         newest = max(proved, key=lambda variant: variant.manifest.created_unix_s)
         if self._journal.route(model.name, model.version) is None:
-            await self._registry.set_route(
-                model, newest.manifest.variant, reason=f"proved for profile {profile}"
+            await self._routes.set_route(
+                model, newest.manifest.variant, reason=f"proved for profile {profile.name}"
             )
         if not missing_packages():
-            spec = await self._specify(model, model.entry.policy.profiles[profile])
+            spec = await self._specify(model, profile)
             return any(variant.manifest.job == spec.id for variant in proved)
         return True
+
+    def _is_lost(self, model: ModelVersion, job: Job) -> bool:
+        """Whether a job succeeded but nothing is left of what it made."""
+        if job.state is not JobState.SUCCEEDED or job.result is None:
+            return False
+        adopted = job.result.variant in model.variants
+        return not adopted and not (self._directory(job) / VARIANT_DIRECTORY).is_dir()
 
     async def _specify(self, model: ModelVersion, profile: Profile) -> JobSpec:
         entry = model.entry
@@ -207,6 +250,7 @@ class Optimization:
             profile=profile,
             task=entry.policy.task,
             original_sha256=model.original.original_sha256,
+            original_session=model.original.session,
             data_sha256=digests,
             host=self._host,
         )
@@ -254,48 +298,7 @@ class Optimization:
         )
         if job.state is JobState.AWAITING_MEASUREMENT:
             self._retry_later(job)
-        if not job.result.variant:
-            return
-        try:
-            variant = await self._registry.adopt(self._directory(job) / VARIANT_DIRECTORY)
-            await self._put_to_use(job, variant)
-        except (HoneError, OSError) as error:
-            _log.warning("job %s: what it made is not used: %s", spec.id, error)
-            self._journal.record(
-                spec.model, spec.version, "not_promoted", f"job {spec.id}: {error}"
-            )
-
-    async def _put_to_use(self, job: Job, variant: VariantDirectory) -> None:
-        models = self._registry.models(job.spec.model)
-        model = next((one for one in models if one.version == job.spec.version), None)
-        manifest = variant.manifest
-        if model is None or manifest.variant not in model.variants:
-            return
-        evaluation = manifest.evaluation
-        wanted = model.entry.policy.serve == job.spec.profile.name or (
-            model.fell_back and model.variants[model.fell_back].manifest.recipe == manifest.recipe
-        )
-        if wanted and evaluation is not None and evaluation.verdict is Verdict.PROVED:
-            await self._registry.set_route(
-                model, manifest.variant, reason=f"proved for profile {job.spec.profile.name}"
-            )
-        await self._forget_oldest(model)
-
-    async def _forget_oldest(self, model: ModelVersion) -> None:
-        kept = {model.active.variant, model.previous, model.fell_back}
-        spare = sorted(
-            (variant for name, variant in model.variants.items() if name not in kept),
-            key=lambda variant: variant.manifest.created_unix_s,
-        )
-        for variant in spare[: max(0, len(spare) - self._config.keep_variants)]:
-            await self._registry.remove_variant(model, variant.manifest.variant)
-            self._journal.record(
-                model.name,
-                model.version,
-                "variant_removed",
-                f"{variant.manifest.variant}: more than {self._config.keep_variants} are kept "
-                "only with --keep-variants",
-            )
+        await self._promotion.follow(job)
 
     def _retry_later(self, job: Job) -> None:
         def retry() -> None:
@@ -307,11 +310,20 @@ class Optimization:
         loop = asyncio.get_running_loop()
         self._retries[job.spec.id] = loop.call_later(self._config.measure_retry_seconds, retry)
 
+    def _cancel_retry(self, job: str) -> None:
+        retry = self._retries.pop(job, None)
+        if retry is not None:
+            retry.cancel()
+
     async def _retry(self, job: Job) -> None:
-        for model in self._registry.models(job.spec.model):
-            if model.version == job.spec.version:
-                with contextlib.suppress(HoneError):
-                    await self.submit(model, job.spec.profile)
+        model = self._registry.version(job.spec.model, job.spec.version)
+        if model is None:
+            return
+        submitted = await attempt(
+            self._journal, job, "not_retried", self.submit(model, job.spec.profile)
+        )
+        if not submitted:
+            self._retry_later(job)
 
     def _directory(self, job: Job) -> Path:
         return self._store.jobs_directory / job.spec.id
@@ -343,11 +355,19 @@ def missing_packages() -> list[str]:
     return [name for name in _NEEDED_PACKAGES if importlib.util.find_spec(name) is None]
 
 
+def _build_afresh(directory: Path) -> None:
+    """Leave everything to the worker."""
+
+
 def _reuse(variant: VariantDirectory, directory: Path) -> None:
     """Give a job a variant that was built before, so that it only measures it."""
-    candidate = directory / CANDIDATE_DIRECTORY
+    if read_built(directory) is not None:
+        return
     shutil.copytree(
-        variant.path, candidate, ignore=shutil.ignore_patterns(MANIFEST_FILE, GOLDEN_FILE)
+        variant.path,
+        directory / CANDIDATE_DIRECTORY,
+        ignore=shutil.ignore_patterns(MANIFEST_FILE, GOLDEN_FILE),
+        copy_function=_link_or_copy,
     )
     manifest = variant.manifest
     built = Built(
@@ -356,6 +376,14 @@ def _reuse(variant: VariantDirectory, directory: Path) -> None:
         built_with=manifest.built_with or {},
     )
     write_built(directory, built)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Share a file that never changes; copy it where the file system cannot link."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _require_memory(needed: int) -> None:

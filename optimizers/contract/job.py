@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -157,13 +157,15 @@ def job_id(
     profile: StoredProfile,
     task: Task,
     original_sha256: str,
+    original_session: SessionSpec,
     data_sha256: dict[str, str],
     host: Host,
 ) -> str:
     """The id of the work: equal for the same model, profile and data on the same machine."""
     content = [
         *(model, version, profile.to_data(), str(task), original_sha256, data_sha256),
-        *(host.architecture, host.cpu_features, host.cpus, host.onnxruntime),
+        *(host.architecture, host.cpu_features, host.cpus, host.onnxruntime, host.gpus),
+        asdict(original_session),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -9,7 +9,8 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from optimizers.contract.errors import HoneError, VariantDamaged
-from optimizers.contract.evaluation import Evaluation
+from optimizers.contract.evaluation import Evaluation, Verdict
+from optimizers.contract.profile import StoredProfile
 from optimizers.contract.recipe import StoredRecipe
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.signature import Signature
@@ -75,6 +76,8 @@ class Manifest:
         version: Version folder.
         original_sha256: Digest of the model it was made from.
         original_file: The original's path, relative to its model's directory.
+        judged_by: The whole profile: what was required and what was to become better; None for
+            the original.
         profile: Name of the profile it was built for; "" for the original.
         job: Id of the job that built it; "" for the original.
         recipe: The steps.
@@ -108,11 +111,17 @@ class Manifest:
     evaluation: Evaluation | None = None
     built_with: dict[str, str] | None = None
     largest_batch_difference: dict[str, float] | None = None
+    judged_by: StoredProfile | None = None
 
     @property
     def size_bytes(self) -> int:
         """Bytes of its files on disk."""
         return sum(file.size_bytes for file in self.files)
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether every gate held when it was measured, wherever that was."""
+        return self.evaluation is not None and self.evaluation.verdict is Verdict.PROVED
 
 
 _ADAPTER = TypeAdapter(Manifest)
