@@ -14,14 +14,17 @@ from typing import Any, Final
 import onnxruntime
 
 from optimizers.contract.host import cpu_budget, this_host
+from optimizers.contract.runtime import require_provider
 from server.config import ServerConfig
 from server.errors import FailedPrecondition
 from server.journal import Journal
 from server.loader import Loader
+from server.loading import Loading
 from server.metrics import Metrics, MetricsEndpoint
 from server.optimization import Optimization
 from server.registry import Registry
 from server.repository import ModelRepository, VariantStore
+from server.routes import Routes
 from server.rpc.endpoint import Endpoint
 from server.rpc.inference import Inference
 from server.rpc.management import Management
@@ -40,7 +43,9 @@ class App:
 
         Raises:
             FailedPrecondition: The repository or the state directory cannot be used.
+            NotSupported: The provider is not to be had here.
         """
+        require_provider(config.provider)
         self.config = config
         self.host = this_host(config.cpus or max(1, int(cpu_budget())))
         self.metrics = Metrics()
@@ -54,9 +59,13 @@ class App:
             journal=self.journal,
             metrics=self.metrics,
         )
-        self.registry = Registry(repository, loader)
+        self.registry = Registry()
+        self.loading = Loading(self.registry, repository, loader)
+        self.routes = Routes(self.registry, loader)
         self.optimization = Optimization(
             registry=self.registry,
+            routes=self.routes,
+            loading=self.loading,
             store=self.store,
             journal=self.journal,
             metrics=self.metrics,
@@ -65,11 +74,13 @@ class App:
         )
         self._inference = Inference(
             self.registry,
+            self.routes,
+            self.loading,
             self.metrics,
             version=product_version(),
             strict_readiness=config.strict_readiness,
         )
-        management = Management(self.registry, self.optimization, self.journal)
+        management = Management(self.registry, self.routes, self.optimization, self.journal)
         self.public = Endpoint(
             [self._inference.service(model_control=config.model_control == "explicit")],
             descriptor_pool(management=False),
@@ -105,14 +116,14 @@ class App:
             ) from error
         stack.callback(endpoint.close)
         self.metrics_port = endpoint.port
-        stack.push_async_callback(self.registry.close)
+        stack.push_async_callback(self.loading.close)
         await self.optimization.start()
         stack.push_async_callback(self.optimization.close)
+        await self.loading.scan()
+        stack.push_async_callback(self._stop_listening)
         await self.admin.start(config.admin_host, config.admin_port)
-        stack.push_async_callback(self.admin.stop, config.drain_seconds)
         await self.public.start(config.host, config.grpc_port)
-        stack.push_async_callback(self.public.stop, config.drain_seconds)
-        await self.registry.load_all()
+        await self.loading.load_all()
         health = asyncio.create_task(self._keep_health(), name="health")
         stack.push_async_callback(_end, health)
         await self._tell_health()
@@ -122,6 +133,10 @@ class App:
         self._inference.accepting = False
         await self._tell_health()
         await self._stack.aclose()
+
+    async def _stop_listening(self) -> None:
+        grace_s = self.config.drain_seconds
+        await asyncio.gather(self.public.stop(grace_s), self.admin.stop(grace_s))
 
     async def _keep_health(self) -> None:
         """Strict readiness can change with every load; health checks follow it."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -18,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizers.contract.runtime import Feeds
-from server.errors import DeadlineExceeded, ModelFailed, NotReady, Overloaded
-
-Arrays = list[NDArray[Any]]
+from server.errors import DeadlineExceeded, ModelFailed, Overloaded
+from server.waiting import Arrays, Waiting, WaitingLine
 
 
 class Runner(Protocol):
@@ -47,47 +45,39 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inline:
+    """What may run on the event loop's own thread, because that costs less than a hand-over.
+
+    Attributes:
+        rows: Most rows in one run.
+        row_bytes: Most input bytes of each row.
+    """
+
+    rows: int
+    row_bytes: int
+
+    def admits(self, rows: int, size_bytes: int) -> bool:
+        """Whether a run is known to be as cheap as those that were timed."""
+        return rows <= self.rows and size_bytes <= rows * self.row_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPolicy:
     """How requests are joined and how many may wait.
 
     Attributes:
         lanes: Concurrent runs, at least 1.
-        max_batch: Most rows joined into one run; 1 runs every request alone.
+        max_batch: Most rows joined into one run; 1 joins nothing.
         max_queue_items: Requests that may wait.
         max_queue_bytes: Bytes of their inputs.
-        inline: Run on the event loop's own thread; for models whose run costs less than
-            handing it to another thread.
+        inline: Which runs need no lane's thread; None: all take one.
     """
 
     lanes: int
     max_batch: int
     max_queue_items: int
     max_queue_bytes: int
-    inline: bool = False
-
-
-class _Waiting:
-    """One request in the queue."""
-
-    __slots__ = ("bytes", "deadline", "feeds", "future", "key", "outputs", "rows", "since")
-
-    def __init__(
-        self,
-        feeds: Feeds,
-        rows: int,
-        outputs: tuple[str, ...],
-        deadline: float | None,
-        since: float,
-        future: asyncio.Future[Arrays],
-    ) -> None:
-        self.feeds = feeds
-        self.rows = rows
-        self.outputs = outputs
-        self.deadline = deadline
-        self.since = since
-        self.future = future
-        self.bytes = sum(array.nbytes for array in feeds.values())
-        self.key = (outputs, *(array.shape[1:] for array in feeds.values()))
+    inline: Inline | None = None
 
 
 class Batcher:
@@ -105,8 +95,7 @@ class Batcher:
         self._policy = policy
         self._observer = observer
         self._clock = clock
-        self._queue: deque[_Waiting] = deque()
-        self._queued_bytes = 0
+        self._line = WaitingLine()
         self._free_lanes = policy.lanes
         self._flush_is_due = False
         self._idle = asyncio.Event()
@@ -118,7 +107,7 @@ class Batcher:
         """Answer one request.
 
         Args:
-            feeds: One array per input, checked against the signature.
+            feeds: One array per input, in the signature's order and checked against it.
             rows: Length of the first dimension.
             outputs: Names of the outputs wanted.
             deadline: When the caller stops waiting, on the batcher's clock.
@@ -131,131 +120,100 @@ class Batcher:
             DeadlineExceeded: The deadline passed before the model ran.
             ModelFailed: The outputs do not split into the requests' rows.
             RunFailed: The runtime refused these inputs.
+            SessionClosed: The variant was closed meanwhile.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(
+        waiting = Waiting(
             feeds, rows, tuple(outputs), deadline, self._clock(), loop.create_future()
         )
         self._admit(waiting)
         if not self._flush_is_due:
             self._flush_is_due = True
             loop.call_soon(self._flush)
+        timer = None
+        if deadline is not None:
+            timer = loop.call_later(max(0.0, deadline - self._clock()), self._expire, waiting)
         try:
             return await waiting.future
         except asyncio.CancelledError:
             self._withdraw(waiting)
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
-        return len(self._queue)
+        return len(self._line)
 
     async def drain(self) -> None:
         """Wait until nothing waits or runs."""
         await self._idle.wait()
 
-    def _admit(self, waiting: _Waiting) -> None:
-        policy = self._policy
-        if len(self._queue) >= policy.max_queue_items:
+    def _admit(self, waiting: Waiting) -> None:
+        policy, line = self._policy, self._line
+        if len(line) >= policy.max_queue_items:
             self._observer.refused("queue_items")
             raise Overloaded(
                 f"Exceeds maximum queue size: {policy.max_queue_items} requests are waiting; "
                 "try again later",
                 reason="queue_items",
             )
-        if self._queue and self._queued_bytes + waiting.bytes > policy.max_queue_bytes:
+        if line and line.size_bytes + waiting.size_bytes > policy.max_queue_bytes:
             self._observer.refused("queue_bytes")
             raise Overloaded(
-                f"Exceeds maximum queue size: {self._queued_bytes} bytes are waiting and at most "
+                f"Exceeds maximum queue size: {line.size_bytes} bytes are waiting and at most "
                 f"{policy.max_queue_bytes} may; try again later",
                 reason="queue_bytes",
             )
-        self._queue.append(waiting)
-        self._queued_bytes += waiting.bytes
+        line.append(waiting)
         self._idle.clear()
 
-    def _withdraw(self, waiting: _Waiting) -> None:
-        try:
-            self._queue.remove(waiting)
-        except ValueError:
-            return  # already running; the answer is thrown away
-        self._queued_bytes -= waiting.bytes
-        self._observer.refused("cancelled")
-        self._settle()
+    def _withdraw(self, waiting: Waiting) -> None:
+        """Take a request out whose caller has gone; one that runs is past that."""
+        if self._line.remove(waiting):
+            self._observer.refused("deadline" if self._is_late(waiting) else "cancelled")
+            self._settle()
+
+    def _expire(self, waiting: Waiting) -> None:
+        if self._line.remove(waiting):
+            self._refuse_late(waiting)
+            self._settle()
+
+    def _is_late(self, waiting: Waiting) -> bool:
+        return waiting.deadline is not None and waiting.deadline <= self._clock()
+
+    def _refuse_late(self, waiting: Waiting) -> None:
+        self._observer.refused("deadline")
+        waiting.fail(DeadlineExceeded("Request timeout expired while waiting for a free lane"))
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        while self._queue and self._free_lanes:
-            batch = self._next_batch()
+        while self._free_lanes > 0:
+            batch = self._line.take_batch(self._policy.max_batch, self._is_live)
             if not batch:
                 break
-            self._free_lanes -= 1
-            if self._policy.inline:
-                self._run_inline(batch)
-            else:
-                self._start(batch)
+            self._start(batch)
         self._settle()
 
     def _settle(self) -> None:
-        self._observer.queue_changed(len(self._queue))
-        if not self._queue and self._free_lanes == self._policy.lanes:
+        self._observer.queue_changed(len(self._line))
+        if not self._line and self._free_lanes == self._policy.lanes:
             self._idle.set()
 
-    def _next_batch(self) -> list[_Waiting]:
-        """Take the oldest live request and whatever may share its run, in order of age."""
-        now = self._clock()
-        while self._queue:
-            first = self._take()
-            if self._is_live(first, now):
-                break
-        else:
-            return []
-        batch, rows = [first], first.rows
-        if self._policy.max_batch == 1:
-            return batch
-        passed_over: list[_Waiting] = []
-        while self._queue and rows < self._policy.max_batch:
-            candidate = self._take()
-            if not self._is_live(candidate, now):
-                continue
-            if candidate.key == first.key and rows + candidate.rows <= self._policy.max_batch:
-                batch.append(candidate)
-                rows += candidate.rows
-            else:
-                passed_over.append(candidate)
-        for candidate in reversed(passed_over):
-            self._queue.appendleft(candidate)
-            self._queued_bytes += candidate.bytes
-        return batch
-
-    def _take(self) -> _Waiting:
-        waiting = self._queue.popleft()
-        self._queued_bytes -= waiting.bytes
-        return waiting
-
-    def _is_live(self, waiting: _Waiting, now: float) -> bool:
+    def _is_live(self, waiting: Waiting) -> bool:
         if waiting.future.done():
             self._observer.refused("cancelled")
             return False
-        if waiting.deadline is not None and waiting.deadline <= now:
-            self._observer.refused("deadline")
-            waiting.future.set_exception(
-                DeadlineExceeded("Request timeout expired while waiting for a free lane")
-            )
+        if self._is_late(waiting):
+            self._refuse_late(waiting)
             return False
         return True
 
-    def _run_inline(self, batch: list[_Waiting]) -> None:
-        started = self._clock()
-        try:
-            results = self._runner.run(_join(batch), batch[0].outputs)
-        except Exception as error:
-            self._finish(batch, started, None, error)
-        else:
-            self._finish(batch, started, results, None)
-
-    def _start(self, batch: list[_Waiting]) -> None:
+    def _start(self, batch: list[Waiting]) -> None:
+        """Occupy a lane with a batch; whatever goes wrong, the lane becomes free again."""
+        self._free_lanes -= 1
         started = self._clock()
         loop = asyncio.get_running_loop()
 
@@ -264,17 +222,19 @@ class Batcher:
             results = None if error else run.result()
             loop.call_soon_threadsafe(self._lane_is_free, batch, started, results, error)
 
+        inline = self._policy.inline
         try:
-            run = self._runner.submit(_join(batch), batch[0].outputs)
-        except RuntimeError:  # the session is closed; nobody routes here any more
-            gone = NotReady("this variant was closed while the request waited; try again")
-            self._finish(batch, started, None, gone)
-            return
-        run.add_done_callback(finished)
+            feeds = _join(batch)
+            if inline is not None and inline.admits(_rows(batch), _size_bytes(batch)):
+                self._finish(batch, started, self._runner.run(feeds, batch[0].outputs), None)
+            else:
+                self._runner.submit(feeds, batch[0].outputs).add_done_callback(finished)
+        except Exception as error:
+            self._finish(batch, started, None, error)
 
     def _lane_is_free(
         self,
-        batch: list[_Waiting],
+        batch: list[Waiting],
         started: float,
         results: Arrays | None,
         error: BaseException | None,
@@ -284,35 +244,33 @@ class Batcher:
 
     def _finish(
         self,
-        batch: list[_Waiting],
+        batch: list[Waiting],
         started: float,
         results: Arrays | None,
         error: BaseException | None,
     ) -> None:
         self._free_lanes += 1
-        rows = sum(waiting.rows for waiting in batch)
         if results is not None:
             now = self._clock()
+            rows = _rows(batch)
             self._observer.ran(rows, [started - w.since for w in batch], now - started)
             _deliver(batch, rows, results)
         elif len(batch) == 1:
-            _fail(batch[0], error)
+            batch[0].fail(error or ModelFailed("the model gave no answer"))
         else:
-            self._run_one_by_one(batch)
-
-    def _run_one_by_one(self, batch: list[_Waiting]) -> None:
-        """After a joined run failed, let every request fail or succeed on its own."""
-        for waiting in batch:
-            self._free_lanes -= 1
-            if waiting.future.done():
-                self._free_lanes += 1
-            elif self._policy.inline:
-                self._run_inline([waiting])
-            else:
-                self._start([waiting])
+            # One of them may be at fault: let every request fail or succeed on its own.
+            self._line.put_back_alone(batch)
 
 
-def _join(batch: list[_Waiting]) -> Feeds:
+def _rows(batch: list[Waiting]) -> int:
+    return sum(waiting.rows for waiting in batch)
+
+
+def _size_bytes(batch: list[Waiting]) -> int:
+    return sum(waiting.size_bytes for waiting in batch)
+
+
+def _join(batch: list[Waiting]) -> Feeds:
     if len(batch) == 1:
         return batch[0].feeds
     return {
@@ -320,23 +278,16 @@ def _join(batch: list[_Waiting]) -> Feeds:
     }
 
 
-def _deliver(batch: list[_Waiting], rows: int, results: Arrays) -> None:
+def _deliver(batch: list[Waiting], rows: int, results: list[NDArray[Any]]) -> None:
     if len(batch) == 1:
-        if not batch[0].future.done():
-            batch[0].future.set_result(results)
+        batch[0].answer(results)
         return
     if any(array.ndim == 0 or array.shape[0] != rows for array in results):
         for waiting in batch:
-            _fail(waiting, ModelFailed("the model's outputs do not have one row per input row"))
+            waiting.fail(ModelFailed("the model's outputs do not have one row per input row"))
         return
     start = 0
     for waiting in batch:
         end = start + waiting.rows
-        if not waiting.future.done():
-            waiting.future.set_result([array[start:end] for array in results])
+        waiting.answer([array[start:end] for array in results])
         start = end
-
-
-def _fail(waiting: _Waiting, error: BaseException | None) -> None:
-    if not waiting.future.done():
-        waiting.future.set_exception(error or ModelFailed("the model gave no answer"))

@@ -100,6 +100,7 @@ def serve_command(
     jobs: Annotated[int | None, typer.Option(help="Jobs at once. Default 1.")] = None,
     keep_variants: Annotated[int | None, typer.Option(help="Per version. Default 5.")] = None,
     cpus: Annotated[int | None, typer.Option(help="Processors to use; 0: all.")] = None,
+    provider: Annotated[str | None, typer.Option(help="cpu | cuda. Default cpu.")] = None,
     max_batch: Annotated[int | None, typer.Option(help="Rows joined into one run.")] = None,
     max_queue_items: Annotated[int | None, typer.Option(help="Waiting requests.")] = None,
     max_queue_bytes: Annotated[int | None, typer.Option(help="Waiting bytes.")] = None,
@@ -148,7 +149,7 @@ def models(admin: AdminAddress = _DEFAULT_ADMIN, as_json: AsJson = False) -> Non
     if as_json:
         _print_json(answer)
         return
-    _console.print(models_table(answer.models))
+    _console.print(models_table(answer.models), markup=False)
     for model in answer.models:
         for warning in model.warnings:
             _console.print(f"warning: {warning}", markup=False)
@@ -177,7 +178,7 @@ def variants_command(
     if as_json:
         _print_json(answer)
         return
-    _console.print(variants_table(answer.variants))
+    _console.print(variants_table(answer.variants), markup=False)
     for variant in answer.variants:
         if variant.figures:
             _console.print(f"\n{variant.id} ({variant.recipe})")
@@ -205,7 +206,7 @@ def jobs_command(
         if as_json:
             _print_json(answer)
         else:
-            _console.print(jobs_table(answer.jobs))
+            _console.print(jobs_table(answer.jobs), markup=False)
         return
     if action not in ("rm", "cancel") or job is None:
         raise typer.BadParameter("expected `hone jobs`, `hone jobs cancel ID` or `hone jobs rm ID`")
@@ -317,7 +318,7 @@ def events(
     if as_json:
         _print_json(answer)
     else:
-        _console.print(events_table(answer.events))
+        _console.print(events_table(answer.events), markup=False)
 
 
 @cli.command()

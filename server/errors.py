@@ -13,6 +13,7 @@ ServingError
 ├── TooLarge               a request is beyond a limit; trying again does not help
 ├── DeadlineExceeded       the caller's time ran out before the model ran
 ├── FailedPrecondition     the state of the server forbids it
+│   └── NotEnoughMemory    for now: with more free memory it would go
 ├── Unsupported            Hone does not do this
 ├── ModelFailed            the model could not be computed
 └── GoldenMismatch         a variant answers differently from what was proved
@@ -106,6 +107,10 @@ class DeadlineExceeded(ServingError):
 
 class FailedPrecondition(ServingError):
     """It cannot be done in the present state; the text says what to change."""
+
+
+class NotEnoughMemory(FailedPrecondition):
+    """A session cannot be opened beside what is open; it may go later."""
 
 
 class Unsupported(ServingError):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from server.errors import FailedPrecondition
+
+_log = logging.getLogger(__name__)
 
 _FORMAT: Final = 1
 _SCHEMA: Final = """
@@ -87,9 +92,13 @@ class Journal:
         return Route(model=model, version=version, variant=row[0], previous=row[1])
 
     def set_route(self, route: Route, kind: str, text: str) -> None:
-        """Change a route and record why, both or neither."""
+        """Change a route and record why, both or neither.
+
+        Raises:
+            FailedPrecondition: The file cannot be written.
+        """
         now = time.time()
-        with self._database:
+        with _writing(), self._database:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.execute(
                 "INSERT OR REPLACE INTO routes VALUES (?, ?, ?, ?, ?)",
@@ -98,8 +107,13 @@ class Journal:
             self._insert_event(now, route.model, route.version, kind, text)
 
     def record(self, model: str, version: int, kind: str, text: str) -> None:
-        """Add an event."""
-        self._insert_event(time.time(), model, version, kind, text)
+        """Add an event; where the file cannot be written it stands in the log only."""
+        try:
+            self._insert_event(time.time(), model, version, kind, text)
+        except sqlite3.Error:
+            _log.exception(
+                "event of %s version %d not recorded: %s: %s", model, version, kind, text
+            )
 
     def events(self, model: str = "", limit: int = 100) -> list[Event]:
         """The newest events, oldest first; of one model when it is named."""
@@ -114,12 +128,17 @@ class Journal:
         ]
 
     def spend_gate(self, gate_sha256: str, model: str) -> int:
-        """Count one more use of gate data for a model and return the number of uses."""
-        (uses,) = self._database.execute(
-            "INSERT INTO gate_uses VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET uses = uses + 1 "
-            "RETURNING uses",
-            (gate_sha256, model),
-        ).fetchone()
+        """Count one more use of gate data for a model and return the number of uses.
+
+        Raises:
+            FailedPrecondition: The file cannot be written.
+        """
+        with _writing():
+            (uses,) = self._database.execute(
+                "INSERT INTO gate_uses VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET uses = uses + 1 "
+                "RETURNING uses",
+                (gate_sha256, model),
+            ).fetchone()
         return int(uses)
 
     def close(self) -> None:
@@ -131,3 +150,13 @@ class Journal:
             "INSERT INTO events (unix_s, model, version, kind, text) VALUES (?, ?, ?, ?, ?)",
             (now, model, version, kind, text),
         )
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise FailedPrecondition(
+            f"the journal cannot be written ({error}); is the state directory's disk full?"
+        ) from error

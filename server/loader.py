@@ -8,16 +8,14 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from optimizers.contract.directory import VariantDirectory
 from optimizers.contract.errors import HoneError, InvalidModel
-from optimizers.contract.evaluation import Verdict
 from optimizers.contract.host import Host, memory_available_bytes
 from optimizers.contract.manifest import ORIGINAL, Manifest
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import SessionSpec
 from server.config import ServerConfig
-from server.errors import FailedPrecondition
+from server.errors import FailedPrecondition, NotEnoughMemory
 from server.journal import Journal, Route
 from server.metrics import Metrics
 from server.model import ModelVersion
@@ -113,6 +111,18 @@ class Loader:
             opening = await asyncio.to_thread(open_variant, model.variants[variant])
         return self._serve(manifest, opening)
 
+    async def close(self, model: ModelVersion) -> None:
+        """Let what a version accepted finish, then close its sessions."""
+        opened_here = model.all_opened()
+        model.extra.clear()
+        for opened in opened_here:
+            self.hide(model, opened.variant)
+            await opened.close()
+
+    def count_swap(self, model: ModelVersion, result: str) -> None:
+        """Count a change of a route, or an attempt at one."""
+        self.metrics.swaps.labels(model.name, str(model.version), result).inc()
+
     def show(self, model: ModelVersion) -> None:
         """Bring the gauges of a version up to date."""
         for opened in model.all_opened():
@@ -158,6 +168,7 @@ class Loader:
         route = self.journal.route(model.name, model.version)
         if route is None:
             return
+        model.is_decided = True
         model.previous = route.previous if route.previous in {ORIGINAL, *model.variants} else ""
         if route.variant == ORIGINAL:
             return
@@ -171,6 +182,12 @@ class Loader:
             if void:
                 raise FailedPrecondition(f"the certificate of {route.variant} is void here: {void}")
             opened = await self.open(model, route.variant)
+        except NotEnoughMemory as error:
+            text = f"{route.variant} does not serve for now, the original answers: {error}"
+            _log.warning("%s version %d: %s", model.name, model.version, text)
+            self.journal.record(model.name, model.version, "fell_back", text)
+            self.count_swap(model, "fell_back")
+            return
         except HoneError as error:
             self._fall_back(model, route, str(error))
             return
@@ -182,7 +199,7 @@ class Loader:
         _log.warning("%s version %d: %s", model.name, model.version, text)
         original = Route(model=model.name, version=model.version, variant=ORIGINAL, previous="")
         self.journal.set_route(original, "fell_back", text)
-        self.metrics.swaps.labels(model.name, str(model.version), "fell_back").inc()
+        self.count_swap(model, "fell_back")
         model.previous = ""
         if route.variant in model.variants:
             model.fell_back = route.variant
@@ -190,22 +207,16 @@ class Loader:
 
 def original_session(config: ModelConfig, server: ServerConfig, host: Host) -> SessionSpec:
     """How an original is opened: narrow runs on every processor unless `config.pbtxt` says."""
+    provider = "cpu" if config.stays_on_cpu else server.provider
     threads = min(config.threads or 1, host.cpus)
-    lanes = min(config.lanes or host.cpus, max(1, host.cpus // threads))
+    usual = host.cpus if provider == "cpu" else 1
+    lanes = min(config.lanes or usual, max(1, host.cpus // threads))
     if config.max_batch_size is None:
         max_batch = server.max_batch
     else:
         max_batch = config.max_batch_size if config.joins else 1
-    return SessionSpec(intra_op_threads=threads, lanes=lanes, max_batch=max_batch)
-
-
-def proved_here(variant: VariantDirectory, host: Host) -> bool:
-    """Whether a variant's certificate is good on this machine."""
-    evaluation = variant.manifest.evaluation
-    return (
-        evaluation is not None
-        and evaluation.verdict is Verdict.PROVED
-        and not evaluation.certificate.host.difference(host)
+    return SessionSpec(
+        provider=provider, intra_op_threads=threads, lanes=lanes, max_batch=max_batch
     )
 
 
@@ -213,7 +224,7 @@ def _require_memory(file_bytes: int) -> None:
     needed = int(_MEMORY_PER_FILE_BYTE * file_bytes) + _MEMORY_MARGIN_BYTES
     available = memory_available_bytes()
     if available < needed:
-        raise FailedPrecondition(
+        raise NotEnoughMemory(
             f"{available >> 20} MiB of memory are available and about {needed >> 20} MiB are "
             "needed to open this beside what serves"
         )

@@ -22,6 +22,8 @@ _SECONDS: Final = (
     *(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 _ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_EXACT_ROWS: Final = 128
+"""Runs of more rows count with the power of two below, so that callers cannot add sizes forever."""
 _JOB_SECONDS: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600)
 SWAP_RESULTS: Final = ("promoted", "rolled_back", "refused", "failed", "fell_back")
 REJECTIONS: Final = ("queue_items", "queue_bytes", "deadline", "cancelled")
@@ -66,7 +68,7 @@ class Metrics:
         GCCollector(registry=registry)
         self.request_duration = Histogram(
             "hone_request_duration_seconds",
-            "From a decoded request to its encoded answer.",
+            "From a request to its encoded answer, of requests that were answered.",
             _OF_VARIANT,
             buckets=_SECONDS,
             registry=registry,
@@ -232,9 +234,10 @@ class VariantMetrics:
             statistics.queue.add(waited)
         statistics.compute.add(compute_s, len(queued_s))
         statistics.rows += rows
-        by_rows = statistics.by_rows.get(rows)
+        size = rows if rows <= _EXACT_ROWS else 1 << (rows.bit_length() - 1)
+        by_rows = statistics.by_rows.get(size)
         if by_rows is None:
-            by_rows = statistics.by_rows[rows] = Duration()
+            by_rows = statistics.by_rows[size] = Duration()
         by_rows.add(compute_s)
 
     def answered(self, code: str, seconds: float) -> None:

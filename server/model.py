@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +27,7 @@ class ModelVersion:
         previous: The variant that answered before, for rolling back; "" when there was none.
         extra: Variants opened because a request named them, least recently used first.
         fell_back: The variant that was routed to but may not serve here; "" when there is none.
-        lock: Held while sessions of this version are opened or the route changes.
+        is_decided: Whether anybody has said who answers: a verdict or an operator.
     """
 
     entry: ModelEntry
@@ -40,7 +39,7 @@ class ModelVersion:
     previous: str = ""
     extra: dict[str, OpenVariant] = field(default_factory=dict)
     fell_back: str = ""
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_decided: bool = False
 
     @property
     def name(self) -> str:

@@ -15,21 +15,24 @@ from numpy.typing import NDArray
 
 from optimizers.contract.difference import largest_difference
 from optimizers.contract.directory import VariantDirectory, read_golden
-from optimizers.contract.errors import HoneError, InvalidModel, RunFailed
+from optimizers.contract.errors import HoneError, InvalidModel
 from optimizers.contract.manifest import Manifest
 from optimizers.contract.memory import ResidentMemory, resident_memory
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
-from server.batcher import Batcher, BatchPolicy
+from server.batcher import Batcher, BatchPolicy, Inline
 from server.errors import GoldenMismatch
 from server.metrics import VariantMetrics
 
 _INLINE_BELOW_S: Final = 100e-6
+_LONGEST_INLINE_S: Final = 500e-6
 _WARM_UP_RUNS: Final = 3
 _BATCH_PAYS_BELOW: Final = 0.75
 _ROW_DIFFERENCE: Final = 1e-3
 _PROBE_ROWS: Final = 4
 _PROBE_ROUNDS: Final = 5
+_PROBE_S: Final = 0.25
+"""Longest time for more rounds than one: a slow model shows its cost at once."""
 
 _libc = ctypes.CDLL(None)
 
@@ -40,22 +43,17 @@ class Opening:
 
     Attributes:
         session: The open session.
-        run_s: Seconds of one run of a single row, the best of a few; 0 when it was not tried.
+        inline: Which runs cost less than handing them to another thread and back.
         memory: What this process grew by while opening and warming it.
         joins: Whether requests are to be joined into one run.
         note: Why they are not.
     """
 
     session: Session
-    run_s: float
+    inline: Inline | None
     memory: ResidentMemory
     joins: bool
     note: str = ""
-
-    @property
-    def is_tiny(self) -> bool:
-        """Whether a run costs less than handing it to another thread and back."""
-        return 0 < self.run_s < _INLINE_BELOW_S
 
 
 class OpenVariant:
@@ -81,7 +79,7 @@ class OpenVariant:
             max_batch=spec.max_batch if opening.joins else 1,
             max_queue_items=max_queue_items,
             max_queue_bytes=max_queue_bytes,
-            inline=opening.is_tiny,
+            inline=opening.inline,
         )
         self._batcher = Batcher(opening.session, self.policy, metrics)
 
@@ -90,6 +88,10 @@ class OpenVariant:
     ) -> list[NDArray[Any]]:
         """Answer one request; see `Batcher.infer`."""
         return await self._batcher.infer(feeds, rows, outputs, deadline)
+
+    def terminate(self) -> None:
+        """End the runs under way: nobody waits for them any more."""
+        self.opening.session.terminate()
 
     async def close(self) -> None:
         """Let what was accepted finish, then give the memory back to the machine."""
@@ -131,6 +133,10 @@ def open_variant(variant: VariantDirectory) -> Opening:
             )
         if manifest.golden is not None:
             _check_golden(session, manifest.variant, manifest.golden.tolerance, variant.path)
+        elif manifest.is_proved:
+            raise InvalidModel(
+                f"variant {manifest.variant} counts as proved but holds no golden answers"
+            )
 
     return _open(variant.model_file, manifest.session, check)
 
@@ -140,14 +146,14 @@ def _open(path: Path, spec: SessionSpec, check: Callable[[Session], None]) -> Op
     session = Session(path, spec)
     try:
         check(session)
-        run_s = _warm_up(session)
+        inline = _warm_up(session)
         joins, note = _joins(session)
     except BaseException:
         session.close()
         release_memory()
         raise
     memory = resident_memory().minus(before)
-    return Opening(session=session, run_s=run_s, memory=memory, joins=joins, note=note)
+    return Opening(session=session, inline=inline, memory=memory, joins=joins, note=note)
 
 
 def _check_golden(
@@ -165,18 +171,25 @@ def _check_golden(
             )
 
 
-def _warm_up(session: Session) -> float:
-    """Run made-up rows; 0 when the model refuses them, which real rows need not share."""
+def _warm_up(session: Session) -> Inline | None:
+    """Run one made-up row and say how many such rows are cheap enough to run inline.
+
+    None when a single one is not, or when the model refuses it, which real rows need not share.
+    """
     feeds = random_feeds(session.signature, 1)
     best = float("inf")
     for _ in range(_WARM_UP_RUNS):
         start = time.perf_counter()
         try:
             session.run(feeds)
-        except RunFailed:
-            return 0.0
+        except HoneError:
+            return None
         best = min(best, time.perf_counter() - start)
-    return best
+    if best >= _INLINE_BELOW_S:
+        return None
+    # Rows in one run cost at most as much each as the first did alone.
+    rows = int(_LONGEST_INLINE_S / best)
+    return Inline(rows=rows, row_bytes=sum(array.nbytes for array in feeds.values()))
 
 
 def _joins(session: Session) -> tuple[bool, str]:
@@ -224,7 +237,10 @@ def _close(one: NDArray[Any], other: NDArray[Any]) -> bool:
 def _best_s(session: Session, one: Feeds, other: Feeds) -> tuple[float, float]:
     """Seconds of the fastest run of each, taken in turn so that a slow moment hits both."""
     best = [float("inf"), float("inf")]
-    for _ in range(_PROBE_ROUNDS):
+    end = time.perf_counter() + _PROBE_S
+    for done in range(_PROBE_ROUNDS):
+        if done and time.perf_counter() > end:
+            break
         for index, feeds in enumerate((one, other)):
             start = time.perf_counter()
             session.run(feeds)

@@ -48,7 +48,7 @@ async def tell_story(console: Console, *, public: str, admin: str, metrics: str)
                 await _tell_verdicts(console, operator, model.name, version.version, told)
         for job in jobs:
             if job.state not in ("succeeded", "refused"):
-                console.print(f"[red]{job_line(job)}[/red]", highlight=False)
+                console.print(job_line(job), style="red", highlight=False, markup=False)
         console.rule("Now")
         for model in models:
             console.print(await _call(caller, model.name), highlight=False)

@@ -1,4 +1,7 @@
-"""How models, variants, figures and jobs read on a terminal."""
+"""How models, variants, figures and jobs read on a terminal.
+
+Print the tables with `markup=False`: what stands in them is other people's text.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from rich.table import Table
+from rich.text import Text
 
 from server.pb import management_pb2 as pb
 
@@ -40,12 +44,11 @@ def variants_table(variants: Iterable[pb.Variant]) -> Table:
     """One line a variant."""
     table = _table("variant", "profile", "recipe", "verdict", "answers", "size", "why")
     for variant in variants:
-        style = _VERDICT_STYLES.get(variant.verdict, "")
         table.add_row(
             variant.id,
             variant.profile,
             variant.recipe,
-            f"[{style}]{variant.verdict}[/{style}]" if style else variant.verdict,
+            Text(variant.verdict, style=_VERDICT_STYLES.get(variant.verdict, "")),
             "yes" if variant.active else "",
             quantity("B", variant.size_bytes),
             "; ".join(variant.reasons) or variant.certificate_void,

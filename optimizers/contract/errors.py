@@ -6,7 +6,9 @@ HoneError
 ├── InvalidData        a data file does not fit the model it is meant for
 ├── VariantDamaged     a variant directory is incomplete or its bytes changed
 ├── NotSupported       a step, format or datatype that this installation cannot handle
-└── RunFailed          the runtime refused to compute; `terminated` says that we stopped it
+├── RunFailed          the runtime refused to compute; `terminated` says that we stopped it
+├── OutOfMemory        the runtime could not allocate what a run needs
+└── SessionClosed      a variant was closed before it could answer
 """
 
 
@@ -44,3 +46,11 @@ class RunFailed(HoneError):
     def __init__(self, text: str, *, terminated: bool = False) -> None:
         super().__init__(text)
         self.terminated = terminated
+
+
+class OutOfMemory(HoneError):
+    """The runtime could not allocate what a run needs."""
+
+
+class SessionClosed(HoneError):
+    """A variant was closed before it could answer; whoever asks again gets its successor."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,6 +44,7 @@ class Host:
         cpu_features: Instruction sets that onnxruntime's kernels look for, sorted.
         cpus: Processors this process may use, whole ones.
         onnxruntime: Version of the runtime.
+        gpus: Names of the NVIDIA GPUs, sorted; they decide what is measured with provider cuda.
     """
 
     architecture: str
@@ -50,6 +52,7 @@ class Host:
     cpu_features: tuple[str, ...]
     cpus: int
     onnxruntime: str
+    gpus: tuple[str, ...] = ()
 
     @property
     def has_vnni(self) -> bool:
@@ -72,6 +75,9 @@ class Host:
             return f"onnxruntime was {self.onnxruntime}, is {other.onnxruntime}"
         if self.cpus != other.cpus:
             return f"measured with {self.cpus} processors, this server may use {other.cpus}"
+        if self.gpus != other.gpus:
+            gpus = (", ".join(host.gpus) or "none" for host in (self, other))
+            return "GPUs were {}, are {}".format(*gpus)
         return ""
 
 
@@ -109,6 +115,7 @@ def this_host(cpus: int | None = None) -> Host:
         cpu_features=tuple(sorted(flags & _RELEVANT_FLAGS)),
         cpus=cpus if cpus is not None else max(1, int(cpu_budget())),
         onnxruntime=onnxruntime.__version__,
+        gpus=tuple(sorted(_gpus())),
     )
 
 
@@ -122,6 +129,15 @@ def _processor() -> tuple[str, frozenset[str]]:
             case "flags" | "Features":
                 return name, frozenset(value.split())
     return name, flags
+
+
+def _gpus() -> Iterator[str]:
+    """NVIDIA GPUs as their driver tells them, without loading any library."""
+    for file in Path("/proc/driver/nvidia/gpus").glob("*/information"):
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "Model":
+                yield value.strip()
 
 
 def _cgroup_quotas() -> list[float]:

@@ -12,7 +12,14 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from optimizers.contract.errors import InvalidDocument, InvalidModel, RunFailed
+from optimizers.contract.errors import (
+    InvalidDocument,
+    InvalidModel,
+    NotSupported,
+    OutOfMemory,
+    RunFailed,
+    SessionClosed,
+)
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.signature import Signature, tensor_spec
 
@@ -20,6 +27,7 @@ Feeds = Mapping[str, NDArray[Any]]
 """Input name → array of the signature's datatype and shape."""
 
 Optimization = Literal["all", "extended", "basic", "disabled"]
+Provider = Literal["cpu", "cuda"]
 
 _LEVELS: Final = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -29,6 +37,8 @@ _LEVELS: Final = {
 }
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ERRORS_ONLY: Final = 4
+_SIGNS_OF_NO_MEMORY: Final = ("bad allocation", "bad_alloc", "Failed to allocate memory")
+_CLOSED: Final = "this variant was closed while the request waited; try again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +55,7 @@ class SessionSpec:
         spinning: Whether idle threads burn CPU to wake faster.
     """
 
-    provider: Literal["cpu", "cuda"] = "cpu"
+    provider: Provider = "cpu"
     intra_op_threads: int = 1
     lanes: int = 1
     max_batch: int = 1
@@ -72,18 +82,13 @@ class Session:
         read_onnx_file(path)
         self.path = path
         self.spec = spec
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), _options(spec), providers=[_PROVIDERS[spec.provider]]
-            )
-        except Exception as error:  # onnxruntime raises a dozen unrelated classes
-            raise InvalidModel(f"onnxruntime cannot load {path.name}: {_short(error)}") from error
+        session = _open(path, spec)
+        self._session: onnxruntime.InferenceSession | None = session
         self.signature = Signature(
-            inputs=tuple(tensor_spec(i.name, i.type, i.shape) for i in self._session.get_inputs()),
-            outputs=tuple(
-                tensor_spec(o.name, o.type, o.shape) for o in self._session.get_outputs()
-            ),
+            inputs=tuple(tensor_spec(i.name, i.type, i.shape) for i in session.get_inputs()),
+            outputs=tuple(tensor_spec(o.name, o.type, o.shape) for o in session.get_outputs()),
         )
+        self._run_options = onnxruntime.RunOptions()
         self._lanes = ThreadPoolExecutor(spec.lanes, thread_name_prefix="lane")
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> list[NDArray[Any]]:
@@ -98,10 +103,21 @@ class Session:
 
         Raises:
             RunFailed: The runtime refused, for example because two inputs do not fit together.
+            OutOfMemory: It could not allocate what the run needs.
+            SessionClosed: The session is closed.
         """
+        session = self._session
+        if session is None:
+            raise SessionClosed(_CLOSED)
         try:
-            results = self._session.run(outputs, feeds)
+            results = session.run(outputs, feeds, self._run_options)
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
+            if self._run_options.terminate:
+                raise RunFailed("the run was ended: its server stops", terminated=True) from error
+            if any(sign in str(error) for sign in _SIGNS_OF_NO_MEMORY):
+                raise OutOfMemory(
+                    f"there is not enough memory to run the model on these inputs: {_short(error)}"
+                ) from error
             raise RunFailed(f"the model could not be run: {_short(error)}") from error
         return [np.asarray(result) for result in results]
 
@@ -109,12 +125,50 @@ class Session:
         self, feeds: Feeds, outputs: Sequence[str] | None = None
     ) -> Future[list[NDArray[Any]]]:
         """Compute on a lane; like `run`, but returns at once."""
-        return self._lanes.submit(self.run, feeds, outputs)
+        try:
+            return self._lanes.submit(self.run, feeds, outputs)
+        except RuntimeError as error:
+            raise SessionClosed(_CLOSED) from error
+
+    def terminate(self) -> None:
+        """End the runs under way, and every later one, with `RunFailed`."""
+        self._run_options.terminate = True
 
     def close(self) -> None:
         """Wait for what is running and free the session's memory."""
         self._lanes.shutdown(wait=True)
-        del self._session
+        self._session = None
+
+
+def require_provider(provider: Provider) -> None:
+    """Make sure that this installation of onnxruntime can compute on `provider`.
+
+    Raises:
+        NotSupported: It cannot; the text says what to install.
+    """
+    available = onnxruntime.get_available_providers()
+    if _PROVIDERS[provider] not in available:
+        raise NotSupported(
+            f"provider {provider} needs {_PROVIDERS[provider]}, but this onnxruntime has "
+            f"{', '.join(available)}; run: pip install 'hone-server[{provider}]' in an environment "
+            "of its own"
+        )
+
+
+def _open(path: Path, spec: SessionSpec) -> onnxruntime.InferenceSession:
+    require_provider(spec.provider)
+    wanted = _PROVIDERS[spec.provider]
+    try:
+        session = onnxruntime.InferenceSession(str(path), _options(spec), providers=[wanted])
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        raise InvalidModel(f"onnxruntime cannot load {path.name}: {_short(error)}") from error
+    used = session.get_providers()
+    if used[0] != wanted:  # without a usable device it goes on with the processor in silence
+        raise NotSupported(
+            f"{path.name} was to run on {spec.provider}, but no usable device was found and "
+            f"onnxruntime fell back to {', '.join(used)}"
+        )
+    return session
 
 
 def _options(spec: SessionSpec) -> onnxruntime.SessionOptions:

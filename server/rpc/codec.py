@@ -18,8 +18,6 @@ from optimizers.contract.signature import NUMPY_DTYPES, Signature, TensorSpec
 from server.errors import InvalidRequest, TooLarge, Unsupported
 from server.pb import open_inference_pb2 as pb
 
-Parameter = bool | int | float | str
-
 _LENGTH: Final = struct.Struct("<I")
 _CONTENTS: Final[dict[str, str]] = {
     "BOOL": "bool_contents",
@@ -43,13 +41,25 @@ _SHARED_MEMORY: Final = "shared_memory_"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one request may hold; more is refused before anything is allocated."""
+    """What one request may hold; more is refused before anything is allocated.
+
+    Attributes:
+        outputs: Outputs requested.
+        rank: Dimensions shown in an error.
+        elements: Elements of one input.
+        empty_elements: Product of the other dimensions of an input without elements: no bytes
+            are sent for them, but a model may make something of them.
+        name_length: Characters of a foreign name shown in an error.
+    """
 
     outputs: int = 256
     rank: int = 16
     elements: int = 1 << 31
-    parameters: int = 64
-    name_length: int = 1024
+    empty_elements: int = 1 << 16
+    name_length: int = 64
+
+
+LIMITS: Final = Limits()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,7 +67,8 @@ class DecodedRequest:
     """A ModelInferRequest in our own words.
 
     Attributes:
-        feeds: Input name → array; numeric arrays are read-only views of the message.
+        feeds: Input name → array, in the signature's order; numeric arrays are read-only views of
+            the message.
         rows: Length of the first dimension of the first input; 1 for a scalar.
         outputs: Names of the outputs wanted, in the order wanted.
     """
@@ -68,7 +79,7 @@ class DecodedRequest:
 
 
 def decode_request(
-    request: pb.ModelInferRequest, signature: Signature, limits: Limits
+    request: pb.ModelInferRequest, signature: Signature, limits: Limits = LIMITS
 ) -> DecodedRequest:
     """Check a request against a model's signature and take its arrays out.
 
@@ -79,8 +90,8 @@ def decode_request(
     """
     if len(request.outputs) > limits.outputs:
         raise TooLarge(f"{len(request.outputs)} outputs requested, at most {limits.outputs} may be")
-    inputs = _match_inputs(request, signature)
-    outputs = _match_outputs(request.outputs, signature)
+    inputs = _match_inputs(request, signature, limits)
+    outputs = _match_outputs(request.outputs, signature, limits)
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidRequest(
@@ -88,13 +99,13 @@ def decode_request(
             f"got {len(raw)}"
         )
     feeds: dict[str, NDArray[Any]] = {}
-    for index, (spec, tensor) in enumerate(inputs):
+    for spec, index, tensor in inputs:
         shape, elements = _check_shape(spec, tensor, limits)
         if raw:
             if tensor.HasField("contents"):
                 raise InvalidRequest(
                     "contents field must not be specified when using raw_input_contents for "
-                    f"input '{spec.name}' of model '{request.model_name}'"
+                    f"input '{spec.name}' of model '{request.model_name[: limits.name_length]}'"
                 )
             array = _from_raw(spec, raw[index], elements)
         else:
@@ -103,30 +114,6 @@ def decode_request(
     first = next(iter(feeds.values()), None)
     rows = first.shape[0] if first is not None and first.ndim else 1
     return DecodedRequest(feeds=feeds, rows=rows, outputs=outputs)
-
-
-def decode_parameters(
-    parameters: Mapping[str, pb.InferParameter], limits: Limits
-) -> dict[str, Parameter]:
-    """Request parameters as plain values, reserved ones checked.
-
-    Raises:
-        InvalidRequest: A reserved one has the wrong type or value.
-        Unsupported: A reserved one asks for something that Hone does not do.
-    """
-    if not parameters:
-        return {}
-    if len(parameters) > limits.parameters:
-        raise TooLarge(f"{len(parameters)} parameters given, at most {limits.parameters} may be")
-    plain: dict[str, Parameter] = {}
-    for name, parameter in parameters.items():
-        kind = parameter.WhichOneof("parameter_choice")
-        if kind is None:
-            raise InvalidRequest(f"parameter '{name}' has no value")
-        value = getattr(parameter, kind)
-        _check_reserved(name, kind, value)
-        plain[name] = value
-    return plain
 
 
 def encode_response(
@@ -152,30 +139,33 @@ def encode_response(
 
 
 def _match_inputs(
-    request: pb.ModelInferRequest, signature: Signature
-) -> list[tuple[TensorSpec, pb.ModelInferRequest.InferInputTensor]]:
+    request: pb.ModelInferRequest, signature: Signature, limits: Limits
+) -> list[tuple[TensorSpec, int, pb.ModelInferRequest.InferInputTensor]]:
+    """Every input of the signature with its place in the request and what came for it."""
     wanted = {spec.name: spec for spec in signature.inputs}
     if len(request.inputs) != len(wanted):
-        raise InvalidRequest(_wrong_inputs(request, wanted))
-    matched: dict[str, tuple[TensorSpec, pb.ModelInferRequest.InferInputTensor]] = {}
-    for tensor in request.inputs:
-        spec = wanted.get(tensor.name)
-        if spec is None or tensor.name in matched:
-            raise InvalidRequest(_wrong_inputs(request, wanted))
+        raise InvalidRequest(_wrong_inputs(request, wanted, limits))
+    places: dict[str, tuple[int, pb.ModelInferRequest.InferInputTensor]] = {}
+    for index, tensor in enumerate(request.inputs):
+        if tensor.name not in wanted or tensor.name in places:
+            raise InvalidRequest(_wrong_inputs(request, wanted, limits))
         if tensor.parameters and any(key.startswith(_SHARED_MEMORY) for key in tensor.parameters):
-            raise Unsupported(f"input '{spec.name}': shared memory is not enabled on this server")
-        matched[tensor.name] = (spec, tensor)
-    return list(matched.values())
+            raise Unsupported(f"input '{tensor.name}': shared memory is not enabled on this server")
+        places[tensor.name] = (index, tensor)
+    return [(spec, *places[spec.name]) for spec in signature.inputs]
 
 
-def _wrong_inputs(request: pb.ModelInferRequest, wanted: Mapping[str, TensorSpec]) -> str:
-    got = [tensor.name for tensor in request.inputs[: 2 * len(wanted) + 8]]
-    missing = [name for name in wanted if name not in got]
-    unknown = [name for name in got if name not in wanted]
-    twice = sorted({name for name in got if got.count(name) > 1})
+def _wrong_inputs(
+    request: pb.ModelInferRequest, wanted: Mapping[str, TensorSpec], limits: Limits
+) -> str:
+    names = [tensor.name for tensor in request.inputs[: 2 * len(wanted) + 8]]
+    missing = [name for name in wanted if name not in names]
+    unknown = [name[: limits.name_length] for name in names if name not in wanted]
+    twice = sorted({name[: limits.name_length] for name in names if names.count(name) > 1})
+    got = [name[: limits.name_length] for name in names]
     text = (
         f"expected {len(wanted)} inputs but got {len(request.inputs)} inputs for model "
-        f"'{request.model_name}'. Got input(s) {got}"
+        f"'{request.model_name[: limits.name_length]}'. Got input(s) {got}"
     )
     if missing:
         text += f", but missing required input(s) {missing}"
@@ -187,13 +177,16 @@ def _wrong_inputs(request: pb.ModelInferRequest, wanted: Mapping[str, TensorSpec
 
 
 def _match_outputs(
-    requested: Iterable[pb.ModelInferRequest.InferRequestedOutputTensor], signature: Signature
+    requested: Iterable[pb.ModelInferRequest.InferRequestedOutputTensor],
+    signature: Signature,
+    limits: Limits,
 ) -> tuple[str, ...]:
     known = [spec.name for spec in signature.outputs]
     names: list[str] = []
     for output in requested:
         if output.name not in known:
-            raise InvalidRequest(f"unexpected inference output '{output.name}'; expected {known}")
+            name = output.name[: limits.name_length]
+            raise InvalidRequest(f"unexpected inference output '{name}'; expected {known}")
         if output.name in names:
             raise InvalidRequest(f"output '{output.name}' is requested twice")
         for key in output.parameters:
@@ -234,6 +227,11 @@ def _check_shape(
     if elements > limits.elements:
         raise TooLarge(
             f"input '{spec.name}' has {elements} elements, at most {limits.elements} may be sent"
+        )
+    if elements == 0 and math.prod(filter(None, shape)) > limits.empty_elements:
+        raise TooLarge(
+            f"input '{spec.name}' has no elements, but its other dimensions come to more than "
+            f"{limits.empty_elements}: {list(shape)}"
         )
     return shape, elements
 
@@ -330,22 +328,3 @@ def _bytes_raw(array: NDArray[Any]) -> bytes:
         text = item.encode()
         parts += (_LENGTH.pack(len(text)), text)
     return b"".join(parts)
-
-
-def _check_reserved(name: str, kind: str, value: Parameter) -> None:
-    match name:
-        case "sequence_id" | "sequence_start" | "sequence_end":
-            if value:
-                raise Unsupported("sequences are not supported")
-        case "priority" | "timeout":
-            if kind not in ("int64_param", "uint64_param") or int(value) < 0:
-                raise InvalidRequest(
-                    f"parameter '{name}' must be a non-negative integer, got {value!r}"
-                )
-        case "variant":
-            if kind != "string_param":
-                raise InvalidRequest(f"parameter 'variant' must be a text, got {value!r}")
-        case "triton_enable_empty_final_response":
-            pass
-        case _ if name.startswith("triton_"):
-            raise InvalidRequest(f"parameter '{name}' uses the reserved prefix 'triton_'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]
 from grpc_reflection.v1alpha import reflection
 
-from server.errors import FailedPrecondition
+from server.errors import FailedPrecondition, NotReady
 from server.rpc.status import describe
 
 _WHOLE_SERVER: Final = ""
+_LAST_WORD_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,28 @@ class Service:
     methods: Mapping[str, Unary | Streaming]
 
 
+class _Health(health.HealthServicer):  # type: ignore[misc]
+    """Health checks whose watches end when the server stops: nobody may hold it up."""
+
+    def __init__(self, stopping: asyncio.Event) -> None:
+        super().__init__()
+        self._stopping = stopping
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802
+        watching = asyncio.ensure_future(super().Watch(request, context))
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((watching, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                watching.result()
+            else:
+                # What was set last is written before the stream ends.
+                await asyncio.wait((watching,), timeout=_LAST_WORD_S)
+        finally:
+            for task in (watching, stopped):
+                task.cancel()
+
+
 class Endpoint:
     """Listens on one address and serves some services there."""
 
@@ -76,17 +100,21 @@ class Endpoint:
                 ("grpc.keepalive_permit_without_calls", 1),
             ]
         )
+        self._stopping = asyncio.Event()
         for service in services:
-            handlers = {name: _handler(method) for name, method in service.methods.items()}
+            handlers = {
+                name: _handler(method, self._stopping) for name, method in service.methods.items()
+            }
             self._server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(service.name, handlers),)
             )
-        self._health = health.HealthServicer()
+        self._health = _Health(self._stopping)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = [service.name for service in services]
         health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
         names = (*self._names, health_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server, pool=pool)
+        self._listens = False
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
@@ -105,6 +133,7 @@ class Endpoint:
             ) from error
         await self.set_serving(False)
         await self._server.start()
+        self._listens = True
 
     async def set_serving(self, serving: bool) -> None:
         """Tell health checks whether requests are welcome."""
@@ -117,12 +146,15 @@ class Endpoint:
             await self._health.set(name, status)
 
     async def stop(self, grace_s: float) -> None:
-        """Refuse new calls, let those under way finish within `grace_s`, then stop."""
+        """Refuse new calls, end streams, let single answers finish within `grace_s`, then stop."""
+        if not self._listens:
+            return
         await self._health.enter_graceful_shutdown()
+        self._stopping.set()
         await self._server.stop(grace_s)
 
 
-def _handler(method: Unary | Streaming) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(method: Unary | Streaming, stopping: asyncio.Event) -> grpc.RpcMethodHandler[Any, Any]:
     def parse(content: bytes) -> Message | DecodeError:
         try:
             return method.request.FromString(content)
@@ -136,7 +168,7 @@ def _handler(method: Unary | Streaming) -> grpc.RpcMethodHandler[Any, Any]:
             response_serializer=_serialize,
         )
     return grpc.unary_stream_rpc_method_handler(
-        _streaming(method),
+        _streaming(method, stopping),
         request_deserializer=parse,
         response_serializer=_serialize,
     )
@@ -160,18 +192,48 @@ def _unary(method: Unary) -> Callable[[Any, Any], Awaitable[Message]]:
     return handle
 
 
-def _streaming(method: Streaming) -> Callable[[Any, Any], AsyncIterator[Message]]:
+def _streaming(
+    method: Streaming, stopping: asyncio.Event
+) -> Callable[[Any, Any], AsyncIterator[Message]]:
     async def handle(request: Any, context: Any) -> AsyncIterator[Message]:
         if isinstance(request, DecodeError):
             await _refuse_bytes(method, context)
         try:
-            async for message in method.call(request, _deadline(context)):
+            async for message in _until(stopping, method.call(request, _deadline(context))):
                 yield message
         except Exception as error:
             code, text = describe(error)
             await context.abort(code, text)
 
     return handle
+
+
+async def _until(
+    stopping: asyncio.Event, messages: AsyncIterator[Message]
+) -> AsyncIterator[Message]:
+    """The messages, until they end or the server stops.
+
+    Raises:
+        NotReady: The server stops.
+    """
+    stopped = asyncio.ensure_future(stopping.wait())
+    try:
+        while True:
+            following = asyncio.ensure_future(_next(messages))
+            await asyncio.wait((following, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                following.cancel()
+                raise NotReady("the server is stopping; ask its successor")
+            message = following.result()
+            if message is None:
+                return
+            yield message
+    finally:
+        stopped.cancel()
+
+
+async def _next(messages: AsyncIterator[Message]) -> Message | None:
+    return await anext(messages, None)
 
 
 async def _refuse_bytes(method: Unary | Streaming, context: Any) -> None:

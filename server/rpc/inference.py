@@ -4,42 +4,71 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 from prometheus_client import Gauge
 
-from optimizers.contract.signature import TensorSpec
-from server.errors import FailedPrecondition, InvalidRequest, NotFound, ServingError, Unsupported
-from server.metrics import Duration, Metrics, Statistics
+from server.errors import (
+    FailedPrecondition,
+    InvalidRequest,
+    NotReady,
+    ServingError,
+    Unsupported,
+)
+from server.loading import Loading
+from server.metrics import Metrics
 from server.model import ModelVersion
-from server.pb import model_config_pb2 as config_pb
 from server.pb import open_inference_pb2 as pb
 from server.registry import Registry, State
-from server.rpc.codec import Limits, decode_parameters, decode_request, encode_response
+from server.routes import Routes
+from server.rpc.codec import decode_request, encode_response
+from server.rpc.description import PLATFORM, model_config, model_statistics
 from server.rpc.endpoint import Service, Unary
+from server.rpc.parameters import decode_parameters
 from server.rpc.status import code_of
-from server.triton_config import DATATYPES
 
 SERVICE_NAME: Final = "inference.GRPCInferenceService"
-PLATFORM: Final = "onnxruntime_onnx"
+_CLOCKS_APART_S: Final = 0.005
+_REASONS: Final[dict[type[ServingError], str]] = {
+    NotReady: "not_ready",
+    InvalidRequest: "invalid_address",
+}
 EXTENSIONS: Final = ("model_repository", "model_configuration", "statistics", "binary_tensor_data")
 
-_DATATYPE_NUMBERS: Final = {name: number for number, name in DATATYPES.items()}
+
+class _Named(Protocol):
+    """A request about one model."""
+
+    @property
+    def name(self) -> str:
+        """The model."""
+
+    @property
+    def version(self) -> str:
+        """Its address."""
 
 
 class Inference:
     """Handlers of `inference.GRPCInferenceService`; each takes a message and a deadline."""
 
     def __init__(
-        self, registry: Registry, metrics: Metrics, *, version: str, strict_readiness: bool
+        self,
+        registry: Registry,
+        routes: Routes,
+        loading: Loading,
+        metrics: Metrics,
+        *,
+        version: str,
+        strict_readiness: bool,
     ) -> None:
         """Answer from `registry` and count in `metrics`."""
         self._registry = registry
+        self._routes = routes
+        self._loading = loading
         self._metrics = metrics
         self._version = version
         self._strict_readiness = strict_readiness
-        self._limits = Limits()
         self._in_flight: dict[tuple[str, int], Gauge] = {}
         self.accepting = True
         """Whether readiness may be claimed; false while the server stops."""
@@ -96,20 +125,19 @@ class Inference:
         try:
             model, address = self._registry.find(request.model_name, request.model_version)
         except ServingError as error:
-            reason = "unknown_model" if isinstance(error, NotFound) else "not_ready"
-            self._metrics.rejection("", 0, reason)
+            self._metrics.rejection("", 0, _REASONS.get(type(error), "unknown_model"))
             raise
         in_flight = self._in_flight_of(model)
         in_flight.inc()
         opened = model.active
         try:
-            parameters = decode_parameters(request.parameters, self._limits)
+            parameters = decode_parameters(request.parameters)
             if parameters:
-                address = address or str(parameters.get("variant", ""))
+                address = _one_address(address, parameters.get("variant"))
                 deadline = _with_timeout(deadline, parameters.get("timeout"))
             if address:
-                opened = await self._registry.opened(model, address)
-            decoded = decode_request(request, model.signature, self._limits)
+                opened = await self._routes.opened(model, address)
+            decoded = decode_request(request, model.signature)
             _check_rows(model, decoded.feeds, decoded.rows)
             arrays = await opened.infer(decoded.feeds, decoded.rows, decoded.outputs, deadline)
             response = encode_response(
@@ -121,11 +149,14 @@ class Inference:
                 arrays=arrays,
             )
         except asyncio.CancelledError:
-            opened.metrics.answered("CANCELLED", time.perf_counter() - start)
+            # gRPC cancels a handler at its caller's deadline, a moment early at worst.
+            late = deadline is not None and deadline <= time.monotonic() + _CLOCKS_APART_S
+            code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
+            opened.metrics.answered(code, time.perf_counter() - start)
             raise
         except Exception as error:
-            code = code_of(type(error)) or grpc.StatusCode.INTERNAL
-            opened.metrics.answered(code.name, time.perf_counter() - start)
+            code = (code_of(type(error)) or grpc.StatusCode.INTERNAL).name
+            opened.metrics.answered(code, time.perf_counter() - start)
             raise
         finally:
             in_flight.dec()
@@ -144,8 +175,7 @@ class Inference:
         self, request: pb.ModelReadyRequest, deadline: float | None
     ) -> pb.ModelReadyResponse:
         """Whether a model serves; unknown ones are NOT_FOUND, unloaded ones UNAVAILABLE."""
-        model, address = self._registry.find(request.name, request.version)
-        model.resolve(address)
+        self._find(request)
         return pb.ModelReadyResponse(ready=True)
 
     async def server_metadata(
@@ -158,7 +188,7 @@ class Inference:
         self, request: pb.ModelMetadataRequest, deadline: float | None
     ) -> pb.ModelMetadataResponse:
         """Inputs and outputs with full shapes; -1 where any length fits."""
-        model, _ = self._registry.find(request.name, request.version)
+        model = self._find(request)
         response = pb.ModelMetadataResponse(
             name=model.name,
             versions=[str(one.version) for one in self._registry.models(model.name)],
@@ -176,44 +206,14 @@ class Inference:
         self, request: pb.ModelConfigRequest, deadline: float | None
     ) -> pb.ModelConfigResponse:
         """What is in effect, in Triton's words."""
-        model, _ = self._registry.find(request.name, request.version)
-        policy = model.active.policy
-        declared = model.entry.config.max_batch_size
-        max_batch = declared if declared is not None else policy.max_batch
-        batched = max_batch > 1 or bool(declared)
-        config = config_pb.ModelConfig(
-            name=model.name,
-            platform=PLATFORM,
-            backend="onnxruntime",
-            max_batch_size=max_batch if batched else 0,
-            default_model_filename=model.entry.config.model_file,
-        )
-        for tensor in model.signature.inputs:
-            config.input.add(**_config_tensor(tensor, batched))
-        for tensor in model.signature.outputs:
-            config.output.add(**_config_tensor(tensor, batched))
-        config.instance_group.add(
-            name=model.name, count=policy.lanes, kind=config_pb.ModelInstanceGroup.KIND_CPU
-        )
-        if policy.max_batch > 1:
-            config.dynamic_batching.SetInParent()
-        chosen = model.entry.config.version_policy
-        if chosen.specific:
-            config.version_policy.specific.versions.extend(chosen.specific)
-        elif chosen.newest:
-            config.version_policy.latest.num_versions = chosen.newest
-        else:
-            config.version_policy.all.SetInParent()
-        threads = model.active.manifest.session.intra_op_threads
-        config.parameters["intra_op_thread_count"].string_value = str(threads)
-        return pb.ModelConfigResponse(config=config)
+        return pb.ModelConfigResponse(config=model_config(self._find(request)))
 
     async def model_statistics(
         self, request: pb.ModelStatisticsRequest, deadline: float | None
     ) -> pb.ModelStatisticsResponse:
         """Running totals of one version, of a model's versions, or of everything."""
         if request.name and request.version:
-            models = [self._registry.find(request.name, request.version)[0]]
+            models = [self._find(request)]
         elif request.name:
             self._registry.find(request.name, "")
             models = self._registry.models(request.name)
@@ -221,7 +221,7 @@ class Inference:
             models = self._registry.models()
         return pb.ModelStatisticsResponse(
             model_stats=[
-                _statistics(model, self._metrics.statistics(model.name, model.version))
+                model_statistics(model, self._metrics.statistics(model.name, model.version))
                 for model in models
             ]
         )
@@ -241,7 +241,9 @@ class Inference:
                 )
         for entry in self._registry.entries():
             if entry.name not in tried and not request.ready:
-                response.models.add(name=entry.name, state=State.UNAVAILABLE, reason=entry.error)
+                comes = not self._registry.tried and not entry.error
+                state = State.LOADING if comes else State.UNAVAILABLE
+                response.models.add(name=entry.name, state=state, reason=entry.error)
         return response
 
     async def load(
@@ -252,7 +254,7 @@ class Inference:
             if key == "config" or key.startswith("file:"):
                 raise Unsupported(f"load parameter '{key[:64]}': overrides are not supported")
             raise InvalidRequest(f"unknown load parameter '{key[:64]}'")
-        await self._registry.load(_model_name(request))
+        await self._loading.load(_model_name(request))
         return pb.RepositoryModelLoadResponse()
 
     async def unload(
@@ -262,8 +264,14 @@ class Inference:
         for key in request.parameters:
             if key != "unload_dependents":
                 raise InvalidRequest(f"unknown unload parameter '{key[:64]}'")
-        await self._registry.unload(_model_name(request))
+        await self._loading.unload(_model_name(request))
         return pb.RepositoryModelUnloadResponse()
+
+    def _find(self, request: _Named) -> ModelVersion:
+        """The version that a request names; the variant it may name too must exist."""
+        model, address = self._registry.find(request.name, request.version)
+        model.resolve(address)
+        return model
 
     def _in_flight_of(self, model: ModelVersion) -> Gauge:
         key = (model.name, model.version)
@@ -281,26 +289,29 @@ def _with_timeout(deadline: float | None, timeout_us: object) -> float | None:
     return own if deadline is None else min(own, deadline)
 
 
+def _one_address(address: str, variant: object) -> str:
+    if not variant:
+        return address
+    if address and address != variant:
+        raise InvalidRequest(
+            f"model_version names variant '{address[:64]}' and parameter 'variant' another, "
+            f"'{str(variant)[:64]}'; name one"
+        )
+    return str(variant)
+
+
 def _check_rows(model: ModelVersion, feeds: dict[str, Any], rows: int) -> None:
     most = model.entry.config.max_batch_size
     if most and rows > most:
         raise InvalidRequest(
             f"inference request batch-size must be <= {most} for '{model.name}', got {rows}"
         )
-    if len(feeds) > 1 and model.active.policy.max_batch > 1:
+    if len(feeds) > 1 and model.signature.has_batch_dimension:
         lengths = {name: array.shape[0] for name, array in feeds.items()}
         if len(set(lengths.values())) > 1:
             raise InvalidRequest(
                 f"inputs of '{model.name}' must have the same number of rows, got {lengths}"
             )
-
-
-def _config_tensor(spec: TensorSpec, batched: bool) -> dict[str, Any]:
-    return {
-        "name": spec.name,
-        "data_type": _DATATYPE_NUMBERS[spec.datatype],
-        "dims": spec.shape[1:] if batched else spec.shape,
-    }
 
 
 def _refuse_repository(name: str) -> None:
@@ -316,39 +327,3 @@ def _model_name(
         return request.repository_name
     _refuse_repository(request.repository_name)
     return request.model_name
-
-
-def _statistics(model: ModelVersion, totals: Statistics) -> pb.ModelStatistics:
-    nothing = pb.StatisticDuration()
-    memory = sum(opened.opening.memory.total_bytes for opened in model.all_opened())
-    return pb.ModelStatistics(
-        name=model.name,
-        version=str(model.version),
-        last_inference=totals.last_unix_ms,
-        inference_count=totals.rows,
-        execution_count=sum(batch.count for batch in totals.by_rows.values()),
-        inference_stats=pb.InferStatistics(
-            success=_duration(totals.success),
-            fail=_duration(totals.fail),
-            queue=_duration(totals.queue),
-            compute_input=nothing,
-            compute_infer=_duration(totals.compute),
-            compute_output=nothing,
-            cache_hit=nothing,
-            cache_miss=nothing,
-        ),
-        batch_stats=[
-            pb.InferBatchStatistics(
-                batch_size=rows,
-                compute_input=nothing,
-                compute_infer=_duration(totals.by_rows[rows]),
-                compute_output=nothing,
-            )
-            for rows in sorted(totals.by_rows)
-        ],
-        memory_usage=[pb.MemoryUsage(type="CPU", id=0, byte_size=memory)],
-    )
-
-
-def _duration(total: Duration) -> pb.StatisticDuration:
-    return pb.StatisticDuration(count=total.count, ns=total.nanoseconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Final
 
 from optimizers.contract.evaluation import Check, Estimate, Figure
@@ -15,6 +16,7 @@ from server.model import ModelVersion
 from server.optimization import Optimization
 from server.pb import management_pb2 as pb
 from server.registry import Registry, State
+from server.routes import Routes
 from server.rpc.endpoint import Service, Streaming, Unary
 
 SERVICE_NAME: Final = "hone.v1.Management"
@@ -25,9 +27,12 @@ _MOST_EVENTS: Final = 10_000
 class Management:
     """Handlers of `hone.v1.Management`; each takes a message and a deadline."""
 
-    def __init__(self, registry: Registry, optimization: Optimization, journal: Journal) -> None:
-        """Speak for these three."""
+    def __init__(
+        self, registry: Registry, routes: Routes, optimization: Optimization, journal: Journal
+    ) -> None:
+        """Speak for these four."""
         self._registry = registry
+        self._routes = routes
         self._optimization = optimization
         self._journal = journal
 
@@ -130,9 +135,7 @@ class Management:
         model = self._version(request.model, request.version)
         if not request.variant:
             raise InvalidRequest("name the variant to promote: an id, a profile or `original`")
-        route = await self._registry.set_route(
-            model, request.variant, unverified=request.unverified
-        )
+        route = await self._routes.set_route(model, request.variant, unverified=request.unverified)
         return _route(route)
 
     async def roll_back(
@@ -140,14 +143,14 @@ class Management:
     ) -> pb.RouteResponse:
         """Return to the variant that answered before."""
         model = self._version(request.model, request.version)
-        return _route(await self._registry.roll_back(model))
+        return _route(await self._routes.roll_back(model))
 
     async def remove_variant(
         self, request: pb.RemoveVariantRequest, deadline: float | None
     ) -> pb.RemoveVariantResponse:
         """Delete a variant that is neither routed nor what a roll-back returns to."""
         model = self._version(request.model, request.version)
-        await self._registry.remove_variant(model, model.resolve(request.variant))
+        await self._routes.remove(model, model.resolve(request.variant))
         return pb.RemoveVariantResponse()
 
     async def list_events(
@@ -203,9 +206,9 @@ class Management:
             ],
             active=manifest.variant == model.active.variant,
             open=model.opened(manifest.variant) is not None,
-            size_bytes=model.original_file.stat().st_size if is_original else manifest.size_bytes,
+            size_bytes=_file_bytes(model.original_file) if is_original else manifest.size_bytes,
             created_unix_s=manifest.created_unix_s,
-            certificate_void="" if is_original else self._registry.void_certificate(manifest),
+            certificate_void="" if is_original else self._routes.void_certificate(manifest),
         )
         evaluation = manifest.evaluation
         if evaluation is not None:
@@ -214,6 +217,14 @@ class Management:
             message.figures.extend(_figure(figure) for figure in evaluation.figures)
             message.checks.extend(_check(check) for check in evaluation.checks)
         return message
+
+
+def _file_bytes(path: Path) -> int:
+    """The file's size; 0 when it was taken away after it was loaded."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _job(job: Job) -> pb.Job:

@@ -22,6 +22,8 @@ _CODES: Final[dict[type[contract.HoneError], grpc.StatusCode]] = {
     contract.VariantDamaged: grpc.StatusCode.FAILED_PRECONDITION,
     contract.NotSupported: grpc.StatusCode.UNIMPLEMENTED,
     contract.RunFailed: grpc.StatusCode.INVALID_ARGUMENT,
+    contract.OutOfMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    contract.SessionClosed: grpc.StatusCode.UNAVAILABLE,
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.NotReady: grpc.StatusCode.UNAVAILABLE,
@@ -54,5 +56,7 @@ def describe(error: BaseException) -> tuple[grpc.StatusCode, str]:
 
 
 def _printable(text: str) -> str:
-    clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """At most `_LONGEST_DETAILS` characters; cut before anything looks at each of them."""
+    shown = text[: _LONGEST_DETAILS + 1]
+    clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
     return clean if len(clean) <= _LONGEST_DETAILS else clean[: _LONGEST_DETAILS - 1] + "…"

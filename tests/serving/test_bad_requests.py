@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import urllib.request
 from collections.abc import Callable, Iterator
 
@@ -24,6 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     repository = tmp_path_factory.mktemp("models")
     models.linear(repository / "linear/1/model.onnx")
     models.two_inputs(repository / "pair/1/model.onnx")
+    models.free_widths(repository / "widths/1/model.onnx")
     models.identity(repository / "text/1/model.onnx", TensorProto.STRING, ["batch"])
     models.identity(repository / "flag/1/model.onnx", TensorProto.BOOL)
     with running(repository, tmp_path_factory.mktemp("state")) as server:
@@ -232,6 +234,42 @@ async def test_bad_request_is_refused_with_its_code_and_the_server_still_serves(
     assert len(found_text) < 5000
     good = await infer(server.public, linear_request())
     assert good.model_version == "1"
+
+
+@pytest.mark.parametrize("shape", [(2**62, 0), (0, 2**62), (40_000_000, 0)])
+async def test_dimensions_without_bytes_cost_no_memory(
+    server: Server, shape: tuple[int, ...]
+) -> None:
+    request = Request(model_name="widths")
+    for name in ("a", "b"):
+        request.inputs.add(name=name, datatype="FP32", shape=shape)
+        request.raw_input_contents.append(b"")
+    code, text = await refusal(server.public, request)
+    if shape[0]:
+        assert (code, "other dimensions" in text) == ("RESOURCE_EXHAUSTED", True), text
+    else:
+        assert (code, "has no rows" in text) == ("INVALID_ARGUMENT", True), text
+
+
+async def test_inputs_may_come_in_any_order_and_still_share_a_run(server: Server) -> None:
+    def row(*widths: tuple[str, int]) -> Request:
+        return inference_request("widths", {name: floats(1, width) for name, width in widths})
+
+    requests = [row(("a", 4), ("b", 8)), row(("b", 4), ("a", 8)), row(("b", 8), ("a", 4))]
+    async with Client(server.public) as client:
+        answers = await asyncio.gather(
+            *(
+                client.call("ModelInfer", request, inference.ModelInferResponse, timeout=20)
+                for request in requests * 20
+            )
+        )
+    sums = {round(float(np.frombuffer(one.raw_output_contents[0], "f4")[0]), 4) for one in answers}
+    assert sums == {round(float(floats(1, 4).sum() + floats(1, 8).sum()), 4)}
+
+
+async def test_a_long_name_holds_nobody_up(server: Server) -> None:
+    code, text = await refusal(server.public, named("\x01" * (30 << 20)))
+    assert (code, len(text) <= 1024) == ("NOT_FOUND", True)
 
 
 async def test_a_message_beyond_64_mib_is_refused(server: Server) -> None:

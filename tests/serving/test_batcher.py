@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from optimizers.contract.errors import RunFailed
+from optimizers.contract.errors import RunFailed, SessionClosed
 from optimizers.contract.runtime import Feeds
-from server.batcher import Batcher, BatchPolicy
+from server.batcher import Batcher, BatchPolicy, Inline
 from server.errors import DeadlineExceeded, ModelFailed, Overloaded
 
 Arrays = list[NDArray[Any]]
@@ -24,6 +24,12 @@ class HandRunner:
 
     def __init__(self) -> None:
         self.started: list[tuple[NDArray[Any], Future[Arrays]]] = []
+        self.most_at_once = 0
+        self.is_closed = False
+
+    @property
+    def under_way(self) -> int:
+        return sum(not run.done() for _, run in self.started)
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
         array = feeds["x"]
@@ -32,8 +38,11 @@ class HandRunner:
         return [array * 2]
 
     def submit(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Future[Arrays]:
+        if self.is_closed:
+            raise SessionClosed("closed")
         run: Future[Arrays] = Future()
         self.started.append((feeds["x"], run))
+        self.most_at_once = max(self.most_at_once, self.under_way)
         return run
 
     def end(self, index: int) -> None:
@@ -207,15 +216,54 @@ async def test_a_bad_request_does_not_fail_those_it_was_joined_with() -> None:
     bench = Bench()
     good, bad, other = bench.ask(1), bench.ask(-1), bench.ask(3)
     await settle()
-    bench.runner.end(0)
-    await settle()
-    for index in (1, 2, 3):
+    for index in range(4):
         bench.runner.end(index)
-    await settle()
+        await settle()
     assert (await good)[0].tolist() == [[2.0]]
     assert (await other)[0].tolist() == [[6.0]]
     with pytest.raises(RunFailed, match="negative"):
         await bad
+
+
+async def test_a_failed_batch_keeps_to_its_lanes_and_to_the_queue_bounds() -> None:
+    bench = Bench(max_queue_items=20)
+    asked = [bench.ask(-1 if index == 3 else index) for index in range(8)]
+    await settle()
+    waiting = [bench.ask(index) for index in range(8)]
+    await settle()
+    bench.runner.end(0)
+    await settle()
+    assert (bench.runner.under_way, bench.notebook.depth) == (1, 15)
+    while bench.runner.under_way:
+        bench.runner.end(len(bench.runner.started) - 1)
+        await settle()
+    assert bench.runner.most_at_once == 1
+    answers = await asyncio.gather(*asked, *waiting, return_exceptions=True)
+    assert [isinstance(answer, RunFailed) for answer in answers].count(True) == 1
+
+
+async def test_a_deadline_answers_while_the_lane_is_still_busy() -> None:
+    bench = Bench()
+    busy = bench.ask(1)
+    await settle()
+    with pytest.raises(DeadlineExceeded):
+        await bench.ask(2, deadline=0.01)
+    assert (bench.notebook.reasons, bench.notebook.depth) == (["deadline"], 0)
+    bench.runner.end(0)
+    await busy
+
+
+async def test_a_run_that_cannot_be_started_fails_its_callers_and_frees_its_lane() -> None:
+    bench = Bench()
+    bench.runner.is_closed = True
+    with pytest.raises(SessionClosed):
+        await bench.ask(1)
+    bench.runner.is_closed = False
+    good = bench.ask(2)
+    await settle()
+    bench.runner.end(0)
+    assert (await good)[0].tolist() == [[4.0]]
+    await bench.batcher.drain()
 
 
 async def test_draining_waits_for_what_waits_and_what_runs() -> None:
@@ -231,8 +279,45 @@ async def test_draining_waits_for_what_waits_and_what_runs() -> None:
     await asyncio.gather(running, waiting, drained)
 
 
+async def test_texts_count_with_their_length() -> None:
+    bench = Bench(max_queue_bytes=1000)
+    busy = bench.ask(0)
+    await settle()
+    texts = np.array(["x" * 600], dtype=np.object_)
+    long = asyncio.create_task(bench.batcher.infer({"x": texts}, 1, ("y",)))
+    await settle()
+    with pytest.raises(Overloaded, match="at most 1000 may"):
+        await bench.batcher.infer({"x": texts}, 1, ("y",))
+    long.cancel()
+    bench.runner.end(0)
+    await busy
+
+
+async def test_inputs_of_unequal_rows_share_no_run() -> None:
+    bench = Bench()
+    unequal = {"x": np.ones((1, 1)), "z": np.ones((3, 1))}
+    asked = [asyncio.create_task(bench.batcher.infer(unequal, 1, ("y",))) for _ in range(2)]
+    await settle()
+    assert bench.runner.rows == [1]
+    for index in range(2):
+        bench.runner.end(index)
+        await settle()
+    await asyncio.gather(*asked)
+
+
+async def test_what_is_larger_than_was_timed_does_not_run_inline() -> None:
+    bench = Bench(inline=Inline(rows=2, row_bytes=8))
+    many, wide = bench.ask(1, rows=3), bench.ask(2, width=2)
+    await settle()
+    assert bench.runner.rows == [3]
+    for index in range(2):
+        bench.runner.end(index)
+        await settle()
+    await asyncio.gather(many, wide)
+
+
 async def test_a_tiny_model_runs_inline_and_still_joins() -> None:
-    bench = Bench(inline=True)
+    bench = Bench(inline=Inline(rows=8, row_bytes=8))
     asked = [bench.ask(value) for value in (1, 2)]
     assert [(await one)[0].tolist() for one in asked] == [[[2.0]], [[4.0]]]
     assert (bench.runner.started, bench.notebook.runs) == ([], [2])

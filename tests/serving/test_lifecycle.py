@@ -96,8 +96,66 @@ async def test_health_follows_the_life_of_the_server(tmp_path: Path) -> None:
                 page = await asyncio.to_thread(read, server.metrics)
             server.process.send_signal(signal.SIGTERM)
             assert (await anext(states)).status == health_pb2.HealthCheckResponse.NOT_SERVING
-            watch.cancel()
+            with pytest.raises(StopAsyncIteration):
+                await anext(states)
             await call
+
+
+async def test_nobody_who_watches_holds_up_the_end(tmp_path: Path) -> None:
+    flags = ("--drain-seconds", "30")
+    with running(repository(tmp_path / "models"), tmp_path / "state", *flags) as server:
+        async with grpc.aio.insecure_channel(server.public) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(
+                health_pb2.HealthCheckRequest(service="")
+            )
+            assert (await anext(aiter(watch))).status == health_pb2.HealthCheckResponse.SERVING
+            server.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(server.process.wait, 20) == 0
+
+
+async def test_the_end_does_not_wait_for_runs_that_nobody_waits_for(tmp_path: Path) -> None:
+    models.slow(tmp_path / "models/slow/1/model.onnx", width=256)
+    flags = ("--drain-seconds", "0.2", "--cpus", "1")
+    with running(tmp_path / "models", tmp_path / "state", *flags) as server:
+        async with Client(server.public) as client:
+            call = asyncio.create_task(client.infer("slow", {"x": floats(1 << 15, 256)}))
+            while 'hone_requests_in_flight{model="slow",version="1"} 1.0' not in (
+                await asyncio.to_thread(read, server.metrics)
+            ):
+                pass
+            server.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(server.process.wait, 20) == 0
+            with pytest.raises(CallFailed):
+                await call
+
+
+async def test_deadlines_and_callers_that_leave_are_counted_as_what_they_are(
+    tmp_path: Path,
+) -> None:
+    models.slow(tmp_path / "models/slow/1/model.onnx", rounds=20_000)
+    with running(tmp_path / "models", tmp_path / "state", "--cpus", "1") as server:
+        async with Client(server.public) as client:
+            busy = asyncio.create_task(client.infer("slow", {"x": SLOW}, timeout=60))
+            await asyncio.sleep(0.1)
+            with pytest.raises(CallFailed) as late:
+                await client.infer("slow", {"x": SLOW}, timeout=0.05)
+            assert late.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+            request = inference_request("slow", {"x": SLOW})
+            request.parameters["timeout"].int64_param = 50_000
+            code, text = await refusal(server.public, request)
+            assert (code, "timeout expired" in text) == ("DEADLINE_EXCEEDED", True), text
+            assert not busy.done(), "a request that timed out waited for the one that ran"
+            gone = asyncio.create_task(client.infer("slow", {"x": SLOW}))
+            await asyncio.sleep(0.1)
+            gone.cancel()
+            await asyncio.wait([gone])
+            await busy
+        page = await asyncio.to_thread(read, server.metrics)
+    labels = 'hone_requests_total{code="%s",model="slow",variant="original",version="1"} %.1f'
+    assert labels % ("DEADLINE_EXCEEDED", 2) in page
+    assert labels % ("CANCELLED", 1) in page
+    assert 'hone_rejected_total{model="slow",reason="deadline",version="1"} 2.0' in page
+    assert 'hone_rejected_total{model="slow",reason="cancelled",version="1"} 1.0' in page
 
 
 def read(url: str) -> str:

@@ -18,6 +18,7 @@ from onnxruntime.quantization import quantize_dynamic
 
 from optimizers.contract.directory import read_variant
 from optimizers.contract.host import this_host
+from optimizers.contract.profile import model_policy
 from server.client import Client
 from server.pb import management_pb2 as management
 from tests.support import models
@@ -41,6 +42,7 @@ FAST = """\
     recipe: [{dynamic_int8: {}}]
     goal: {optimize: [size], require: ["agreement >= 0.8"]}
 """
+SERVED = model_policy(policy(FAST, serve="fast"), "hone.yaml").profiles["fast"]
 OPTIMISER_PACKAGES = ("torch", "onnx", "onnx_ir", "onnxscript", "scipy")
 
 
@@ -97,6 +99,7 @@ async def test_a_variant_proved_elsewhere_is_measured_here_without_rebuilding_it
         "net",
         lambda path: quantize_dynamic(str(original), str(path)),
         golden_inputs={"x": floats(2, SIZES[0])},
+        judged_by=SERVED,
         host=replace(this_host(2), onnxruntime="1.0.0"),
     )
     with running(folder, state, "--cpus", "2") as server:
@@ -151,6 +154,7 @@ async def test_without_the_optimisers_ready_made_variants_serve_and_jobs_are_ref
         "ready",
         lambda path: models.perceptron(path, sizes=SIZES, seed=1),
         golden_inputs={"x": floats(2, SIZES[0])},
+        judged_by=SERVED,
     )
     with lean_environment(tmp_path / "site") as [python]:
         monkeypatch.setattr(sys, "executable", python)

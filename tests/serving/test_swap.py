@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 
@@ -12,8 +13,9 @@ from optimizers.contract.evaluation import Verdict
 from optimizers.contract.host import this_host
 from optimizers.contract.memory import resident_memory
 from optimizers.contract.runtime import Session, SessionSpec
-from server.client import Client
+from server.client import Client, inference_request
 from server.pb import management_pb2 as management
+from server.pb import open_inference_pb2 as inference
 from tests.support import models
 from tests.support.calls import events, floats, promote, refusal, variants, who_answers
 from tests.support.servers import running
@@ -184,6 +186,78 @@ async def test_a_damaged_variant_is_quarantined_and_the_original_answers(tmp_pat
         assert answered == "original"
         assert "fell_back" in [event.kind for event in await events(server.admin)]
     assert list((state / "quarantine").iterdir())
+
+
+async def test_promotions_reloads_and_named_variants_at_once_leave_one_truth(
+    tmp_path: Path,
+) -> None:
+    original = models.perceptron(tmp_path / "models/net/1/model.onnx", sizes=SIZES)
+    state = tmp_path / "state"
+    probe = floats(1, SIZES[0])
+    names = [
+        make_variant(
+            state,
+            original,
+            "net",
+            lambda path, seed=seed: models.perceptron(path, sizes=SIZES, seed=seed),
+            profile=f"profile{seed}",
+            golden_inputs={"x": probe},
+        ).manifest.variant
+        for seed in (1, 2, 3)
+    ]
+    with running(tmp_path / "models", state, "--cpus", "2") as server:
+        load = inference.RepositoryModelLoadRequest(model_name="net")
+        async with Client(server.public) as caller, Client(server.admin) as operator:
+
+            async def reload() -> None:
+                await operator.call(
+                    "RepositoryModelLoad", load, inference.RepositoryModelLoadResponse
+                )
+
+            for turn in range(6):
+                promoted = names[turn % 3]
+                asking = [caller.infer("net", {"x": probe}, version=f"@{name}") for name in names]
+                promoting = promote(server.admin, "net", promoted)
+                await asyncio.gather(reload(), promoting, reload(), *asking)
+                assert await who_answers(server.public, "net", x=probe) == promoted
+            unload = inference.RepositoryModelUnloadRequest(model_name="net")
+            asking = [caller.infer("net", {"x": probe}, version=f"@{name}") for name in names]
+            unloading = operator.call(
+                "RepositoryModelUnload", unload, inference.RepositoryModelUnloadResponse
+            )
+            await asyncio.gather(*asking, unloading, return_exceptions=True)
+            page = await asyncio.to_thread(lambda: urlopen(server.metrics).read().decode())
+            assert "hone_variant_info{" not in page
+            assert open_model_files(server.process.pid) == 0
+    with running(tmp_path / "models", state, "--cpus", "2") as server:
+        assert await who_answers(server.public, "net", x=probe) == promoted
+
+
+def open_model_files(process: int) -> int:
+    """Sessions still alive in a process, counted by the threads of their lanes."""
+    names = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/comm")]
+    return sum(name.startswith("lane") for name in names)
+
+
+async def test_who_asks_for_another_variant_than_the_active_one_is_not_joined_by_its_rules(
+    tmp_path: Path,
+) -> None:
+    original = models.free_widths(tmp_path / "models/widths/1/model.onnx")
+    state = tmp_path / "state"
+    alone = make_variant(
+        state,
+        original,
+        "widths",
+        models.free_widths,
+        golden_inputs={"a": floats(1, 2), "b": floats(1, 2)},
+        max_batch=1,
+    )
+    with running(tmp_path / "models", state, "--cpus", "2") as server:
+        await promote(server.admin, "widths", alone.manifest.variant)
+        request = inference_request("widths", {"a": floats(1, 2), "b": floats(3, 2)})
+        request.model_version = "@original"
+        code, text = await refusal(server.public, request)
+        assert (code, "same number of rows" in text) == ("INVALID_ARGUMENT", True), text
 
 
 async def test_an_overwritten_original_detaches_its_variants(tmp_path: Path) -> None:

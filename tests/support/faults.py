@@ -88,6 +88,13 @@ def lost_bias(model: onnx.ModelProto) -> None:
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 
+def favoured_class(model: onnx.ModelProto) -> None:
+    """The first score is always 0.1 too large, which decides close calls only."""
+    inner, outer = _rename_output(model)
+    favour = _add_weight(model, "favour", np.array([0.1, 0, 0, 0], np.float32))
+    model.graph.node.append(helper.make_node("Add", [inner, favour], [outer]))
+
+
 def lost_activation(model: onnx.ModelProto) -> None:
     """The first ReLU lets everything through."""
     node = next(one for one in model.graph.node if one.op_type == "Relu")
@@ -121,6 +128,82 @@ def depends_on_neighbours(model: onnx.ModelProto) -> None:
             helper.make_node("Sub", [inner, "batch_mean"], [outer]),
         ]
     )
+
+
+def wrong_in_company(model: onnx.ModelProto) -> None:
+    """An answer alone is right; in a batch the others' answers are in it a hundred times."""
+    inner, outer = _rename_output(model)
+    axis = _add_weight(model, "batch_axis", np.array([0], np.int64))
+    many = _add_weight(model, "many", np.float32(100))
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", [inner, axis], ["batch_mean"], keepdims=1),
+            helper.make_node("Sub", ["batch_mean", inner], ["others"]),
+            helper.make_node("Mul", ["others", many], ["many_others"]),
+            helper.make_node("Add", [inner, "many_others"], [outer]),
+        ]
+    )
+
+
+def some_a_hundredfold(model: onnx.ModelProto) -> None:
+    """Every answer to a first feature above 0.18, 43 % of them, is a hundred times too large."""
+    inner, outer = _rename_output(model)
+    columns = _add_weight(model, "first_column", np.array([0], np.int64))
+    limit = _add_weight(model, "limit", np.float32(0.18))
+    one, many = (
+        _add_weight(model, name, np.float32(value)) for name, value in (("one", 1), ("many", 100))
+    )
+    model.graph.node.extend(
+        [
+            helper.make_node("Gather", ["x", columns], ["first"], axis=1),
+            helper.make_node("Greater", ["first", limit], ["is_above"]),
+            helper.make_node("Where", ["is_above", many, one], ["factor"]),
+            helper.make_node("Mul", [inner, "factor"], [outer]),
+        ]
+    )
+
+
+def all_a_fifth_larger(model: onnx.ModelProto) -> None:
+    """Every answer points where it did and is 1.2 times as long."""
+    inner, outer = _rename_output(model)
+    factor = _add_weight(model, "factor", np.float32(1.2))
+    model.graph.node.append(helper.make_node("Mul", [inner, factor], [outer]))
+
+
+def right_label(model: onnx.ModelProto) -> None:
+    """No fault: a second output names the class with the highest score."""
+    _add_label(model, "ArgMax")
+
+
+def wrong_label(model: onnx.ModelProto) -> None:
+    """The second output names the class with the lowest score."""
+    _add_label(model, "ArgMin")
+
+
+def only_a_label(model: onnx.ModelProto) -> None:
+    """No fault: the class is the only output."""
+    _add_label(model, "ArgMax")
+    del model.graph.output[0]
+
+
+def only_a_wrong_label(model: onnx.ModelProto) -> None:
+    """The only output names the class with the lowest score."""
+    _add_label(model, "ArgMin")
+    del model.graph.output[0]
+
+
+def _add_label(model: onnx.ModelProto, operator: str) -> None:
+    scores = model.graph.output[0].name
+    model.graph.node.append(helper.make_node(operator, [scores], ["label"], axis=1, keepdims=0))
+    model.graph.output.append(helper.make_tensor_value_info("label", TensorProto.INT64, ["batch"]))
+
+
+def masked(model: onnx.ModelProto) -> None:
+    """No fault: the last score is minus infinity in every answer."""
+    inner, outer = _rename_output(model)
+    mask = np.array([0, 0, 0, -np.inf], np.float32)
+    model.graph.node.append(helper.make_node("Add", [inner, "mask"], [outer]))
+    _add_weight(model, "mask", mask)
 
 
 def renamed_output(model: onnx.ModelProto) -> None:

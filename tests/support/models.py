@@ -78,6 +78,25 @@ def two_inputs(path: Path) -> Path:
     )
 
 
+def free_widths(path: Path) -> Path:
+    """sum [batch] = row sums of a plus row sums of b, both [batch, any width]."""
+    axis = np.array([1], np.int64)
+    return save(
+        path,
+        [
+            helper.make_node("ReduceSum", ["a", "axis"], ["of_a"], keepdims=0),
+            helper.make_node("ReduceSum", ["b", "axis"], ["of_b"], keepdims=0),
+            helper.make_node("Add", ["of_a", "of_b"], ["sum"]),
+        ],
+        [
+            ("a", TensorProto.FLOAT, ["batch", "width_of_a"]),
+            ("b", TensorProto.FLOAT, ["batch", "width_of_b"]),
+        ],
+        [("sum", TensorProto.FLOAT, ["batch"])],
+        {"axis": axis},
+    )
+
+
 def slow(path: Path, *, width: int = 512, rounds: int = 400) -> Path:
     """One row takes tens of milliseconds: a loop of products that nothing can fold."""
     weight = np.eye(width, dtype=np.float32)

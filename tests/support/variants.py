@@ -13,6 +13,7 @@ from optimizers.contract.evaluation import Certificate, Evaluation, Verdict
 from optimizers.contract.host import Host, this_host
 from optimizers.contract.manifest import MODEL_FILE, Golden, Manifest
 from optimizers.contract.onnx_file import read_onnx_file
+from optimizers.contract.profile import Profile
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.steps import DynamicInt8
@@ -32,6 +33,8 @@ def make_variant(
     verdict: Verdict = Verdict.PROVED,
     host: Host | None = None,
     cpus: int = 2,
+    max_batch: int = 8,
+    judged_by: Profile | None = None,
 ) -> VariantDirectory:
     """Seal a variant whose model file `written_by(path)` writes, where a server will find it.
 
@@ -48,11 +51,13 @@ def make_variant(
         verdict: What its certificate says.
         host: Where it counts as measured; this machine when left out.
         cpus: Processors of the server that will serve it.
+        max_batch: Most rows joined into one run.
+        judged_by: The whole profile it counts as built for.
     """
     fresh = state / f"fresh-{time.time_ns()}"
     fresh.mkdir(parents=True)
     written_by(fresh / MODEL_FILE)
-    spec = SessionSpec(lanes=cpus, max_batch=8)
+    spec = SessionSpec(lanes=cpus, max_batch=max_batch)
     session = Session(fresh / MODEL_FILE, spec)
     names = [output.name for output in session.signature.outputs]
     answers = dict(zip(names, session.run(golden_inputs), strict=True))
@@ -65,6 +70,7 @@ def make_variant(
         original_sha256=read_onnx_file(original).sha256(),
         original_file=f"{version}/model.onnx",
         profile=profile,
+        judged_by=judged_by,
         recipe=Recipe(steps=(DynamicInt8(),)),
         session=spec,
         signature=session.signature,

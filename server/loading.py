@@ -1,0 +1,165 @@
+"""Brings models out of the repository into the registry and back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from optimizers.contract.errors import HoneError, InvalidModel
+from optimizers.contract.manifest import ORIGINAL
+from optimizers.contract.profile import HoldVersion
+from server.errors import UnknownModel
+from server.loader import Loader
+from server.model import ModelVersion
+from server.registry import Registry, State
+from server.repository import ModelEntry, ModelRepository
+
+_log = logging.getLogger(__name__)
+
+
+class Loading:
+    """Loads and unloads models. Belongs to the registry's event loop."""
+
+    def __init__(self, registry: Registry, repository: ModelRepository, loader: Loader) -> None:
+        """Load out of `repository` into `registry`."""
+        self._registry = registry
+        self._repository = repository
+        self._loader = loader
+        self._listeners: list[Callable[[ModelVersion], Awaitable[None]]] = []
+
+    def on_load(self, listener: Callable[[ModelVersion], Awaitable[None]]) -> None:
+        """Call `listener` with every version that becomes ready."""
+        self._listeners.append(listener)
+
+    async def scan(self) -> None:
+        """Learn what the repository holds, so that a model not loaded yet is known."""
+        entries = await asyncio.to_thread(self._repository.scan)
+        for entry in entries.values():
+            self._registry.enter(entry)
+
+    async def load_all(self) -> None:
+        """Load every model; what cannot be loaded is logged and stays unavailable."""
+        for entry in self._registry.entries():
+            try:
+                await self.load(entry.name)
+            except HoneError as error:
+                _log.error("model %s is not served: %s", entry.name, error)
+            except Exception:
+                _log.exception("model %s is not served", entry.name)
+        self._registry.tried = True
+
+    async def load(self, name: str) -> None:
+        """Load a model, or bring it up to date with the repository.
+
+        A version that serves keeps serving until its successor does.
+
+        Raises:
+            UnknownModel: The repository has none of that name.
+            HoneError: A version that should serve does not; the text says why.
+        """
+        await self._registry.own(self._load(name))
+
+    async def unload(self, name: str) -> None:
+        """Finish what was accepted for a model and close it; forget it if its folder is gone.
+
+        Raises:
+            UnknownModel: Nothing of that name was ever loaded.
+        """
+        await self._registry.own(self._unload(name))
+
+    async def close(self) -> None:
+        """Close everything; nobody waits for an answer any more, so runs under way are ended."""
+        await self._registry.settle()
+        for model in self._registry.models():
+            for opened in model.all_opened():
+                opened.terminate()
+            self._registry.take_out(model.name, model.version)
+            await self._loader.close(model)
+
+    async def _load(self, name: str) -> None:
+        async with self._registry.lock(name):
+            loaded, problems = await self._load_versions(name)
+        for model in loaded:
+            for listener in self._listeners:
+                await listener(model)
+        if problems:
+            raise InvalidModel(f"'{name}': {'; '.join(problems)}")
+
+    async def _load_versions(self, name: str) -> tuple[list[ModelVersion], list[str]]:
+        """The versions that became ready, and what was wrong with others."""
+        entry = await asyncio.to_thread(self._repository.entry, name)
+        self._registry.enter(entry)
+        for warning in entry.warnings:
+            _log.warning("%s", warning)
+        if entry.error:
+            raise InvalidModel(entry.error)
+        wanted = self._wanted_versions(entry)
+        if not wanted:
+            raise InvalidModel(
+                f"the version policy of '{name}' chooses none of its versions "
+                f"{list(entry.versions)}"
+            )
+        self._registry.forget_failures(name)
+        loaded, problems = [], []
+        for version in wanted:
+            try:
+                loaded.append(await self._load_version(entry, version))
+            except HoneError as error:
+                problems.append(f"version {version}: {error}")
+        for model in self._registry.models(name):
+            if model.version not in wanted:
+                await self._unload_version(name, model.version)
+        return loaded, problems
+
+    def _wanted_versions(self, entry: ModelEntry) -> tuple[int, ...]:
+        chosen = entry.config.version_policy.choose(tuple(entry.versions))
+        if entry.policy.hold_version is HoldVersion.NEVER or not chosen:
+            return chosen
+        routed = [
+            version
+            for version in entry.versions
+            if version < max(chosen) and self._has_variant_route(entry.name, version)
+        ]
+        return tuple(sorted({*chosen, *routed[-1:]}))
+
+    def _has_variant_route(self, name: str, version: int) -> bool:
+        route = self._loader.journal.route(name, version)
+        return route is not None and route.variant != ORIGINAL
+
+    async def _load_version(self, entry: ModelEntry, version: int) -> ModelVersion:
+        registry, name = self._registry, entry.name
+        serves = registry.version(name, version) is not None
+        if not serves:
+            registry.stand(name, version, State.LOADING)
+        try:
+            model = await self._loader.load(entry, version)
+        except Exception as error:
+            if not serves:
+                registry.stand(name, version, State.UNAVAILABLE, str(error))
+            if isinstance(error, HoneError):
+                raise
+            _log.exception("model %s version %d could not be loaded", name, version)
+            raise InvalidModel(f"unexpected error while loading: {error}") from error
+        former = registry.install(model)
+        if former is not None:
+            await self._loader.close(former)
+            self._loader.show(model)
+        return model
+
+    async def _unload(self, name: str) -> None:
+        registry = self._registry
+        if not registry.knows(name):
+            raise UnknownModel(name)
+        async with registry.lock(name):
+            registry.forget_failures(name)
+            for model in registry.models(name):
+                await self._unload_version(name, model.version)
+            try:
+                await asyncio.to_thread(self._repository.entry, name)
+            except UnknownModel:
+                registry.forget(name)
+
+    async def _unload_version(self, name: str, version: int) -> None:
+        await self._loader.close(self._registry.take_out(name, version))
+        self._registry.stand(name, version, State.UNAVAILABLE, "unloaded")

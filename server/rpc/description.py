@@ -1,0 +1,102 @@
+"""A served model version in Triton's words: its configuration and its statistics."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from optimizers.contract.signature import TensorSpec
+from server.metrics import Duration, Statistics
+from server.model import ModelVersion
+from server.pb import model_config_pb2 as config_pb
+from server.pb import open_inference_pb2 as pb
+from server.triton_config import DATATYPES
+
+PLATFORM: Final = "onnxruntime_onnx"
+
+_DATATYPE_NUMBERS: Final = {name: number for number, name in DATATYPES.items()}
+
+
+def model_config(model: ModelVersion) -> config_pb.ModelConfig:
+    """What is in effect; the batch sizes are those of the original, whichever variant answers."""
+    session = model.original.session
+    declared = model.entry.config.max_batch_size
+    batches = model.signature.has_batch_dimension and session.max_batch > 1
+    max_batch = declared if declared is not None else (session.max_batch if batches else 0)
+    config = config_pb.ModelConfig(
+        name=model.name,
+        platform=PLATFORM,
+        backend="onnxruntime",
+        max_batch_size=max_batch,
+        default_model_filename=model.entry.config.model_file,
+    )
+    for tensor in model.signature.inputs:
+        config.input.add(**_tensor(tensor, max_batch > 0))
+    for tensor in model.signature.outputs:
+        config.output.add(**_tensor(tensor, max_batch > 0))
+    on_gpu = session.provider == "cuda"
+    config.instance_group.add(
+        name=model.name,
+        count=model.active.policy.lanes,
+        kind=(
+            config_pb.ModelInstanceGroup.KIND_GPU
+            if on_gpu
+            else config_pb.ModelInstanceGroup.KIND_CPU
+        ),
+    )
+    if batches:
+        config.dynamic_batching.SetInParent()
+    chosen = model.entry.config.version_policy
+    if chosen.specific:
+        config.version_policy.specific.versions.extend(chosen.specific)
+    elif chosen.newest:
+        config.version_policy.latest.num_versions = chosen.newest
+    else:
+        config.version_policy.all.SetInParent()
+    threads = model.active.manifest.session.intra_op_threads
+    config.parameters["intra_op_thread_count"].string_value = str(threads)
+    return config
+
+
+def model_statistics(model: ModelVersion, totals: Statistics) -> pb.ModelStatistics:
+    """Running totals of one version and the memory of its open sessions."""
+    nothing = pb.StatisticDuration()
+    memory = sum(opened.opening.memory.total_bytes for opened in model.all_opened())
+    return pb.ModelStatistics(
+        name=model.name,
+        version=str(model.version),
+        last_inference=totals.last_unix_ms,
+        inference_count=totals.rows,
+        execution_count=sum(batch.count for batch in totals.by_rows.values()),
+        inference_stats=pb.InferStatistics(
+            success=_duration(totals.success),
+            fail=_duration(totals.fail),
+            queue=_duration(totals.queue),
+            compute_input=nothing,
+            compute_infer=_duration(totals.compute),
+            compute_output=nothing,
+            cache_hit=nothing,
+            cache_miss=nothing,
+        ),
+        batch_stats=[
+            pb.InferBatchStatistics(
+                batch_size=rows,
+                compute_input=nothing,
+                compute_infer=_duration(totals.by_rows[rows]),
+                compute_output=nothing,
+            )
+            for rows in sorted(totals.by_rows)
+        ],
+        memory_usage=[pb.MemoryUsage(type="CPU", id=0, byte_size=memory)],
+    )
+
+
+def _duration(total: Duration) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=total.count, ns=total.nanoseconds)
+
+
+def _tensor(spec: TensorSpec, batched: bool) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "data_type": _DATATYPE_NUMBERS[spec.datatype],
+        "dims": spec.shape[1:] if batched else spec.shape,
+    }
