@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from optimizers.contract.errors import HoneError, InvalidModel
 from optimizers.contract.manifest import ORIGINAL
@@ -89,11 +90,14 @@ class Loading:
     async def _load_versions(self, name: str) -> tuple[list[ModelVersion], list[str]]:
         """The versions that became ready, and what was wrong with others."""
         entry = await asyncio.to_thread(self._repository.entry, name)
+        if entry.error:
+            # What serves goes on by what was said before.
+            former = self._registry.entry(name) or entry
+            self._registry.enter(replace(former, error=entry.error))
+            raise InvalidModel(entry.error)
         self._registry.enter(entry)
         for warning in entry.warnings:
             _log.warning("%s", warning)
-        if entry.error:
-            raise InvalidModel(entry.error)
         wanted = self._wanted_versions(entry)
         if not wanted:
             raise InvalidModel(
@@ -149,7 +153,7 @@ class Loading:
 
     async def _unload(self, name: str) -> None:
         registry = self._registry
-        if not registry.knows(name):
+        if registry.entry(name) is None:
             raise UnknownModel(name)
         async with registry.lock(name):
             registry.forget_failures(name)

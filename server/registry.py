@@ -134,9 +134,9 @@ class Registry:
         """Every model known, by name."""
         return [self._entries[name] for name in sorted(self._entries)]
 
-    def knows(self, name: str) -> bool:
-        """Whether the repository held a model of that name when it was last looked at."""
-        return name in self._entries
+    def entry(self, name: str) -> ModelEntry | None:
+        """A model as it lay in the repository when it was last looked at."""
+        return self._entries.get(name)
 
     def models(self, name: str = "") -> list[ModelVersion]:
         """The versions that serve, all or of one model, ascending."""

@@ -156,25 +156,25 @@ class Document:
         return mapping
 
     def _scalar(self, node: yaml.ScalarNode, path: Path) -> _Scalar:
-        value = cut(node.value)
+        value = shown(node.value)
         if node.tag not in _SCALARS:
             kind = cut(node.tag.removeprefix(_TAG))
             raise self.error(
                 path,
-                f"expected a text, a number, true, false or null, got '{value}', which YAML takes "
+                f"expected a text, a number, true, false or null, got {value}, which YAML takes "
                 f"for a {kind}; quote it if it is a text",
             )
         if node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
             raise self.error(
-                path, f"expected a number of at most {_LONGEST_NUMBER} digits, got '{value}'"
+                path, f"expected a number of at most {_LONGEST_NUMBER} digits, got {value}"
             )
         try:
             built: _Scalar = self._constructor.construct_object(node)
         except (ValueError, LookupError) as error:
             kind = node.tag.removeprefix(_TAG)
-            raise self.error(path, f"expected a value of type {kind}, got '{value}'") from error
+            raise self.error(path, f"expected a value of type {kind}, got {value}") from error
         if isinstance(built, int) and abs(built) > _LARGEST_INTEGER:
-            raise self.error(path, f"expected a number of at most 64 bits, got '{value}'")
+            raise self.error(path, f"expected a number of at most 64 bits, got {value}")
         return built
 
 

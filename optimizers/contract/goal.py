@@ -95,6 +95,7 @@ class Relation(StrEnum):
     RELATIVE_LOSS = "relative loss"
 
 
+_LONGEST: Final = 200
 _PATTERN = re.compile(
     r"""^\s*(?P<figure>[A-Za-z_0-9]+)\s*(?P<op><=|>=)\s*
     (?P<number>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*
@@ -127,10 +128,10 @@ def parse_requirement(text: str) -> Requirement:
     Raises:
         InvalidDocument: The sentence is not of the grammar, or makes no sense for its figure.
     """
-    match = _PATTERN.match(text)
+    match = _PATTERN.match(text) if len(text) <= _LONGEST else None
     if match is None:
         raise InvalidDocument(
-            f"requirement '{text}' was not understood; expected FIGURE OP NUMBER UNIT "
+            f"requirement '{text[:_LONGEST]}' was not understood; expected FIGURE OP NUMBER UNIT "
             "[better|worse], for example 'latency_p50 <= 2 ms' or 'accuracy <= 1 point worse'"
         )
     figure = parse_figure(match["figure"])

@@ -158,7 +158,7 @@ def _data(document: Document, top: dict[str, Any]) -> DataFiles:
         parts = value.split("/")
         if value.startswith("/") or ".." in parts:
             raise document.error(
-                ("data", key), f"expected a path below the model's directory, got '{cut(value)}'"
+                ("data", key), f"expected a path below the model's directory, got {shown(value)}"
             )
         longest = max(len(part.encode()) for part in parts)
         if "\0" in value or len(value) > _LONGEST_PATH or longest > _LONGEST_PATH_PART:
@@ -234,7 +234,7 @@ def _goal(document: Document, path: Path) -> Goal:
             if len(item) > _LONGEST_SENTENCE:
                 raise document.error(
                     (*path, key, index),
-                    f"expected at most {_LONGEST_SENTENCE} characters, got '{cut(item)}'",
+                    f"expected at most {_LONGEST_SENTENCE} characters, got {shown(item)}",
                 )
         return value
 

@@ -122,6 +122,7 @@ MISTAKES = {
     ),
     "serve: 2020-01-01\n": "got '2020-01-01', which YAML takes for a timestamp; quote it",
     "serve: !!binary aGk=\n": "got 'aGk=', which YAML takes for a binary",
+    "serve: !!binary |\n  aGk=\n  aGk=\n": r"got 'aGk=\\naGk=\\n', which YAML takes for a binary",
     "serve: !shell reboot\n": "got 'reboot', which YAML takes for a !shell",
     "serve: !!int many\n": "serve: expected a value of type int, got 'many'",
     "serve: !!int ''\n": "serve: expected a value of type int, got ''",

@@ -17,7 +17,15 @@ from server.client import Client, inference_request
 from server.pb import management_pb2 as management
 from server.pb import open_inference_pb2 as inference
 from tests.support import models
-from tests.support.calls import events, floats, promote, refusal, variants, who_answers
+from tests.support.calls import (
+    events,
+    floats,
+    linear_request,
+    promote,
+    refusal,
+    variants,
+    who_answers,
+)
 from tests.support.servers import running
 from tests.support.variants import make_variant
 
@@ -120,9 +128,15 @@ async def test_variants_are_addressed_by_id_profile_and_original(tmp_path: Path)
         golden_inputs={"x": floats(2, 4)},
     )
     identity = sealed.manifest.variant
+    (tmp_path / "models/linear/hone.yaml").write_text("labels: {stable: 1, canary: 2}\n")
     with running(tmp_path / "models", state, "--cpus", "2") as server:
+        request = linear_request(version="canary")
+        code, text = await refusal(server.public, request)
+        assert (code, "version 2 is not found" in text) == ("NOT_FOUND", True), text
         async with Client(server.public) as client:
             for address, expected in (
+                ("stable", "original"),
+                ("stable@fast", identity),
                 ("", "original"),
                 ("1", "original"),
                 ("@fast", identity),
