@@ -23,7 +23,7 @@ from optimizers.contract.samples import random_feeds
 from server.app import App, product_version, serve
 from server.client import Client, as_data
 from server.config import ServerConfig, server_config
-from server.optimization import require_optimisers
+from server.job_preparation import require_optimisers
 from server.pb import management_pb2 as pb
 from server.pb import open_inference_pb2 as inference
 from server.story import tell_story

@@ -180,6 +180,10 @@ class Jobs:
             self._ended[job_id] = job
         return job
 
+    def is_settled(self, job_id: str) -> bool:
+        """Whether a job has no worker and all that follows from its end is done."""
+        return job_id not in self._tasks.values()
+
     async def watch(self, job_id: str) -> AsyncIterator[Job]:
         """The job now and after each change, until it has ended and all that follows is done."""
         seen: Job | None = None

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
-import os
-import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
 
-from optimizers.contract.directory import VariantDirectory
-from optimizers.contract.errors import HoneError, InvalidData
-from optimizers.contract.host import Host, memory_available_bytes
-from optimizers.contract.job import (
-    CANDIDATE_DIRECTORY,
-    GATE_OPENED_FILE,
-    VARIANT_DIRECTORY,
-    Built,
-    JobSpec,
-    JobState,
-    job_id,
-    read_built,
-    write_built,
-)
-from optimizers.contract.manifest import GOLDEN_FILE, MANIFEST_FILE
-from optimizers.contract.onnx_file import file_sha256, read_onnx_file
+from optimizers.contract.errors import HoneError
+from optimizers.contract.host import Host
+from optimizers.contract.job import GATE_OPENED_FILE, VARIANT_DIRECTORY, JobSpec, JobState
+from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.profile import Profile
 from server.config import ServerConfig
-from server.errors import FailedPrecondition, UnknownProfile
+from server.errors import UnknownProfile
+from server.job_preparation import (
+    build_afresh,
+    missing_packages,
+    require_optimisers,
+    require_room,
+    reuse,
+    specify,
+)
 from server.job_worker import WORKER
 from server.jobs import Job, Jobs, can_be_resubmitted
 from server.journal import Journal
@@ -45,12 +36,6 @@ from server.repository import VariantStore
 from server.routes import Routes
 
 _log = logging.getLogger(__name__)
-
-_DISK_PER_MODEL_BYTE: Final = 4
-_MEMORY_PER_MODEL_BYTE: Final = 4
-_MEMORY_MARGIN_BYTES: Final = 512 << 20
-_NEEDED_PACKAGES: Final = ("onnx", "onnx_ir", "scipy", "torch")
-_INSTALL_LINE: Final = "pip install 'hone-server[cpu,optimize]'"
 
 
 class Optimization:
@@ -143,7 +128,7 @@ class Optimization:
             InvalidData: A data file that hone.yaml names is missing.
         """
         require_optimisers()
-        spec = await self._specify(model, profile)
+        spec = await specify(model, profile, self._host, self._config)
         size = await asyncio.to_thread(lambda: read_onnx_file(model.original_file).size_bytes)
         return self._queue(model, spec, size)
 
@@ -159,14 +144,13 @@ class Optimization:
         lost = former is not None and self._is_lost(model, former)
         if former is not None and not lost and not can_be_resubmitted(former.state):
             return former, True
-        self._store.require_free_disk(_DISK_PER_MODEL_BYTE * size)
-        _require_memory(_MEMORY_PER_MODEL_BYTE * size + _MEMORY_MARGIN_BYTES)
+        require_room(self._store, size)
         self._cancel_retry(spec.id)
         spec = replace(spec, gate_use=self._gate_use(spec, former))
-        prepare: Callable[[Path], None] = _build_afresh
+        prepare: Callable[[Path], None] = build_afresh
         again = model.variants.get(model.fell_back)
         if again is not None and again.manifest.recipe == spec.profile.recipe:
-            prepare = partial(_reuse, again)
+            prepare = partial(reuse, again)
         job, _ = self.jobs.submit(spec, prepare, anew=lost)
         self._journal.record(
             *(model.name, model.version, "job_submitted"),
@@ -216,7 +200,7 @@ class Optimization:
                 model, newest.manifest.variant, reason=f"proved for profile {profile.name}"
             )
         if not missing_packages():
-            spec = await self._specify(model, profile)
+            spec = await specify(model, profile, self._host, self._config)
             return any(variant.manifest.job == spec.id for variant in proved)
         return True
 
@@ -224,53 +208,10 @@ class Optimization:
         """Whether a job succeeded but nothing is left of what it made."""
         if job.state is not JobState.SUCCEEDED or job.result is None:
             return False
+        if not self.jobs.is_settled(job.spec.id):
+            return False
         adopted = job.result.variant in model.variants
         return not adopted and not (self._directory(job) / VARIANT_DIRECTORY).is_dir()
-
-    async def _specify(self, model: ModelVersion, profile: Profile) -> JobSpec:
-        entry = model.entry
-        declared = {
-            name: entry.directory / path
-            for name in ("calibration", "train", "search", "gate")
-            for path in [getattr(entry.policy.data, name)]
-            if path is not None
-        }
-        for name, path in declared.items():
-            if not path.is_file():
-                raise InvalidData(
-                    f"{entry.name}/hone.yaml names data.{name}: "
-                    f"{path.relative_to(entry.directory)}, which is missing"
-                )
-        digests = await asyncio.to_thread(
-            lambda: {name: file_sha256(path) for name, path in declared.items()}
-        )
-        identity = job_id(
-            model=model.name,
-            version=model.version,
-            profile=profile,
-            task=entry.policy.task,
-            original_sha256=model.original.original_sha256,
-            original_session=model.original.session,
-            data_sha256=digests,
-            host=self._host,
-        )
-        return JobSpec(
-            id=identity,
-            model=model.name,
-            version=model.version,
-            profile=profile,
-            task=entry.policy.task,
-            original_file=model.original_file,
-            original_name=model.original.original_file,
-            original_sha256=model.original.original_sha256,
-            original_session=model.original.session,
-            data=declared,
-            data_sha256=digests,
-            cpus=self._host.cpus,
-            memory_limit_bytes=self._config.job_memory_bytes,
-            measure_timeout_s=self._config.measure_seconds,
-            submitted_unix_s=time.time(),
-        )
 
     def _gate_use(self, spec: JobSpec, former: Job | None) -> int:
         """How often the gate data will have been used; a job that never looked spends nothing."""
@@ -322,7 +263,7 @@ class Optimization:
         submitted = await attempt(
             self._journal, job, "not_retried", self.submit(model, job.spec.profile)
         )
-        if not submitted:
+        if not submitted and self.jobs.find(job.spec.id) is not None:
             self._retry_later(job)
 
     def _directory(self, job: Job) -> Path:
@@ -334,62 +275,3 @@ class Optimization:
             counts[job.state] += 1
         for state, count in counts.items():
             self._metrics.jobs.labels(state).set(count)
-
-
-def require_optimisers() -> None:
-    """Make sure that a worker could run here.
-
-    Raises:
-        FailedPrecondition: It could not; the text says what to install.
-    """
-    missing = missing_packages()
-    if missing:
-        raise FailedPrecondition(
-            f"the optimisers are not installed here ({', '.join(missing)} missing); "
-            f"run: {_INSTALL_LINE}"
-        )
-
-
-def missing_packages() -> list[str]:
-    """What a worker needs and this installation lacks."""
-    return [name for name in _NEEDED_PACKAGES if importlib.util.find_spec(name) is None]
-
-
-def _build_afresh(directory: Path) -> None:
-    """Leave everything to the worker."""
-
-
-def _reuse(variant: VariantDirectory, directory: Path) -> None:
-    """Give a job a variant that was built before, so that it only measures it."""
-    if read_built(directory) is not None:
-        return
-    shutil.copytree(
-        variant.path,
-        directory / CANDIDATE_DIRECTORY,
-        ignore=shutil.ignore_patterns(MANIFEST_FILE, GOLDEN_FILE),
-        copy_function=_link_or_copy,
-    )
-    manifest = variant.manifest
-    built = Built(
-        session=manifest.session,
-        records=manifest.records,
-        built_with=manifest.built_with or {},
-    )
-    write_built(directory, built)
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    """Share a file that never changes; copy it where the file system cannot link."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def _require_memory(needed: int) -> None:
-    available = memory_available_bytes()
-    if available < needed:
-        raise FailedPrecondition(
-            f"{available >> 20} MiB of memory are available and a build of this model needs about "
-            f"{needed >> 20} MiB"
-        )

@@ -1,0 +1,155 @@
+"""What a job needs before a worker sees it: its specification, room, and what was built before."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Final
+
+from optimizers.contract.directory import VariantDirectory
+from optimizers.contract.errors import InvalidData
+from optimizers.contract.host import Host, memory_available_bytes
+from optimizers.contract.job import (
+    CANDIDATE_DIRECTORY,
+    Built,
+    JobSpec,
+    job_id,
+    read_built,
+    write_built,
+)
+from optimizers.contract.manifest import GOLDEN_FILE, MANIFEST_FILE
+from optimizers.contract.onnx_file import file_sha256
+from optimizers.contract.profile import Profile
+from server.config import ServerConfig
+from server.errors import FailedPrecondition
+from server.model import ModelVersion
+from server.repository import VariantStore
+
+_DISK_PER_MODEL_BYTE: Final = 4
+_MEMORY_PER_MODEL_BYTE: Final = 4
+_MEMORY_MARGIN_BYTES: Final = 512 << 20
+_NEEDED_PACKAGES: Final = ("onnx", "onnx_ir", "scipy", "torch")
+_INSTALL_LINE: Final = "pip install 'hone-server[cpu,optimize]'"
+
+
+async def specify(
+    model: ModelVersion, profile: Profile, host: Host, config: ServerConfig
+) -> JobSpec:
+    """Everything a worker needs to know to build `profile` for a version.
+
+    Raises:
+        InvalidData: A data file that hone.yaml names is missing.
+    """
+    entry = model.entry
+    declared = {
+        name: entry.directory / path
+        for name in ("calibration", "train", "search", "gate")
+        for path in [getattr(entry.policy.data, name)]
+        if path is not None
+    }
+    for name, path in declared.items():
+        if not path.is_file():
+            raise InvalidData(
+                f"{entry.name}/hone.yaml names data.{name}: "
+                f"{path.relative_to(entry.directory)}, which is missing"
+            )
+    digests = await asyncio.to_thread(
+        lambda: {name: file_sha256(path) for name, path in declared.items()}
+    )
+    identity = job_id(
+        model=model.name,
+        version=model.version,
+        profile=profile,
+        task=entry.policy.task,
+        original_sha256=model.original.original_sha256,
+        original_session=model.original.session,
+        data_sha256=digests,
+        host=host,
+    )
+    return JobSpec(
+        id=identity,
+        model=model.name,
+        version=model.version,
+        profile=profile,
+        task=entry.policy.task,
+        original_file=model.original_file,
+        original_name=model.original.original_file,
+        original_sha256=model.original.original_sha256,
+        original_session=model.original.session,
+        data=declared,
+        data_sha256=digests,
+        cpus=host.cpus,
+        memory_limit_bytes=config.job_memory_bytes,
+        measure_timeout_s=config.measure_seconds,
+        submitted_unix_s=time.time(),
+    )
+
+
+def require_optimisers() -> None:
+    """Make sure that a worker could run here.
+
+    Raises:
+        FailedPrecondition: It could not; the text says what to install.
+    """
+    missing = missing_packages()
+    if missing:
+        raise FailedPrecondition(
+            f"the optimisers are not installed here ({', '.join(missing)} missing); "
+            f"run: {_INSTALL_LINE}"
+        )
+
+
+def missing_packages() -> list[str]:
+    """What a worker needs and this installation lacks."""
+    return [name for name in _NEEDED_PACKAGES if importlib.util.find_spec(name) is None]
+
+
+def build_afresh(directory: Path) -> None:
+    """Leave everything to the worker."""
+
+
+def reuse(variant: VariantDirectory, directory: Path) -> None:
+    """Give a job a variant that was built before, so that it only measures it."""
+    if read_built(directory) is not None:
+        return
+    shutil.copytree(
+        variant.path,
+        directory / CANDIDATE_DIRECTORY,
+        ignore=shutil.ignore_patterns(MANIFEST_FILE, GOLDEN_FILE),
+        copy_function=_link_or_copy,
+    )
+    manifest = variant.manifest
+    built = Built(
+        session=manifest.session,
+        records=manifest.records,
+        built_with=manifest.built_with or {},
+    )
+    write_built(directory, built)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Share a file that never changes; copy it where the file system cannot link."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def require_room(store: VariantStore, model_bytes: int) -> None:
+    """Make sure that there is disk and memory enough to build something of a model.
+
+    Raises:
+        FailedPrecondition: There is not.
+    """
+    store.require_free_disk(_DISK_PER_MODEL_BYTE * model_bytes)
+    needed = _MEMORY_PER_MODEL_BYTE * model_bytes + _MEMORY_MARGIN_BYTES
+    available = memory_available_bytes()
+    if available < needed:
+        raise FailedPrecondition(
+            f"{available >> 20} MiB of memory are available and a build of this model needs about "
+            f"{needed >> 20} MiB"
+        )
