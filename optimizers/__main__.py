@@ -1,13 +1,20 @@
 """`python -m optimizers build|demo|worker`: works without a server."""
 
 import sys
+from importlib.util import find_spec
 
-try:
+
+def _main() -> None:
+    missing = [name for name in ("onnx", "scipy", "typer") if find_spec(name) is None]
+    if missing:
+        sys.exit(
+            f"hone: the optimisers are not installed here ({', '.join(missing)} missing); "
+            "run: pip install 'hone-server[cpu,optimize]'"
+        )
+    # Only what is installed can be imported.
     from optimizers.cli import main
-except ModuleNotFoundError as missing:
-    sys.exit(
-        f"hone: the optimisers are not installed here ({missing.name} is missing); "
-        "run: pip install 'hone-server[cpu,optimize]'"
-    )
 
-main()
+    main()
+
+
+_main()

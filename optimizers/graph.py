@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import onnx
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from optimizers.contract.errors import InvalidDocument
 
+_EIGHT_BITS: Final = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+
 
 def prepare(model: Path, target: Path) -> Path:
     """Fold constants, infer shapes and drop stale ones, so that a quantiser sees a clean graph.
+
+    A node without a name gets one, the same that the other functions here know it by.
 
     Args:
         model: The model as it is; stays untouched.
         target: Where the prepared copy goes.
     """
     stripped = onnx.load(str(model))
+    _name_nodes(stripped.graph)
     # Shapes written by exporters name dimensions that quantisation changes.
     del stripped.graph.value_info[:]
     onnx.save(stripped, str(target))
@@ -27,8 +33,8 @@ def prepare(model: Path, target: Path) -> Path:
 
 
 def operator_names(model: Path, operators: Sequence[str]) -> list[str]:
-    """Names of the nodes of these operators, in the graph's order."""
-    graph = onnx.load(str(model), load_external_data=False).graph
+    """Names of the nodes of these operators, in the graph's order; see `prepare` for nameless."""
+    graph = _graph(model)
     return [node.name for node in graph.node if node.op_type in operators]
 
 
@@ -52,8 +58,7 @@ def names_after_preparing(model: Path, prepared: Path, names: Sequence[str]) -> 
     A fused node is recognised by what it gives: a MatMul and the Add after it become one Gemm
     that gives what the Add gave.
     """
-    before = onnx.load(str(model), load_external_data=False).graph
-    after = onnx.load(str(prepared), load_external_data=False).graph
+    before, after = _graph(model), _graph(prepared)
     makers = {output: node.name for node in after.node for output in node.output}
     users: dict[str, list[onnx.NodeProto]] = {}
     for node in before.node:
@@ -72,5 +77,35 @@ def names_after_preparing(model: Path, prepared: Path, names: Sequence[str]) -> 
 
 def count_operators(model: Path, *operators: str) -> int:
     """How many nodes of these operators the model has."""
+    return sum(node.op_type in operators for node in _graph(model).node)
+
+
+def count_integer_weights(model: Path, operators: Sequence[str]) -> int:
+    """How many nodes of these operators read a stored 8-bit weight through a DequantizeLinear."""
+    graph = _graph(model)
+    stored = {tensor.name for tensor in graph.initializer if tensor.data_type in _EIGHT_BITS}
+    weights = {
+        node.output[0]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in stored
+    }
+    return sum(
+        node.op_type in operators and not weights.isdisjoint(node.input[:2]) for node in graph.node
+    )
+
+
+def _graph(model: Path) -> onnx.GraphProto:
     graph = onnx.load(str(model), load_external_data=False).graph
-    return sum(node.op_type in operators for node in graph.node)
+    _name_nodes(graph)
+    return graph
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Give every node without a name one of its own, always the same for the same graph."""
+    taken = {node.name for node in graph.node}
+    for index, node in enumerate(graph.node):
+        name = node.name or f"{node.op_type.lower()}_{index}"
+        while not node.name and name in taken:
+            name += "_"
+        taken.add(name)
+        node.name = name

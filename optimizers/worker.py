@@ -7,6 +7,7 @@ directory, so either can be killed at any moment and the job can be taken up aga
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -15,9 +16,12 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from optimizers.calibration import load_arrays, take
+from numpy.typing import NDArray
+
+from optimizers.calibration import load_arrays
+from optimizers.contract.difference import largest_magnitude
 from optimizers.contract.directory import seal, write_golden
 from optimizers.contract.errors import HoneError, InvalidData, InvalidModel
 from optimizers.contract.evaluation import Verdict
@@ -42,13 +46,13 @@ from optimizers.contract.manifest import MODEL_FILE, Golden, Manifest
 from optimizers.contract.onnx_file import file_sha256, read_onnx_file
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
-from optimizers.evaluation.gates import Subject, judge
-from optimizers.evaluation.latency import Unstable
+from optimizers.evaluation.disjoint import check_disjoint
 from optimizers.process import PARENT_VARIABLE, die_with_parent, limit_memory, lower_priority
 
 Stage = Literal["build", "measure"]
 
 _BUILDING: Final = 0.4
+_STARTS: Final[dict[Stage, float]] = {"build": 0.0, "measure": _BUILDING}
 _GOLDEN_ITEMS: Final = 8
 _GOLDEN_TOLERANCE: Final = 1e-3
 _VERDICT_STATES: Final = {
@@ -61,8 +65,9 @@ _VERDICT_STATES: Final = {
 
 def supervise(directory: Path) -> JobResult:
     """Run both children of a job and make sure that a result is written."""
-    stages: tuple[Stage, ...] = ("build", "measure")
-    for stage in stages:
+    for stage, start in _STARTS.items():
+        # Importing the tools takes seconds in which the job must not look dead.
+        _report(directory, "starting", start, stage)
         environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
         command = [sys.executable, "-m", "optimizers", "worker", str(directory), "--stage", stage]
         with (directory / LOG_FILE).open("ab") as log:
@@ -82,38 +87,37 @@ def run_stage(directory: Path, stage: Stage) -> None:
     try:
         if stage == "build":
             lower_priority()
-            limit_memory(spec.memory_limit_bytes)
             _build(directory, spec)
         else:
             _measure(directory, spec)
     except HoneError as error:
         _end(directory, JobState.FAILED, str(error))
     except MemoryError:
-        limit = (
-            f"{spec.memory_limit_bytes >> 20} MiB" if spec.memory_limit_bytes else "this machine"
-        )
-        _end(directory, JobState.FAILED, f"out of memory while running {stage}; limit: {limit}")
+        _end(directory, JobState.FAILED, _out_of_memory(spec, stage))
     except OSError as error:
         # A full disk may refuse this as well; then the supervisor's own attempt tells.
         name = Path(error.filename).name if isinstance(error.filename, str) else ""
-        _end(directory, JobState.FAILED, f"{stage}: {error.strerror or error} {name}".rstrip())
+        reason = f"{stage}: {error.strerror or error} {name}".rstrip()
+        if error.errno == errno.ENOMEM:
+            reason = _out_of_memory(spec, stage)
+        _end(directory, JobState.FAILED, reason)
+
+
+def _out_of_memory(spec: JobSpec, stage: Stage) -> str:
+    limit = f"{spec.memory_limit_bytes >> 20} MiB" if spec.memory_limit_bytes else "this machine"
+    return f"out of memory while running {stage}; limit: {limit}"
 
 
 def _build(directory: Path, spec: JobSpec) -> None:
-    from optimizers.pipeline import build  # heavy, and only this child needs it
+    # Heavy, and only this child needs it; before the limit, as OpenBLAS starts for ever under one
+    # that is too low.
+    from optimizers.pipeline import build
 
+    limit_memory(spec.memory_limit_bytes)
     if read_built(directory) is not None:
         return
     _report(directory, "checking", 0.0, "")
-    if read_onnx_file(spec.original_file).sha256() != spec.original_sha256:
-        raise InvalidModel(
-            f"{spec.original_name} was overwritten since the job was submitted; submit it again"
-        )
-    for name, path in spec.data.items():
-        if not path.is_file() or file_sha256(path) != spec.data_sha256[name]:
-            raise InvalidData(
-                f"data.{name} ({path.name}) changed since the job was submitted; submit it again"
-            )
+    _check_files(spec)
     built = build(
         directory,
         spec,
@@ -127,7 +131,34 @@ def _build(directory: Path, spec: JobSpec) -> None:
     write_built(directory, built)
 
 
+def _check_files(spec: JobSpec) -> None:
+    """Make sure that model and data are what was submitted, and that the gate's is its own.
+
+    Raises:
+        InvalidModel: The original was overwritten.
+        InvalidData: A data file changed, does not fit, or shares items with the gate's.
+    """
+    if read_onnx_file(spec.original_file).sha256() != spec.original_sha256:
+        raise InvalidModel(
+            f"{spec.original_name} was overwritten since the job was submitted; submit it again"
+        )
+    for name, path in spec.data.items():
+        if not path.is_file() or file_sha256(path) != spec.data_sha256[name]:
+            raise InvalidData(
+                f"data.{name} ({path.name}) changed since the job was submitted; submit it again"
+            )
+    with closing(Session(spec.original_file, SessionSpec())) as original:
+        signature = original.signature
+    check_disjoint(spec.data, spec.data_sha256, signature)
+
+
 def _measure(directory: Path, spec: JobSpec) -> None:
+    # Heavy, and only this child needs them; before the limit as well.
+    from optimizers.evaluation.gates import judge
+    from optimizers.evaluation.series import Unstable
+    from optimizers.evaluation.subject import Subject
+
+    limit_memory(spec.memory_limit_bytes)
     built = read_built(directory)
     if built is None:
         raise InvalidModel("the candidate is not complete; submit the job again")
@@ -177,6 +208,7 @@ def _measure(directory: Path, spec: JobSpec) -> None:
             original_sha256=spec.original_sha256,
             original_file=spec.original_name,
             profile=spec.profile.name,
+            judged_by=spec.profile,
             job=spec.id,
             recipe=spec.profile.recipe,
             records=built.records,
@@ -203,14 +235,16 @@ def _write_golden(variant: Path, spec: JobSpec, session_spec: SessionSpec) -> Go
         names = [output.name for output in session.signature.outputs]
     answers = dict(zip(names, outputs, strict=True))
     write_golden(variant, feeds, answers)
-    tolerance = {
-        name: _GOLDEN_TOLERANCE * max(1e-6, float(abs(array).max(initial=0.0)))
-        if array.dtype.kind == "f"
-        else 0.0
-        for name, array in answers.items()
-    }
+    tolerance = {name: golden_tolerance(array) for name, array in answers.items()}
     items = len(next(iter(answers.values()))) if session.signature.has_batch_dimension else 1
     return Golden(items=items, tolerance=tolerance)
+
+
+def golden_tolerance(answers: NDArray[Any]) -> float:
+    """How far from these a server's own answers may lie; finite, as JSON knows no infinity."""
+    if answers.dtype.kind != "f":
+        return 0.0
+    return _GOLDEN_TOLERANCE * max(1e-6, largest_magnitude(answers))
 
 
 def _golden_items(session: Session, spec: JobSpec) -> Feeds:
@@ -218,8 +252,8 @@ def _golden_items(session: Session, spec: JobSpec) -> Feeds:
     gate = spec.data.get("gate")
     if gate is None:
         return random_feeds(session.signature, rows, seed=spec.seed)
-    items, _ = load_arrays(gate, session.signature)
-    return take(items, slice(0, rows))
+    items, _ = load_arrays(gate, session.signature, rows)
+    return items
 
 
 def _report(directory: Path, stage: str, fraction: float, text: str) -> None:

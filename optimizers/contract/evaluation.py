@@ -11,7 +11,7 @@ from optimizers.contract.host import Host
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A measured value with one-sided bounds, each at the evaluation's per-figure level.
+    """A measured value with one-sided bounds, each at the evaluation's level for one bound.
 
     Attributes:
         value: The best single number.
@@ -37,7 +37,8 @@ class Figure:
         difference: Variant minus original.
         ratio: Variant divided by original.
         method: How the bounds were computed.
-        condition: Under which circumstances, for example `batch 8`; "" for the usual ones.
+        condition: Under which circumstances, or of which output, for example `batch 8`; "" for the
+            usual ones.
     """
 
     name: FigureName
@@ -60,7 +61,6 @@ class Gate(StrEnum):
     ACCURACY = "accuracy"
     LATENCY = "latency"
     MEMORY = "memory"
-    GOAL = "goal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,8 @@ class Certificate:
         host: The machine measured on.
         provider: The execution provider.
         issued_unix_s: When.
-        confidence: Probability with which all required figures' bounds hold together.
+        confidence: Probability with which all bounds that decide hold together, over every use of
+            the same gate data.
         gate_use: How often this gate data had been used for this model, this use included.
         gate_sha256: Digest of the gate data; "" without any.
     """

@@ -7,25 +7,23 @@ what the process grew by.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from pydantic import TypeAdapter
 
 from optimizers.contract.arrays import read_arrays, write_arrays
 from optimizers.contract.errors import InvalidModel
-from optimizers.contract.evaluation import Estimate, Figure
-from optimizers.contract.goal import FigureName
 from optimizers.contract.memory import resident_memory
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
+from optimizers.process import PARENT_VARIABLE, die_with_parent
 
-REPEATS: Final = 5
 _RUNS: Final = 20
 _TIMEOUT_S: Final = 300
 
@@ -65,59 +63,24 @@ def measure_footprint(model: Path, spec: SessionSpec, feeds: Feeds) -> Footprint
         inputs = Path(directory) / "feeds.npz"
         write_arrays(inputs, feeds)
         specification = json.dumps(asdict(spec))
-        done = subprocess.run(
-            [sys.executable, "-m", __name__, str(model), specification, str(inputs)],
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        command = [sys.executable, "-m", __name__, str(model), specification, str(inputs)]
+        try:
+            done = subprocess.run(
+                command,
+                env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise InvalidModel(
+                f"memory could not be measured: it took longer than {_TIMEOUT_S} s"
+            ) from error
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
         raise InvalidModel(f"memory could not be measured: {last}")
     return Footprint(**json.loads(done.stdout))
-
-
-def memory_figure(original: Sequence[Footprint], variant: Sequence[Footprint]) -> Figure:
-    """Memory of both, from repeated measurements taken in turn.
-
-    The bounds are the extremes seen: what a process holds does not scatter like a timing.
-    """
-    ratios = [b.total_bytes / max(1, a.total_bytes) for a, b in zip(original, variant, strict=True)]
-    changes = [b.total_bytes - a.total_bytes for a, b in zip(original, variant, strict=True)]
-    return Figure(
-        name=FigureName.MEMORY,
-        unit="B",
-        samples=len(variant),
-        value=_extremes([footprint.total_bytes for footprint in variant]),
-        original=_extremes([footprint.total_bytes for footprint in original]),
-        difference=_extremes(changes),
-        ratio=_extremes(ratios),
-        method="proportional set size of a fresh process after running, median and extremes",
-    )
-
-
-def describe_footprints(original: Sequence[Footprint], variant: Sequence[Footprint]) -> str:
-    """Anonymous, file-backed and peak memory of both, as one sentence."""
-
-    def text(footprints: Sequence[Footprint]) -> str:
-        parts = (
-            f"{np.median([getattr(one, name) for one in footprints]) / 2**20:.1f} MiB {word}"
-            for name, word in (
-                ("anonymous_bytes", "anonymous"),
-                ("file_bytes", "file-backed"),
-                ("peak_bytes", "at the peak"),
-            )
-        )
-        return ", ".join(parts)
-
-    return f"{text(variant)}; original {text(original)}"
-
-
-def _extremes(values: Sequence[float]) -> Estimate:
-    return Estimate(
-        value=float(np.median(values)), lower=float(min(values)), upper=float(max(values))
-    )
 
 
 def _measure_here(model: Path, spec: SessionSpec, feeds: Mapping[str, Any]) -> Footprint:
@@ -144,6 +107,7 @@ def _peak_bytes() -> int:
 
 
 def _main() -> None:
+    die_with_parent()
     model, specification, inputs = sys.argv[1:]
     spec = TypeAdapter(SessionSpec).validate_json(specification)
     print(json.dumps(asdict(_measure_here(Path(model), spec, read_arrays(Path(inputs))))))

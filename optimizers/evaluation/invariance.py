@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizers.calibration import Arrays, item_count, take
-from optimizers.contract.difference import largest_difference
+from optimizers.contract.difference import INCOMPARABLE, largest_difference, largest_magnitude
 from optimizers.contract.runtime import Session
-from optimizers.contract.signature import Signature
 from optimizers.evaluation.fidelity import Outputs, answer
+from optimizers.evaluation.progress import Share, unheard
+
+LARGER_BATCH: Final = 8
+"""Rows that a caller may well send in one request, or that are joined under load."""
 
 LARGEST_RELATIVE_DIFFERENCE: Final = 1e-3
 """Of an output's largest magnitude; more is no rounding but a dependence on neighbours."""
@@ -28,90 +31,91 @@ class Invariance:
     Attributes:
         difference: Output name → largest absolute difference seen.
         relative: Output name → the same divided by the output's largest magnitude.
-        served: The answers in each batch size tried, in item order.
+        together: The answers in each batch size tried, in item order, no neighbour made up.
+        met_extreme: Whether items were also seen beside a neighbour of extreme values.
     """
 
     difference: dict[str, float]
     relative: dict[str, float]
-    served: tuple[Outputs, ...]
+    together: tuple[Outputs, ...]
+    met_extreme: bool
 
     @property
     def holds(self) -> bool:
-        """Whether requests may share a run."""
+        """Whether requests of strangers may share a run."""
         return all(value <= LARGEST_RELATIVE_DIFFERENCE for value in self.relative.values())
 
 
 def measure_invariance(
     session: Session,
-    signature: Signature,
     items: Arrays,
     alone: Outputs,
     sizes: Sequence[int],
     seed: int,
+    share: Share = unheard,
 ) -> Invariance:
-    """Compare each item alone with itself in shuffled batches, one with an extreme neighbour.
+    """Compare each item alone with itself in shuffled batches, and once beside an extreme one.
 
     Args:
-        session: The variant, open.
-        signature: Its signature.
+        session: The variant, open; it has a batch dimension.
         items: The gate's items.
         alone: The variant's answers to each of them alone.
-        sizes: Batch sizes to be served, each at least 2.
+        sizes: At least one batch size, each at least 2.
         seed: Of the shuffling.
+        share: Takes the share that is done.
 
     Raises:
         RunFailed: The runtime refused a batch.
     """
     random = np.random.default_rng(seed)
-    count = item_count(items)
-    largest = dict.fromkeys((spec.name for spec in signature.outputs), 0.0)
-    served = []
-    for size in sizes:
-        together = answer(session, items, random.permutation(count), size)
-        served.append(together)
-        _note(largest, signature, alone, together)
-    if sizes and count > 1:
-        chosen = random.permutation(count)[: max(sizes)]
-        neighbours = take(items, chosen)
-        victims = session.run({name: _with_extreme(array) for name, array in neighbours.items()})
-        _note(
-            largest,
-            signature,
-            [array[chosen][:-1] for array in alone],
-            [array[:-1] for array in victims],
-        )
-    scale = {spec.name: _scale(array) for spec, array in zip(signature.outputs, alone, strict=True)}
+    together: list[Outputs] = []
+    for place, size in enumerate(sizes):
+        order = random.permutation(item_count(items))
+        together.append(answer(session, items, order, size, _part(share, place, len(sizes))))
+    pairs = [(alone, answers) for answers in together]
+    chosen = random.permutation(item_count(items))[: max(sizes)]
+    neighbours = _with_extreme(take(items, chosen)) if len(chosen) > 1 else None
+    if neighbours is not None:
+        victims = [array[:-1] for array in session.run(neighbours)]
+        pairs.append(([array[chosen][:-1] for array in alone], victims))
+    names = [spec.name for spec in session.signature.outputs]
+    difference = {
+        name: max(largest_difference(one[index], other[index]) for one, other in pairs)
+        for index, name in enumerate(names)
+    }
     return Invariance(
-        difference=largest,
-        relative={name: value / scale[name] for name, value in largest.items()},
-        served=tuple(served),
+        difference=difference,
+        relative={
+            name: min(INCOMPARABLE, difference[name] / _scale(array))
+            for name, array in zip(names, alone, strict=True)
+        },
+        together=tuple(together),
+        met_extreme=neighbours is not None,
     )
 
 
-def _note(
-    largest: dict[str, float], signature: Signature, alone: Outputs, together: Outputs
-) -> None:
-    for spec, one, other in zip(signature.outputs, alone, together, strict=True):
-        difference = largest_difference(one, other)
-        largest[spec.name] = max(largest[spec.name], difference)
+def _part(share: Share, place: int, parts: int) -> Share:
+    return lambda done: share((place + done) / parts)
 
 
-def _with_extreme(array: NDArray[Any]) -> NDArray[Any]:
-    """The same items, the last one blown up; whole numbers and texts stay in their range."""
-    if array.dtype.kind != "f":
-        return array
-    changed = array.copy()
-    changed[-1] = np.clip(changed[-1] * _EXTREME, *_finite_range(array))
+def _with_extreme(items: Arrays) -> Arrays | None:
+    """The same items, the last one's floating inputs blown up; None if that changes nothing."""
+    changed = {name: _last_blown_up(array) for name, array in items.items()}
+    if all(largest_difference(items[name], array) == 0 for name, array in changed.items()):
+        return None
     return changed
 
 
-def _finite_range(array: NDArray[Any]) -> tuple[float, float]:
+def _last_blown_up(array: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers and texts stay as they are: they have a range that nobody declares."""
+    if array.dtype.kind != "f":
+        return array
     limits = np.finfo(array.dtype)
-    return float(limits.min), float(limits.max)
+    changed = array.copy()
+    with np.errstate(over="ignore"):
+        changed[-1] = np.clip(changed[-1] * _EXTREME, limits.min, limits.max)
+    return changed
 
 
 def _scale(array: NDArray[Any]) -> float:
-    if array.dtype.kind != "f":
-        return 1.0
-    finite = np.abs(array[np.isfinite(array)])
-    return max(float(np.max(finite, initial=0.0)), 1e-6)
+    return max(1e-6, largest_magnitude(array)) if array.dtype.kind == "f" else 1.0

@@ -1,16 +1,10 @@
-"""Latency and throughput of two sessions, measured in turn so that drift hits both alike.
-
-A unit is four windows, original - variant - variant - original, each a burst of runs; a unit in
-which others used the machine is void. Bounds come from the units' ratios by order statistics, at
-looks fixed beforehand, between which alpha is divided: stopping early cannot flatter anybody.
-"""
+"""Latency and throughput of two sessions, as ratios of what was measured in turn."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,186 +12,72 @@ import numpy as np
 from optimizers.contract.evaluation import Estimate, Figure
 from optimizers.contract.goal import FigureName
 from optimizers.contract.runtime import Feeds, Session
-from optimizers.evaluation.bounds import median_interval, quantile_interval
-from optimizers.evaluation.quiet import Quiet
+from optimizers.evaluation.bounds import median_interval
+from optimizers.evaluation.series import LOOKS, Quantity, Series, Terms, Unit, Window, measure
 
-WINDOW_S: Final = 0.05
-LOOKS: Final = (16, 32, 64)
-"""Numbers of units after which the interval is looked at."""
-PRECISE: Final = 0.025
-"""Half width of the ratio's interval, relative to the ratio, at which measuring stops."""
-UNSTABLE: Final = 0.10
-"""Half width above which the result counts as unstable."""
+RUNS_FOR_P99: Final = 100
+"""Runs a unit needs so that its 99th percentile is more than its slowest run."""
 
-_METHOD: Final = (
-    "median of interleaved unit ratios, order statistics, quiet windows only, "
-    f"at most {len(LOOKS)} looks"
-)
-
-
-class Unstable(Exception):
-    """No quiet or stable measurement was had in the time allowed; the text says what was seen."""
-
-
-@dataclass(slots=True)
-class Unit:
-    """Per-run seconds, rate and processor seconds of one side in one unit."""
-
-    seconds: list[float] = field(default_factory=list)
-    items: int = 0
-    wall_s: float = 0.0
-    cpu_s: float = 0.0
-
-    @property
-    def median(self) -> float:
-        """Median seconds of a run."""
-        return float(np.median(self.seconds))
-
-    @property
-    def rate(self) -> float:
-        """Items a second."""
-        return self.items / self.wall_s
-
-    @property
-    def cost(self) -> float:
-        """Processor seconds for 1000 items."""
-        return 1000 * self.cpu_s / self.items
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Series:
-    """All valid units of both sides, in order."""
-
-    original: tuple[Unit, ...]
-    variant: tuple[Unit, ...]
-    void: int
-
-
-Window = Callable[[Unit], None]
-"""Runs one window and adds what it saw to a unit."""
-
-
-def measure(
-    original: Window,
-    variant: Window,
-    quantity: Callable[[Unit], float],
-    *,
-    alpha: float,
-    deadline: float,
-    quiet: Quiet,
-    report: Callable[[float], None] = lambda share: None,
-) -> Series:
-    """Alternate both windows until the ratio of `quantity` is known well enough.
-
-    Args:
-        original: One window of the original.
-        variant: One window of the variant.
-        quantity: What the ratio is of.
-        alpha: Error probability of each bound, all looks together.
-        deadline: On the monotonic clock.
-        quiet: Judge of disturbances.
-        report: Takes the share of the largest number of units that is done.
-
-    Raises:
-        Unstable: The deadline passed before the interval was narrow enough to mean anything.
-    """
-    units: tuple[list[Unit], list[Unit]] = ([], [])
-    void = 0
-    while True:
-        if time.monotonic() > deadline:
-            raise Unstable(
-                f"only {len(units[0])} quiet measurements were had in time ({void} were void "
-                "because others used the machine), or their spread was too large"
-            )
-        one, other = Unit(), Unit()
-        quiet.start()
-        for window, unit in ((original, one), (variant, other), (variant, other), (original, one)):
-            window(unit)
-        if not quiet.was_quiet():
-            void += 1
-            continue
-        units[0].append(one)
-        units[1].append(other)
-        count = len(units[0])
-        report(count / LOOKS[-1])
-        if count not in LOOKS and count < LOOKS[-1]:
-            continue
-        width = _half_width(units, quantity, alpha)
-        if width <= PRECISE or (count >= LOOKS[-1] and width <= UNSTABLE):
-            return Series(original=tuple(units[0]), variant=tuple(units[1]), void=void)
+_METHOD: Final = f"order statistics, quiet windows only, at most {len(LOOKS)} looks"
 
 
 def latency_figures(
-    original: Session,
-    variant: Session,
-    feeds: Feeds,
-    *,
-    batch: int,
-    alpha: float,
-    deadline: float,
-    quiet: Quiet,
-    report: Callable[[float], None],
+    sessions: tuple[Session, Session], feeds: Feeds, terms: Terms, *, batch: int, for_p99: bool
 ) -> tuple[Figure, Figure]:
-    """Median and 99th percentile of one caller's latency, for requests of `batch` rows.
+    """Median and 99th percentile of one caller's latency.
+
+    Args:
+        sessions: The original and the variant, open.
+        feeds: What both are fed.
+        terms: How to measure.
+        batch: Rows in these.
+        for_p99: Whether each unit must be long enough for a 99th percentile.
 
     Raises:
         Unstable: See `measure`.
     """
-    runs = max(_runs_in_window(original, feeds), _runs_in_window(variant, feeds))
-    series = measure(
-        _latency_window(original, feeds, runs),
-        _latency_window(variant, feeds, runs),
-        lambda unit: unit.median,
-        alpha=alpha,
-        deadline=deadline,
-        quiet=quiet,
-        report=report,
-    )
+    runs = max(_runs_in_window(session, feeds, terms.timing.window_s) for session in sessions)
+    if for_p99:
+        runs = max(runs, RUNS_FOR_P99 // 2)
+    one, other = (_latency_window(session, feeds, runs) for session in sessions)
+    series = measure(one, other, lambda unit: unit.median, terms)
     condition = f"batch {batch}" if batch > 1 else ""
     median = _paired_figure(
-        FigureName.LATENCY_P50, "s", series, lambda unit: unit.median, alpha, condition
+        FigureName.LATENCY_P50, "s", series, lambda unit: unit.median, terms, condition
     )
-    return median, _tail_figure(series, alpha, condition)
+    return median, tail_figure(series, terms, condition)
 
 
 def throughput_figures(
-    original: Session,
-    variant: Session,
+    sessions: tuple[Session, Session],
     feeds: tuple[Feeds, Feeds],
     rows: tuple[int, int],
-    *,
-    alpha: float,
-    deadline: float,
-    quiet: Quiet,
-    report: Callable[[float], None],
+    terms: Terms,
 ) -> tuple[Figure, Figure]:
     """Items a second and processor time per item with every lane busy.
 
     Args:
-        original: Open session of the original.
-        variant: Open session of the variant.
+        sessions: The original and the variant, open.
         feeds: What each is fed in one run, joined as it will be served.
         rows: Rows in each of these.
-        alpha: Error probability of each bound.
-        deadline: On the monotonic clock.
-        quiet: Judge of disturbances.
-        report: Takes the share done.
+        terms: How to measure.
 
     Raises:
         Unstable: See `measure`.
     """
-    series = measure(
-        _throughput_window(original, feeds[0], rows[0]),
-        _throughput_window(variant, feeds[1], rows[1]),
-        lambda unit: unit.rate,
-        alpha=alpha,
-        deadline=deadline,
-        quiet=quiet,
-        report=report,
+    one, other = (
+        _throughput_window(session, fed, count, terms.timing.window_s)
+        for session, fed, count in zip(sessions, feeds, rows, strict=True)
     )
+    series = measure(one, other, lambda unit: unit.rate, terms)
+    condition = f"{rows[1]} rows a run"
+    if rows[0] != rows[1]:
+        condition += f", the original's {rows[0]}"
     return (
-        _paired_figure(FigureName.THROUGHPUT, "items/s", series, lambda unit: unit.rate, alpha),
-        _paired_figure(FigureName.COST, "s/1000", series, lambda unit: unit.cost, alpha),
+        _paired_figure(
+            FigureName.THROUGHPUT, "items/s", series, lambda unit: unit.rate, terms, condition
+        ),
+        _paired_figure(FigureName.COST, "s/1000", series, lambda unit: unit.cost, terms, condition),
     )
 
 
@@ -211,15 +91,17 @@ def _latency_window(session: Session, feeds: Feeds, runs: int) -> Window:
     return window
 
 
-def _throughput_window(session: Session, feeds: Feeds, rows: int) -> Window:
+def _throughput_window(session: Session, feeds: Feeds, rows: int, window_s: float) -> Window:
     def window(unit: Unit) -> None:
         cpu, start = time.process_time(), time.perf_counter()
         running: set[Future[Any]] = {session.submit(feeds) for _ in range(2 * session.spec.lanes)}
         done = 0
         while running:
             finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for run in finished:
+                run.result()
             done += len(finished)
-            if time.perf_counter() - start < WINDOW_S:
+            if time.perf_counter() - start < window_s:
                 running |= {session.submit(feeds) for _ in finished}
         unit.wall_s += time.perf_counter() - start
         unit.cpu_s += time.process_time() - cpu
@@ -228,80 +110,58 @@ def _throughput_window(session: Session, feeds: Feeds, rows: int) -> Window:
     return window
 
 
-def _runs_in_window(session: Session, feeds: Feeds) -> int:
+def _runs_in_window(session: Session, feeds: Feeds, window_s: float) -> int:
     """How many runs fill a window, after warming up."""
     seconds: list[float] = []
     start = time.perf_counter()
-    while len(seconds) < 3 or time.perf_counter() - start < WINDOW_S:
+    while len(seconds) < 3 or time.perf_counter() - start < window_s:
         begun = time.perf_counter()
         session.run(feeds)
         seconds.append(time.perf_counter() - begun)
-    return max(1, int(WINDOW_S / float(np.median(seconds))))
-
-
-def _half_width(
-    units: tuple[list[Unit], list[Unit]], quantity: Callable[[Unit], float], alpha: float
-) -> float:
-    ratios = [quantity(b) / quantity(a) for a, b in zip(*units, strict=True)]
-    interval = median_interval(ratios, alpha / len(LOOKS))
-    if interval.lower is None or interval.upper is None:
-        return float("inf")
-    return (interval.upper - interval.lower) / 2 / interval.value
+    return max(1, int(window_s / float(np.median(seconds))))
 
 
 def _paired_figure(
-    name: FigureName,
-    unit: str,
-    series: Series,
-    quantity: Callable[[Unit], float],
-    alpha: float,
-    condition: str = "",
+    name: FigureName, unit: str, series: Series, quantity: Quantity, terms: Terms, condition: str
 ) -> Figure:
-    one = [quantity(unit_) for unit_ in series.original]
-    other = [quantity(unit_) for unit_ in series.variant]
-    share = alpha / len(LOOKS)
+    one = [quantity(original) for original, _ in series.units]
+    other = [quantity(variant) for _, variant in series.units]
+    alpha = terms.alpha_of_a_look
     return Figure(
         name=name,
         unit=unit,
-        samples=len(one),
-        value=median_interval(other, share),
-        original=median_interval(one, share),
-        difference=median_interval([b - a for a, b in zip(one, other, strict=True)], share),
-        ratio=median_interval([b / a for a, b in zip(one, other, strict=True)], share),
-        method=f"{_METHOD}, {series.void} units void",
+        samples=len(series.units),
+        value=median_interval(other, alpha),
+        original=median_interval(one, alpha),
+        difference=median_interval([b - a for a, b in zip(one, other, strict=True)], alpha),
+        ratio=median_interval(series.ratios(quantity), alpha),
+        method=f"median over units, {_METHOD}, {series.void} units void",
         condition=condition,
     )
 
 
-def _tail_figure(series: Series, alpha: float, condition: str) -> Figure:
-    one = _pooled(series.original)
-    other = _pooled(series.variant)
-    share = alpha / len(LOOKS) / 2
-    value, original = (quantile_interval(times, 0.99, share) for times in (other, one))
+def tail_figure(series: Series, terms: Terms, condition: str) -> Figure:
+    """The median over units of each unit's 99th percentile; no bound where units are short."""
+    long = Series(
+        units=[pair for pair in series.units if min(map(_runs, pair)) >= RUNS_FOR_P99],
+        void=series.void,
+    )
+    if long.units:
+        figure = _paired_figure(
+            FigureName.LATENCY_P99, "s", long, lambda unit: unit.p99, terms, condition
+        )
+        return replace(figure, method=f"each unit's 99th percentile of its runs, {figure.method}")
+    one, other = ([run for pair in series.units for run in pair[side].seconds] for side in (0, 1))
     return Figure(
         name=FigureName.LATENCY_P99,
         unit="s",
-        samples=len(other),
-        value=value,
-        original=original,
-        difference=_apart(value, original, lambda a, b: a - b),
-        ratio=_apart(value, original, lambda a, b: a / b),
-        method="pooled runs, order statistics; runs of one unit are taken as independent",
+        samples=0,
+        value=Estimate(value=float(np.quantile(other, 0.99))),
+        original=Estimate(value=float(np.quantile(one, 0.99))),
+        method=f"no unit has {RUNS_FOR_P99} runs, so there is no bound",
         condition=condition,
     )
 
 
-def _apart(
-    value: Estimate, original: Estimate, compare: Callable[[float, float], float]
-) -> Estimate:
-    """Compare two estimates by their bounds; each spends half of alpha."""
-    bounded = None not in (value.lower, value.upper, original.lower, original.upper)
-    return Estimate(
-        value=compare(value.value, original.value),
-        lower=compare(value.lower, original.upper) if bounded else None,  # type: ignore[arg-type]
-        upper=compare(value.upper, original.lower) if bounded else None,  # type: ignore[arg-type]
-    )
-
-
-def _pooled(units: Sequence[Unit]) -> list[float]:
-    return [seconds for unit in units for seconds in unit.seconds]
+def _runs(unit: Unit) -> int:
+    return len(unit.seconds)

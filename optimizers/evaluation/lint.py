@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -12,87 +12,124 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-from optimizers.contract.errors import HoneError
-from optimizers.contract.evaluation import Check, Gate
-from optimizers.contract.runtime import Session, SessionSpec
+from optimizers.contract.errors import HoneError, OutOfMemory
+from optimizers.contract.runtime import Optimization, Session, SessionSpec
+from optimizers.contract.signature import Signature
 
-_COMPUTING: Final = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
+Finding = tuple[bool, str]
+"""Whether it held, and what was found."""
+
+_COMPUTING: Final = frozenset(
+    {"Conv", "ConvTranspose", "MatMul", "Gemm", "FusedConv", "FusedGemm", "FusedMatMul"}
+)
+_MOVING: Final = frozenset(
+    {
+        *("ReorderInput", "ReorderOutput", "Transpose", "Reshape", "Squeeze", "Unsqueeze"),
+        *("Flatten", "Identity", "Cast", "MaxPool"),
+    }
+)
 _FLOATING: Final = (
     onnx.TensorProto.FLOAT,
     onnx.TensorProto.FLOAT16,
     onnx.TensorProto.DOUBLE,
 )
+_LEVELS: Final[dict[Optimization, onnxruntime.GraphOptimizationLevel]] = {
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+_SHOWN: Final = 3
 
 
-def lint(
-    original: Path, variant: Path, original_spec: SessionSpec, spec: SessionSpec
-) -> tuple[Check, ...]:
-    """Look at a variant; the first check that breaks ends the list."""
-    checks = []
-    for look in (_loads, _is_finite, _fuses):
-        check = look(original, variant, original_spec, spec)
-        checks.append(check)
-        if check.passed is False:
-            break
-    return tuple(checks)
+def lint(original: Path, known: Signature, variant: Path, spec: SessionSpec) -> Iterator[Finding]:
+    """Look at a variant, cheapest first; stop taking findings when one did not hold.
+
+    Args:
+        original: The model file it was made from.
+        known: The signature that callers know.
+        variant: The model file.
+        spec: How it is to be opened.
+
+    Raises:
+        OutOfMemory: The runtime got too little; that says nothing of the variant.
+    """
+    yield _loads(known, variant, spec)
+    yield _is_finite(original, variant)
+    yield _fuses(variant, spec)
 
 
-def _check(passed: bool, text: str) -> Check:
-    return Check(gate=Gate.LINT, passed=passed, text=text)
-
-
-def _loads(original: Path, variant: Path, original_spec: SessionSpec, spec: SessionSpec) -> Check:
+def _loads(known: Signature, variant: Path, spec: SessionSpec) -> Finding:
     try:
-        one, other = Session(original, original_spec), Session(variant, spec)
+        session = Session(variant, spec)
+    except OutOfMemory:
+        raise
     except HoneError as error:
-        return _check(False, f"it does not load: {error}")
-    try:
-        if not one.signature.matches(other.signature):
-            return _check(
-                False, "its inputs or outputs differ from the original's: callers would notice"
-            )
-    finally:
-        one.close()
-        other.close()
-    return _check(True, "it loads and has the original's inputs and outputs")
+        return False, f"it does not load: {error}"
+    session.close()
+    if not known.matches(session.signature):
+        return False, "its inputs or outputs differ from the original's: callers would notice"
+    return True, "it loads and has the original's inputs and outputs"
 
 
-def _is_finite(
-    original: Path, variant: Path, original_spec: SessionSpec, spec: SessionSpec
-) -> Check:
-    model = onnx.load(str(variant))
-    for tensor in model.graph.initializer:
-        if (
-            tensor.data_type in _FLOATING
-            and not np.isfinite(numpy_helper.to_array(tensor, base_dir=str(variant.parent))).all()
-        ):
-            return _check(False, f"weight '{tensor.name}' holds NaN or infinity")
-    return _check(True, "every weight is finite")
+def _is_finite(original: Path, variant: Path) -> Finding:
+    """Whether a NaN or infinity came in; a mask of minus infinities that was there may stay."""
+    found = _weights_with_other_than_numbers(variant)
+    known = set(_weights_with_other_than_numbers(original).values()) if found else set()
+    bad = next((name for name, content in found.items() if content not in known), None)
+    if bad is not None:
+        return False, f"weight '{bad}' holds NaN or infinity"
+    return True, "every weight is finite, or the original's"
 
 
-def _fuses(original: Path, variant: Path, original_spec: SessionSpec, spec: SessionSpec) -> Check:
+def _weights_with_other_than_numbers(model: Path) -> dict[str, bytes]:
+    """Name → content of every weight with a NaN or infinity, constants of nodes included."""
+    graph = onnx.load(str(model)).graph
+    constants = (
+        (node.output[0], attribute.t)
+        for node in graph.node
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.name == "value"
+    )
+    weights = (*((tensor.name, tensor) for tensor in graph.initializer), *constants)
+    arrays = (
+        (name, numpy_helper.to_array(tensor, base_dir=str(model.parent)))
+        for name, tensor in weights
+        if tensor.data_type in _FLOATING
+    )
+    return {name: array.tobytes() for name, array in arrays if not np.isfinite(array).all()}
+
+
+def _fuses(variant: Path, spec: SessionSpec) -> Finding:
     """Whether quantised weights reach integer kernels.
 
-    A product that reads a DequantizeLinear after the runtime's own optimisation computes in
-    floating point and pays for the conversion on top.
+    A product that reads a DequantizeLinear after the runtime's own optimisation, be it through
+    nodes that only move data, computes in floating point and pays for the conversion on top.
     """
     graph = optimized_graph(variant, spec)
-    makers = {name: node.op_type for node in graph.node for name in node.output}
+    makers = {name: node for node in graph.node for name in node.output}
     unfused = [
         node.name or node.op_type
         for node in graph.node
         if node.op_type in _COMPUTING
-        and any(makers.get(name) == "DequantizeLinear" for name in node.input)
+        and any(_comes_from_integers(name, makers) for name in node.input)
     ]
-    counts = Counter(node.op_type for node in graph.node)
-    left = counts["QuantizeLinear"] + counts["DequantizeLinear"]
     if unfused:
-        return _check(
-            False,
-            f"{len(unfused)} products stay in floating point behind DequantizeLinear "
-            f"({', '.join(unfused[:3])}…): quantising them only costs time",
+        shown = ", ".join(unfused[:_SHOWN]) + ("…" if len(unfused) > _SHOWN else "")
+        return False, (
+            f"{len(unfused)} products stay in floating point behind DequantizeLinear ({shown}): "
+            "quantising them only costs time"
         )
-    return _check(True, f"no product waits for a DequantizeLinear ({left} conversions are left)")
+    left = sum(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node)
+    return True, f"no product waits for a DequantizeLinear ({left} conversions are left)"
+
+
+def _comes_from_integers(name: str, makers: dict[str, onnx.NodeProto]) -> bool:
+    node = makers.get(name)
+    while node is not None and node.op_type in _MOVING:
+        node = makers.get(node.input[0])
+    return node is not None and node.op_type == "DequantizeLinear"
 
 
 def optimized_graph(model: Path, spec: SessionSpec) -> onnx.GraphProto:
@@ -103,7 +140,6 @@ def optimized_graph(model: Path, spec: SessionSpec) -> onnx.GraphProto:
         options.optimized_model_filepath = str(target)
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
-        if spec.optimization == "disabled":
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = _LEVELS[spec.optimization]
         onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         return onnx.load(str(target), load_external_data=False).graph

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 BUSY_OTHERS: Final = 0.25
-"""Processors' worth of work by others, in one window, that void it."""
+"""Processors' worth of work by others, beside those not handed out, that void a window."""
 
 STOLEN: Final = 0.10
 """Share of the machine's time taken away by its hypervisor that voids a window."""
@@ -39,8 +39,12 @@ class Usage:
     processors: int
 
 
+ReadUsage = Callable[[], Usage]
+"""What the kernel has counted so far."""
+
+
 def read_usage() -> Usage:
-    """What the kernel has counted so far."""
+    """What this machine's kernel has counted so far."""
     lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
     fields = [int(field) for field in lines[0].split()[1:9]]
     stolen = fields[_STEAL_FIELD] / _TICKS_PER_S
@@ -55,27 +59,27 @@ def read_usage() -> Usage:
 
 
 class Quiet:
-    """Judges windows of time by what others did in them, and counts the void ones."""
+    """Judges windows of time by what others did in them."""
 
-    def __init__(self, read: Callable[[], Usage] = read_usage) -> None:
-        """Judge by `read`."""
+    def __init__(self, cpus: int, read: ReadUsage = read_usage) -> None:
+        """Judge by `read`, for work that is handed out `cpus` processors."""
+        self._cpus = cpus
         self._read = read
         self._before = read()
-        self.windows = 0
-        self.void = 0
 
     def start(self) -> None:
         """A window begins."""
         self._before = self._read()
 
     def was_quiet(self) -> bool:
-        """Whether the window that began with `start` and ends now was undisturbed."""
+        """Whether the window that began with `start` and ends now was undisturbed.
+
+        Others may use the processors that are not handed out: there they are in nobody's way.
+        """
         before, after = self._before, self._read()
         seconds = max(after.clock - before.clock, 1e-9)
         others = (after.busy - before.busy) - (after.own - before.own)
+        theirs = BUSY_OTHERS + max(0, after.processors - self._cpus)
         stolen = (after.stolen - before.stolen) / (seconds * max(1, after.processors))
         # The kernel counts in ticks; two of them are within its rounding.
-        quiet = others <= BUSY_OTHERS * seconds + 2 / _TICKS_PER_S and stolen <= STOLEN
-        self.windows += 1
-        self.void += not quiet
-        return quiet
+        return others <= theirs * seconds + 2 / _TICKS_PER_S and stolen <= STOLEN

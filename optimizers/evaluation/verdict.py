@@ -6,70 +6,56 @@ from collections.abc import Sequence
 from typing import Final
 
 from optimizers.contract.evaluation import Check, Estimate, Figure, Gate, Verdict
-from optimizers.contract.goal import (
-    FIGURES,
-    FigureName,
-    Goal,
-    Relation,
-    Requirement,
-    parse_requirement,
-)
-from optimizers.contract.profile import Task
+from optimizers.contract.goal import FIGURES, FigureName, Goal, Relation, Requirement
+from optimizers.evaluation.sufficiency import too_few_items
 
-_DECLARE: Final = {
-    FigureName.ACCURACY: "declare data.gate with `labels` in hone.yaml, and task: classification",
-    FigureName.AGREEMENT: "declare data.gate in hone.yaml, and task: classification",
-    FigureName.COSINE: "declare data.gate in hone.yaml",
-    FigureName.SQNR: "declare data.gate in hone.yaml",
-}
-_FIDELITY: Final = frozenset({FigureName.ACCURACY, FigureName.AGREEMENT, FigureName.COSINE})
-_AGREEMENT_FLOOR: Final = "agreement >= 0.95"
-_COSINE_FLOOR: Final = "cosine >= 0.99"
-_SQNR_FLOOR: Final = "sqnr >= 15 dB"
+NOT_MEASURED: Final = "it was not measured"
+
+SESSIONS_DIFFER: Final = 0.02
+"""By so much two sessions of one file may differ for as long as they are open: where their pages
+and threads come to lie is no merit of a variant's."""
+
+_EXACT: Final = (FigureName.SIZE, FigureName.ACCURACY)
 
 
-def with_floors(goal: Goal, task: Task) -> Goal:
-    """The goal with the fidelity that everybody expects where the operator asked for none.
+def check_requirement(
+    requirement: Requirement,
+    figure: Figure | None,
+    gate: Gate,
+    alpha: float,
+    missing: str = NOT_MEASURED,
+) -> Check:
+    """Whether one requirement holds by the bound that speaks against the variant.
 
-    An operator who accepts less says so: a requirement on the same figure replaces the floor.
+    Args:
+        requirement: What must hold.
+        figure: What was measured of it, if anything.
+        gate: Where it is judged.
+        alpha: Error probability of the bound.
+        missing: Why nothing was measured.
     """
-    named = {requirement.figure for requirement in goal.require}
-    floors = []
-    if not named & _FIDELITY:
-        floors.append(_AGREEMENT_FLOOR if task is Task.CLASSIFICATION else _COSINE_FLOOR)
-    if FigureName.SQNR not in named:
-        floors.append(_SQNR_FLOOR)
-    return Goal(
-        optimize=goal.optimize,
-        require=(*goal.require, *(parse_requirement(floor) for floor in floors)),
-        confidence=goal.confidence,
-    )
 
+    def unjudged(why: str) -> Check:
+        text = f"'{requirement.text}' could not be judged: {why}"
+        return Check(gate=gate, passed=None, text=text)
 
-def check_requirement(requirement: Requirement, figure: Figure | None, gate: Gate) -> Check:
-    """Whether one requirement holds by the bound that speaks against the variant."""
     if figure is None:
-        what = _DECLARE.get(requirement.figure, "it was not measured")
-        return Check(
-            gate=gate,
-            passed=None,
-            text=f"'{requirement.text}' could not be judged: {what}",
-        )
+        return unjudged(missing)
     lower_is_better = FIGURES[requirement.figure].lower_is_better
     estimate, limit, upper_counts = _against(requirement, figure, lower_is_better)
     bound = None if estimate is None else (estimate.upper if upper_counts else estimate.lower)
+    holds = bound is not None and (bound <= limit if upper_counts else bound >= limit)
+    too_few = None if holds else too_few_items(requirement, figure, alpha)
+    if too_few is not None:
+        return unjudged(too_few)
     if estimate is None or bound is None:
-        return Check(
-            gate=gate,
-            passed=None,
-            text=f"'{requirement.text}' could not be judged: {figure.samples} samples are too few "
-            "for a bound at this confidence",
-        )
-    passed = bound <= limit if upper_counts else bound >= limit
-    return Check(gate=gate, passed=passed, text=_sentence(requirement, figure, estimate, bound))
+        return unjudged(_no_bound(requirement, figure))
+    return Check(gate=gate, passed=holds, text=_sentence(requirement, figure, estimate, bound))
 
 
-def check_better(goal: Goal, figure: Figure | None, gate: Gate) -> Check:
+def check_better(
+    goal: Goal, figure: Figure | None, gate: Gate, missing: str = NOT_MEASURED
+) -> Check:
     """Whether the variant is better at what the goal optimises first."""
     name = goal.optimize[0]
     kind = FIGURES[name]
@@ -77,23 +63,22 @@ def check_better(goal: Goal, figure: Figure | None, gate: Gate) -> Check:
         text = f"{name} compares with the original and cannot be better than it"
         return Check(gate=gate, passed=None, text=f"{text}; optimise something else")
     if figure is None:
-        what = _DECLARE.get(name, "it was not measured")
-        return Check(gate=gate, passed=None, text=f"{name} could not be judged: {what}")
+        return Check(gate=gate, passed=None, text=f"{name} could not be judged: {missing}")
     relative = figure.ratio if name is not FigureName.ACCURACY else figure.difference
-    even = 1.0 if name is not FigureName.ACCURACY else 0.0
     bound = None
     if relative is not None:
         bound = relative.upper if kind.lower_is_better else relative.lower
     if relative is None or bound is None:
-        text = f"{name} has no bound: {figure.samples} samples are too few"
+        text = f"{name} has no bound: {figure.samples} samples are too few ({figure.method})"
         return Check(gate=gate, passed=None, text=text)
-    passed = bound < even if kind.lower_is_better else bound > even
+    even = 1.0 if name is not FigureName.ACCURACY else 0.0
+    margin = 0.0 if name in _EXACT else SESSIONS_DIFFER
+    passed = bound < even - margin if kind.lower_is_better else bound > even + margin
     word = "better" if passed else "not better"
-    return Check(
-        gate=gate,
-        passed=passed,
-        text=f"{name} is {word} than the original's: {_numbers(figure)}",
-    )
+    text = f"{name} is {word} than the original's"
+    if not passed and (bound < even if kind.lower_is_better else bound > even):
+        text += f" by more than {margin:.0%}, by which two sessions of one file may differ"
+    return Check(gate=gate, passed=passed, text=f"{text}: {_numbers(figure)}")
 
 
 def conclude(checks: Sequence[Check]) -> tuple[Verdict, tuple[str, ...]]:
@@ -123,6 +108,13 @@ def _against(
             return figure.ratio, 1 - limit if lower_is_better else 1 + limit, lower_is_better
         case Relation.RELATIVE_LOSS:
             return figure.ratio, 1 + limit if lower_is_better else 1 - limit, lower_is_better
+
+
+def _no_bound(requirement: Requirement, figure: Figure) -> str:
+    relative = requirement.relation in (Relation.RELATIVE_GAIN, Relation.RELATIVE_LOSS)
+    if requirement.figure is FigureName.ACCURACY and relative:
+        return "a share of an accuracy has no bound; write it in points"
+    return f"{figure.samples} samples are too few for a bound at this confidence ({figure.method})"
 
 
 def _sentence(requirement: Requirement, figure: Figure, estimate: Estimate, bound: float) -> str:

@@ -19,7 +19,7 @@ from optimizers.graph import (
     operator_names,
     prepare,
 )
-from optimizers.quantization.ranges import reduced_range
+from optimizers.quantization.ranges import reduced_range, seven_bits
 from optimizers.step import StepContext, StepResult
 
 _OPERATORS: Final = ("MatMul", "Gemm")
@@ -60,7 +60,7 @@ def apply(model: Path, step: DynamicInt8, context: StepContext) -> StepResult:
     if step.exclude:
         notes.append(f"left alone as asked: {', '.join(step.exclude)}")
     if reduce_range:
-        notes.append("7-bit weights, because this CPU saturates int8 products (no VNNI)")
+        notes.append(seven_bits(step.reduce_range))
     return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
 
 

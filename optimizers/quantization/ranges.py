@@ -18,3 +18,9 @@ def reduced_range(setting: object, host: Host) -> bool:
     if isinstance(setting, bool):
         return setting
     return not host.has_vnni and not host.is_arm
+
+
+def seven_bits(setting: object) -> str:
+    """What to note where weights took 7 bits."""
+    why = "as asked" if setting is True else "because this CPU saturates int8 products (no VNNI)"
+    return f"7-bit weights, {why}"

@@ -8,11 +8,12 @@ quantised histogram loses least information, Kullback-Leibler; Migacz, GTC 2017)
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import onnxruntime
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -23,23 +24,25 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.calibrate import save_tensors_data
 
-from optimizers.calibration import Arrays, batches, item_count, load_arrays, take
+from optimizers.calibration import Arrays, batches, item_count, load_arrays
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.steps import StaticInt8
 from optimizers.graph import (
     check_excluded,
+    count_integer_weights,
     count_operators,
     names_after_preparing,
     operator_names,
     prepare,
 )
-from optimizers.quantization.ranges import reduced_range
+from optimizers.quantization.ranges import reduced_range, seven_bits
 from optimizers.step import StepContext, StepResult
 
 _OPERATORS: Final = ("Conv", "MatMul", "Gemm")
 _AROUND_THEM: Final = ("Relu", "Clip", "MaxPool", "Add", "Concat", "Reshape", "Flatten")
-_CHUNK: Final = 16
+_MOST_ITEMS_AT_ONCE: Final = 16
+_MOST_BYTES_AT_ONCE: Final = 64 << 20
 _METHODS: Final = {
     "minmax": CalibrationMethod.MinMax,
     "entropy": CalibrationMethod.Entropy,
@@ -54,12 +57,8 @@ def apply(model: Path, step: StaticInt8, context: StepContext) -> StepResult:
     candidates = operator_names(model, _OPERATORS)
     check_excluded("static_int8", step.exclude, candidates)
     if not candidates:
-        return StepResult(
-            model=model,
-            session=context.session,
-            modified=False,
-            notes=("the model has no Conv, MatMul or Gemm; nothing to quantise",),
-        )
+        note = "the model has no Conv, MatMul or Gemm; nothing to quantise"
+        return _unchanged(model, context, note)
     items = _calibration_items(model, step, context)
     work = context.work_directory
     prepared = prepare(model, work / "prepared.onnx")
@@ -87,17 +86,31 @@ def apply(model: Path, step: StaticInt8, context: StepContext) -> StepResult:
             extra_options={"ActivationSymmetric": scheme == "s8s8"},
         )
     context.report(1.0, "quantised")
-    conversions = count_operators(target, "QuantizeLinear")
-    notes = [
-        f"quantised {len(candidates) - len(excluded)} of {len(candidates)} convolutions and "
-        f"products, {scheme.upper()}, {step.calibration} over {item_count(items)} items, "
-        f"{conversions} conversions before fusion"
-    ]
+    quantised = count_integer_weights(target, _OPERATORS)
+    found = f"{quantised} of {len(candidates)} convolutions and products"
+    if quantised == 0:
+        return _unchanged(model, context, f"{found} have a constant weight that was quantised")
+    first = (
+        f"quantised {found}, {scheme.upper()}, {step.calibration} over {item_count(items)} items, "
+        f"{count_operators(target, 'QuantizeLinear')} conversions before fusion"
+    )
+    notes = (first, *_asides(step, scheme, excluded, reduce_range=reduce_range))
+    return StepResult(model=target, session=context.session, modified=True, notes=notes)
+
+
+def _asides(
+    step: StaticInt8, scheme: str, excluded: Sequence[str], *, reduce_range: bool
+) -> Iterator[str]:
     if excluded:
-        notes.append(f"left in floating point as asked: {', '.join(excluded)}")
+        yield f"left in floating point as asked: {', '.join(excluded)}"
     if reduce_range:
-        notes.append("7-bit weights, because this CPU saturates int8 products (no VNNI)")
-    return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
+        yield seven_bits(step.reduce_range)
+    elif step.reduce_range is True:
+        yield f"reduce_range was left alone: only U8S8 can saturate, not {scheme.upper()}"
+
+
+def _unchanged(model: Path, context: StepContext, note: str) -> StepResult:
+    return StepResult(model=model, session=context.session, modified=False, notes=(note,))
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -116,18 +129,19 @@ def _calibration_items(model: Path, step: StaticInt8, context: StepContext) -> A
         raise InvalidData(
             "static_int8 needs calibration data: name an .npz as data.calibration in hone.yaml"
         )
-    session = Session(model, SessionSpec())
-    try:
-        items, _ = load_arrays(path, session.signature)
-    finally:
-        session.close()
-    return take(items, slice(0, step.samples))
+    with closing(Session(model, SessionSpec())) as session:
+        items, _ = load_arrays(path, session.signature, step.samples)
+    return items
 
 
 def _calibrate(
     prepared: Path, step: StaticInt8, items: Arrays, scheme: str, context: StepContext
 ) -> Path:
-    """Measure every tensor's range, a few items at a time: the library keeps all it is given."""
+    """Measure every tensor's range, a few items at a time.
+
+    The library holds every activation of the items it is given, and merges what they tell into
+    its ranges or histograms before it is given the next.
+    """
     options: dict[str, Any] = {"symmetric": scheme == "s8s8"}
     if step.calibration == "percentile":
         options["percentile"] = step.percentile
@@ -138,14 +152,22 @@ def _calibrate(
         calibrate_method=_METHODS[step.calibration],
         extra_options=options,
     )
-    count = item_count(items)
-    for done, chunk in enumerate(batches(items, _CHUNK)):
-        calibrator.collect_data(_Reader(chunk))
-        share = min(1.0, (done + 1) * _CHUNK / count)
+    count, chunk = item_count(items), _chunk(calibrator.infer_session, items)
+    for done, part in enumerate(batches(items, chunk), start=1):
+        calibrator.collect_data(_Reader(part))
+        share = min(1.0, done * chunk / count)
         context.report(0.1 + 0.7 * share, f"calibrating, {round(share * count)} of {count} items")
     ranges = context.work_directory / "ranges.json"
     save_tensors_data(calibrator.compute_data(), ranges)
     return ranges
+
+
+def _chunk(calibrated: onnxruntime.InferenceSession, items: Arrays) -> int:
+    """How many items the library may be given at once, by what one of them makes it hold."""
+    one = next(batches(items, 1))
+    held = sum(array.nbytes for array in (*one.values(), *calibrated.run(None, one)))
+    fitting: int = _MOST_BYTES_AT_ONCE // max(1, held)
+    return max(1, min(_MOST_ITEMS_AT_ONCE, fitting))
 
 
 @contextmanager

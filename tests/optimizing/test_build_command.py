@@ -30,12 +30,14 @@ def test_a_proved_variant_is_written_with_its_manifest(tmp_path: Path) -> None:
     done = build(
         *(model, "--profile-file", profile, "-o", tmp_path / "out/variant"),
         *("--task", "classification", "--gate", tmp_path / "data/gate.npz"),
+        *("--gate-use", 3),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("succeeded\n")
     variant = read_variant(tmp_path / "out/variant")
     assert variant.manifest.evaluation is not None
     assert variant.manifest.evaluation.verdict is Verdict.PROVED
+    assert variant.manifest.evaluation.certificate.gate_use == 3
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["variant"]
 
 
@@ -46,6 +48,21 @@ def test_what_cannot_be_improved_says_so_with_its_own_exit_code(tmp_path: Path) 
     done = build(model, "--profile-file", profile, "-o", tmp_path / "variant")
     assert done.returncode == 3
     assert "the recipe changes nothing: the model has no matrix product" in done.stdout
+
+
+def test_the_gates_data_must_be_its_own(tmp_path: Path) -> None:
+    model = models.perceptron(tmp_path / "net.onnx", sizes=(16, 32, 32, 4))
+    write_data(tmp_path / "data", model)
+    profile = tmp_path / "small.yaml"
+    profile.write_text(FAST_INT8)
+    gate = tmp_path / "data/gate.npz"
+    done = build(
+        *(model, "--profile-file", profile, "-o", tmp_path / "variant"),
+        *("--gate", gate, "--calibration", gate),
+    )
+    assert done.returncode == 1
+    said = "failed: data.gate (gate.npz) and data.calibration (gate.npz) share all of their items"
+    assert said in done.stdout
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:

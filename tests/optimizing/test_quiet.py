@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from optimizers.evaluation.latency import Unit, Unstable, measure
 from optimizers.evaluation.quiet import Quiet, Usage, read_usage
+from optimizers.evaluation.series import LOOKS, Terms, Timing, Unit, Unstable, measure
 
 BEFORE = Usage(clock=100.0, busy=50.0, stolen=1.0, own=20.0, processors=2)
 
 
-def judge(after: Usage) -> bool:
+def judge(after: Usage, cpus: int = 2) -> bool:
     readings: Iterator[Usage] = iter([BEFORE, BEFORE, after])
-    quiet = Quiet(lambda: next(readings))
+    quiet = Quiet(cpus, lambda: next(readings))
     quiet.start()
     return quiet.was_quiet()
 
@@ -26,6 +27,13 @@ def test_own_work_does_not_disturb() -> None:
 
 def test_work_of_others_voids_a_window() -> None:
     assert not judge(replace(BEFORE, clock=101.0, busy=51.4, own=21.0))
+
+
+def test_others_may_use_the_processors_that_are_not_handed_out() -> None:
+    after = replace(BEFORE, clock=101.0, busy=56.9, own=22.0, processors=8)
+    assert judge(after, cpus=2), "4.9 of 6 processors are theirs, and a quarter"
+    assert not judge(after, cpus=4)
+    assert judge(replace(after, busy=52.2, processors=2), cpus=4), "more handed out than there are"
 
 
 def test_stolen_time_voids_a_window() -> None:
@@ -52,12 +60,47 @@ def test_a_machine_that_never_rests_is_reported_and_nothing_guessed() -> None:
     def window(unit: Unit) -> None:
         unit.seconds.append(1.0)
 
+    told: list[float] = []
+    terms = Terms(
+        alpha=0.05,
+        deadline=read_usage().clock + 0.05,
+        quiet=Quiet(2, busy),
+        share=told.append,
+    )
     with pytest.raises(Unstable, match="others used the machine"):
-        measure(
-            window,
-            window,
-            lambda unit: unit.median,
-            alpha=0.05,
-            deadline=read_usage().clock + 0.05,
-            quiet=Quiet(busy),
-        )
+        measure(window, window, lambda unit: unit.median, terms)
+    assert told, "who waits for quiet is told so, or it is taken for a hang"
+    assert set(told) == {0.0}
+
+
+def measured(spread: float, timing: Timing) -> tuple[int, list[float]]:
+    """How many units a quantity took that scatters by `spread`, and what was reported."""
+    random = np.random.default_rng(0)
+    told: list[float] = []
+
+    def window(unit: Unit) -> None:
+        unit.seconds.append(float(random.lognormal(0.0, spread)))
+
+    def still() -> Usage:
+        return BEFORE
+
+    terms = Terms(
+        alpha=0.05, deadline=float("inf"), quiet=Quiet(2, still), timing=timing, share=told.append
+    )
+    series = measure(window, window, lambda unit: unit.seconds[0], terms)
+    return len(series.units), told
+
+
+def test_a_steady_ratio_is_known_at_the_first_look() -> None:
+    count, told = measured(0.0, Timing())
+    assert count == LOOKS[0]
+    assert told[-1] == LOOKS[0] / LOOKS[-1]
+
+
+def test_measuring_ends_at_the_last_look_whatever_it_shows() -> None:
+    count, told = measured(0.2, Timing(unstable=1.0))
+    assert count == LOOKS[-1]
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    with pytest.raises(Unstable, match=r"after 128 quiet measurements"):
+        measured(0.3, Timing())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +26,11 @@ from optimizers.contract.steps import (
     Step,
     TuneSession,
 )
+from optimizers.evaluation.quiet import Usage
 from optimizers.graph import count_operators
 from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
+from optimizers.tuning import tune_session
 from tests.support import models
 from tests.support.data import write_data
 
@@ -176,3 +180,163 @@ def test_tune_session_keeps_within_the_processors(tmp_path: Path, context: StepC
     result = apply_step(model, TuneSession(threads=(1, 2)), context)
     assert result.model == model
     assert result.session.intra_op_threads * result.session.lanes <= 2
+
+
+def test_static_int8_counts_what_it_really_quantised(tmp_path: Path, context: StepContext) -> None:
+    model, context = prepared(tmp_path, "convolutional", context)
+    some = apply_step(model, StaticInt8(exclude=("gemm1",)), context)
+    assert some.notes[0].startswith("quantised 1 of 2 convolutions and products")
+    nothing = apply_step(model, StaticInt8(exclude=("conv0", "gemm1")), context)
+    assert (nothing.modified, nothing.model) == (False, model)
+    assert nothing.notes == (
+        "0 of 2 convolutions and products have a constant weight that was quantised",
+    )
+
+
+def test_static_int8_tells_nodes_without_names_apart(tmp_path: Path, context: StepContext) -> None:
+    """Leaving the first one alone must not leave all of them alone."""
+    model, context = prepared(tmp_path, "convolutional", context)
+    nameless = onnx.load(str(model))
+    for node in nameless.graph.node:
+        node.name = ""
+    onnx.save(nameless, str(model))
+    result = apply_step(model, StaticInt8(skip_first=True), context)
+    assert result.notes[0].startswith("quantised 1 of 2 convolutions and products")
+    assert result.notes[1] == "left in floating point as asked: conv_0"
+    assert apply_step(model, StaticInt8(exclude=("gemm_4",)), context).modified
+    assert apply_step(model, DynamicInt8(exclude=("gemm_4",)), context).modified is False
+
+
+def test_seven_bits_are_noted_for_what_they_are(tmp_path: Path, context: StepContext) -> None:
+    model, context = prepared(tmp_path, "convolutional", context)
+    asked = apply_step(model, StaticInt8(reduce_range=True), context)
+    assert "7-bit weights, as asked" in asked.notes
+    in_vain = apply_step(model, StaticInt8(reduce_range=True, scheme="u8u8"), context)
+    assert "reduce_range was left alone: only U8S8 can saturate, not U8U8" in in_vain.notes
+
+
+CALIBRATE = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from optimizers.contract.goal import Goal
+from optimizers.contract.host import this_host
+from optimizers.contract.profile import Task
+from optimizers.contract.runtime import SessionSpec
+from optimizers.contract.steps import StaticInt8
+from optimizers.quantization.static_int8 import apply
+from optimizers.step import StepContext
+
+def most_mib():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) >> 10
+
+folder = Path(sys.argv[1])
+context = StepContext(
+    work_directory=folder,
+    host=this_host(2),
+    session=SessionSpec(),
+    goal=Goal(),
+    task=Task.OTHER,
+    data={"calibration": folder / "calibration.npz"},
+    seed=0,
+    report=lambda share, text: None,
+)
+before = most_mib()
+assert apply(folder / "model.onnx", StaticInt8(calibration=sys.argv[2]), context).modified
+print(most_mib() - before)
+"""
+
+
+@pytest.mark.parametrize(
+    ("calibration", "items", "side", "allowed_mib"),
+    [("percentile", 512, 32, 60), ("entropy", 512, 32, 60), ("percentile", 20, 512, 250)],
+)
+def test_calibrating_holds_a_few_items_at_a_time(
+    tmp_path: Path, calibration: str, items: int, side: int, allowed_mib: int
+) -> None:
+    """All 512 items at once would take 150 MiB, and 16 of the large ones 1100 MiB."""
+    shape: list[int | str] = ["batch", 1, side, side]
+    models.save(
+        tmp_path / "model.onnx",
+        [
+            onnx.helper.make_node("Conv", ["x", "kernel"], ["s"], pads=[1, 1, 1, 1]),
+            onnx.helper.make_node("Relu", ["s"], ["h"]),
+            onnx.helper.make_node("GlobalAveragePool", ["h"], ["y"]),
+        ],
+        [("x", onnx.TensorProto.FLOAT, shape)],
+        [("y", onnx.TensorProto.FLOAT, ["batch", 16, 1, 1])],
+        {"kernel": np.random.default_rng(0).standard_normal((16, 1, 3, 3)).astype(np.float32)},
+    )
+    values = np.random.default_rng(1).random((items, 1, side, side), np.float32)
+    np.savez(tmp_path / "calibration.npz", x=values)
+    done = subprocess.run(
+        [sys.executable, "-c", CALIBRATE, str(tmp_path), calibration],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout.split()[-1]) < allowed_mib, done.stdout
+
+
+def usage_of(others: float) -> Callable[[], Usage]:
+    """A machine on which others take so many processors' worth of every moment."""
+    clock = iter(range(10**9))
+
+    def read() -> Usage:
+        seconds = float(next(clock))
+        return Usage(clock=seconds, busy=others * seconds, stolen=0.0, own=0.0, processors=2)
+
+    return read
+
+
+def test_tune_session_says_when_others_were_in_its_way(
+    tmp_path: Path, context: StepContext
+) -> None:
+    model, context = prepared(tmp_path, "perceptron", context)
+    step = TuneSession(threads=(1,), arena=(True,), optimization=("all",))
+    left_alone = tune_session.apply(model, step, context, usage_of(others=0.0))
+    assert len(left_alone.notes) == 1
+    disturbed = tune_session.apply(model, step, context, usage_of(others=1.0))
+    assert (
+        "others used the machine in 9 rounds, at the last of 3 attempts too"
+        in (disturbed.notes[-1])
+    )
+
+
+def test_tune_session_names_what_it_did_not_try(tmp_path: Path, context: StepContext) -> None:
+    model, context = prepared(tmp_path, "perceptron", context)
+    context = replace(context, host=this_host(16))
+    told: list[str] = []
+    context = replace(context, report=lambda share, text: told.append(text))
+    step = TuneSession(threads=(32, 2, 8, 16, 1, 4))
+    result = tune_session.apply(model, step, context, usage_of(others=0.0))
+    # One thread and all sixteen come first, each with 2 arenas x 2 levels; 15 of 20 are tried.
+    assert "tried 15 of 20 arrangements, the extremes first" in result.notes
+    assert "no more threads than the 16 processors were tried" in result.notes
+    assert told[0] == "15 arrangements, runs of 8 rows"
+    assert "arrangements 5 of 5" in told[-1], "three at a time beside the present one"
+
+
+@pytest.mark.parametrize(
+    ("most", "aim", "rows"),
+    [
+        (4, FigureName.THROUGHPUT, 4),
+        (32, FigureName.COST, 8),
+        (32, FigureName.LATENCY_P50, 1),
+    ],
+)
+def test_tune_session_times_as_many_rows_as_are_joined(
+    tmp_path: Path, context: StepContext, most: int, aim: FigureName, rows: int
+) -> None:
+    model, context = prepared(tmp_path, "perceptron", context)
+    told: list[str] = []
+    context = replace(
+        context,
+        session=replace(context.session, max_batch=most),
+        goal=Goal(optimize=(aim,)),
+        report=lambda share, text: told.append(text),
+    )
+    step = TuneSession(threads=(1,), arena=(True,), optimization=("all",))
+    tune_session.apply(model, step, context, usage_of(others=0.0))
+    assert told[0] == f"1 arrangements, runs of {rows} rows"

@@ -145,6 +145,22 @@ def wrong_in_company(model: onnx.ModelProto) -> None:
     )
 
 
+def infinite_in_company(model: onnx.ModelProto) -> None:
+    """An answer alone is right; in a batch it is infinite."""
+    inner, outer = _rename_output(model)
+    axis = _add_weight(model, "batch_axis", np.array([0], np.int64))
+    huge = _add_weight(model, "huge", np.float32(1e38))
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", [inner, axis], ["batch_mean"], keepdims=1),
+            helper.make_node("Sub", ["batch_mean", inner], ["others"]),
+            helper.make_node("Mul", ["others", huge], ["huge_others"]),
+            helper.make_node("Mul", ["huge_others", huge], ["infinite_others"]),
+            helper.make_node("Add", [inner, "infinite_others"], [outer]),
+        ]
+    )
+
+
 def some_a_hundredfold(model: onnx.ModelProto) -> None:
     """Every answer to a first feature above 0.18, 43 % of them, is a hundred times too large."""
     inner, outer = _rename_output(model)

@@ -1,0 +1,70 @@
+"""The gate's items judge; whatever a step has seen of them would judge itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from optimizers.calibration import Arrays, item_count, load_in_parts
+from optimizers.contract.errors import InvalidData
+from optimizers.contract.signature import Signature
+
+GATE: Final = "gate"
+
+_DIGEST_BYTES: Final = 16
+_ITEMS_AT_ONCE: Final = 64
+_USE_NOTHING_TWICE: Final = "what judges a variant must not have had a part in making it"
+
+
+def check_disjoint(
+    data: Mapping[str, Path], digests: Mapping[str, str], signature: Signature
+) -> None:
+    """Make sure that the gate's data shares no item with any other.
+
+    Args:
+        data: Purpose → file; nothing is checked without a gate.
+        digests: Purpose → sha256 of the same file.
+        signature: The model's; an item is what goes into all of its inputs.
+
+    Raises:
+        InvalidData: Two files are the same or share items, or one does not fit the model.
+    """
+    others = {name: path for name, path in data.items() if name != GATE}
+    if GATE not in data or not others:
+        return
+    for name in others:
+        if digests[name] == digests[GATE]:
+            raise InvalidData(
+                f"data.gate ({data[GATE].name}) and data.{name} ({others[name].name}) share all of "
+                f"their items; {_USE_NOTHING_TWICE}"
+            )
+    of_gate = _items_of(data[GATE], signature)
+    for name, path in others.items():
+        seen = set(_items_of(path, signature))
+        shared = sum(item in seen for item in of_gate)
+        if shared:
+            raise InvalidData(
+                f"{shared} of the {len(of_gate)} items of data.gate ({data[GATE].name}) are in "
+                f"data.{name} ({path.name}) as well; {_USE_NOTHING_TWICE}"
+            )
+
+
+def _items_of(path: Path, signature: Signature) -> list[bytes]:
+    return [
+        _digest(items, index)
+        for items in load_in_parts(path, signature, _ITEMS_AT_ONCE)
+        for index in range(item_count(items))
+    ]
+
+
+def _digest(items: Arrays, index: int) -> bytes:
+    """Of an item's shapes and contents in every input, in the signature's order."""
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for array in items.values():
+        one = array[index : index + 1]
+        digest.update(repr(one.shape).encode())
+        content = repr(one.tolist()).encode() if one.dtype.hasobject else one.tobytes()
+        digest.update(content)
+    return digest.digest()

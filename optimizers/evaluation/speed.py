@@ -1,0 +1,149 @@
+"""The gates that take time and memory: latency, throughput, footprint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from optimizers.calibration import Arrays, item_count, take
+from optimizers.contract.evaluation import Figure, Gate
+from optimizers.contract.goal import FigureName
+from optimizers.contract.runtime import Session, SessionSpec
+from optimizers.contract.samples import random_feeds
+from optimizers.contract.signature import Signature
+from optimizers.evaluation.findings import Findings
+from optimizers.evaluation.footprint import measure_footprint
+from optimizers.evaluation.invariance import LARGER_BATCH
+from optimizers.evaluation.latency import latency_figures, throughput_figures
+from optimizers.evaluation.memory import (
+    FEWEST_REPEATS,
+    describe_footprints,
+    memory_figure,
+    repeats_for,
+)
+from optimizers.evaluation.progress import Report
+from optimizers.evaluation.quiet import Quiet
+from optimizers.evaluation.series import Terms, Unstable
+from optimizers.evaluation.subject import Subject
+
+_TOLD_S: Final = 15.0
+"""How long figures are waited for that the goal does not ask for."""
+
+
+def judge_speed(
+    subject: Subject,
+    sessions: tuple[Session, Session],
+    max_batch: int,
+    items: Arrays | None,
+    findings: Findings,
+    quiet: Quiet,
+    report: Report,
+) -> None:
+    """Time both models in turn: one row, a batch, and every lane busy.
+
+    Args:
+        subject: What is judged.
+        sessions: The original and the variant, open.
+        max_batch: Most rows joined into one run of the variant as it will be served.
+        items: What they are fed where there is enough of it.
+        findings: Takes the figures.
+        quiet: Judge of disturbances.
+        report: Takes progress.
+
+    Raises:
+        Broken: A requirement does not hold.
+        Unstable: What the goal asks for could not be timed; nothing follows from that.
+    """
+    signature = sessions[0].signature
+    named = set(findings.goal.figures)
+    end = time.monotonic() + subject.measure_timeout_s
+
+    def time_both(
+        stage: str,
+        start: float,
+        figures: set[FigureName],
+        figures_of: Callable[[Terms], tuple[Figure, ...]],
+    ) -> None:
+        report(stage, start, "waiting for a quiet machine")
+        decides = bool(named & figures)
+        terms = Terms(
+            alpha=findings.alpha,
+            deadline=end if decides else time.monotonic() + _TOLD_S,
+            quiet=quiet,
+            timing=subject.timing,
+            decides=decides,
+            share=lambda done: report(stage, start + 0.2 * done, ""),
+        )
+        try:
+            findings.figures += figures_of(terms)
+        except Unstable as error:
+            if decides:
+                raise
+            text = f"{stage} is not known, and the goal does not ask for it: {error}"
+            findings.check(Gate.LATENCY, True, text)
+
+    def latency(rows: int, *, for_p99: bool = False) -> Callable[[Terms], tuple[Figure, ...]]:
+        feeds = feeds_of(signature, items, rows)
+        return lambda terms: latency_figures(sessions, feeds, terms, batch=rows, for_p99=for_p99)
+
+    of_one = latency(1, for_p99=FigureName.LATENCY_P99 in named)
+    time_both("latency", 0.3, {FigureName.LATENCY_P50, FigureName.LATENCY_P99}, of_one)
+    if signature.has_batch_dimension:
+        time_both("latency in batches", 0.5, set(), latency(LARGER_BATCH))
+    rows = _rows_joined(signature, subject.original_session.max_batch, max_batch)
+    feeds = (feeds_of(signature, items, rows[0]), feeds_of(signature, items, rows[1]))
+    time_both(
+        "throughput",
+        0.7,
+        {FigureName.THROUGHPUT, FigureName.COST},
+        lambda terms: throughput_figures(sessions, feeds, rows, terms),
+    )
+    findings.require(Gate.LATENCY)
+
+
+def judge_memory(
+    subject: Subject,
+    signature: Signature,
+    served: SessionSpec,
+    items: Arrays | None,
+    findings: Findings,
+    report: Report,
+) -> None:
+    """Measure what both hold in processes of their own, fed the same rows.
+
+    Raises:
+        Broken: A requirement does not hold.
+        InvalidModel: It could not be measured.
+    """
+    decides = FigureName.MEMORY in findings.goal.figures
+    repeats = repeats_for(findings.alpha) if decides else FEWEST_REPEATS
+    feeds = feeds_of(signature, items, subject.original_session.max_batch)
+    pairs = []
+    for done in range(repeats):
+        report("memory", 0.9 + 0.1 * done / repeats, f"{done} of {repeats} measurements")
+        pairs.append(
+            (
+                measure_footprint(subject.original, subject.original_session, feeds),
+                measure_footprint(subject.variant, served, feeds),
+            )
+        )
+    one, other = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    findings.figures.append(memory_figure(one, other, findings.alpha))
+    findings.check(Gate.MEMORY, True, describe_footprints(one, other))
+    findings.require(Gate.MEMORY)
+
+
+def feeds_of(signature: Signature, items: Arrays | None, rows: int) -> Arrays:
+    """Inputs of one run: gate items where there are enough, else made-up ones."""
+    rows = rows if signature.has_batch_dimension else 1
+    if items is None or item_count(items) < rows:
+        return random_feeds(signature, rows)
+    return take(items, slice(0, rows))
+
+
+def _rows_joined(signature: Signature, original: int, variant: int) -> tuple[int, int]:
+    """Rows in one run of each when every lane is busy."""
+    if not signature.has_batch_dimension:
+        return 1, 1
+    return min(LARGER_BATCH, original), min(LARGER_BATCH, variant)
