@@ -27,7 +27,7 @@ from optimizers.evaluation.quiet import Quiet
 from optimizers.evaluation.series import Terms, Unstable
 from optimizers.evaluation.subject import Subject
 
-_TOLD_S: Final = 15.0
+_TOLD_S: Final = 20.0
 """How long figures are waited for that the goal does not ask for."""
 
 
@@ -69,7 +69,7 @@ def judge_speed(
         decides = bool(named & figures)
         terms = Terms(
             alpha=findings.alpha,
-            deadline=end if decides else time.monotonic() + _TOLD_S,
+            deadline=end if decides else min(end, time.monotonic() + _TOLD_S),
             quiet=quiet,
             timing=subject.timing,
             decides=decides,
