@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from optimizers.contract.evaluation import Estimate
 from optimizers.evaluation.bounds import median_interval
 from optimizers.evaluation.progress import Share, unheard
 from optimizers.evaluation.quiet import Quiet
@@ -53,6 +54,8 @@ class Terms:
         timing: How finely.
         decides: Whether the goal names what is measured; what is only told is looked at once,
             however wide its interval.
+        is_clear: Whether bounds of the ratio settle all that the goal asks of it; then a look at
+            an interval that is not unstable is the last one.
         share: Takes the share of the largest number of units that is done, in [0, 1].
     """
 
@@ -61,6 +64,7 @@ class Terms:
     quiet: Quiet
     timing: Timing = field(default_factory=Timing)
     decides: bool = True
+    is_clear: Callable[[Estimate], bool] = lambda ratio: False
     share: Share = unheard
 
     @property
@@ -142,8 +146,10 @@ def measure(original: Window, variant: Window, quantity: Quantity, terms: Terms)
             series.units.append(unit)
         terms.share(len(series.units) / LOOKS[-1])
         if unit is not None and len(series.units) in LOOKS:
-            width = _half_width(series, quantity, terms)
-            if width <= terms.timing.precise or not terms.decides:
+            ratio = median_interval(series.ratios(quantity), terms.alpha_of_a_look)
+            width = _half_width(ratio)
+            clear = width <= terms.timing.unstable and terms.is_clear(ratio)
+            if width <= terms.timing.precise or clear or not terms.decides:
                 return series
     if width <= terms.timing.unstable:
         return series
@@ -162,8 +168,8 @@ def _unit(original: Window, variant: Window, quiet: Quiet) -> Pair | None:
     return (one, other) if quiet.was_quiet() else None
 
 
-def _half_width(series: Series, quantity: Quantity, terms: Terms) -> float:
-    interval = median_interval(series.ratios(quantity), terms.alpha_of_a_look)
+def _half_width(interval: Estimate) -> float:
+    """Relative to the value; infinite where a bound is missing."""
     if interval.lower is None or interval.upper is None:
         return float("inf")
     return (interval.upper - interval.lower) / 2 / interval.value

@@ -26,6 +26,7 @@ from optimizers.evaluation.progress import Report
 from optimizers.evaluation.quiet import Quiet
 from optimizers.evaluation.series import Terms, Unstable
 from optimizers.evaluation.subject import Subject
+from optimizers.evaluation.verdict import is_clear
 
 _TOLD_S: Final = 20.0
 """How long figures are waited for that the goal does not ask for."""
@@ -73,6 +74,7 @@ def judge_speed(
             quiet=quiet,
             timing=subject.timing,
             decides=decides,
+            is_clear=lambda ratio: is_clear(findings.goal, ratio, figures),
             share=lambda done: report(stage, start + 0.2 * done, ""),
         )
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Final
 
 from optimizers.contract.evaluation import Check, Estimate, Figure, Gate, Verdict
@@ -79,6 +79,19 @@ def check_better(
     if not passed and (bound < even if kind.lower_is_better else bound > even):
         text += f" by more than {margin:.0%}, by which two sessions of one file may differ"
     return Check(gate=gate, passed=passed, text=f"{text}: {_numbers(figure)}")
+
+
+def is_clear(goal: Goal, ratio: Estimate, names: Set[FigureName]) -> bool:
+    """Whether bounds of a ratio settle all that the goal asks of figures measured together.
+
+    They do when nothing but being better is asked, and the variant surely is or surely is not.
+    """
+    if any(requirement.figure in names for requirement in goal.require):
+        return False
+    aim = goal.optimize[0]
+    if aim not in names or ratio.lower is None or ratio.upper is None:
+        return False
+    return ratio.upper < 1 - SESSIONS_DIFFER or ratio.lower > 1 + SESSIONS_DIFFER
 
 
 def conclude(checks: Sequence[Check]) -> tuple[Verdict, tuple[str, ...]]:

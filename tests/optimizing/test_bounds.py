@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,9 +27,9 @@ from optimizers.evaluation.footprint import Footprint
 from optimizers.evaluation.latency import tail_figure
 from optimizers.evaluation.memory import memory_figure, repeats_for
 from optimizers.evaluation.quiet import Quiet, Usage
-from optimizers.evaluation.series import LOOKS, Series, Terms, Timing, Unit, measure
+from optimizers.evaluation.series import LOOKS, Series, Terms, Timing, Unit, Window, measure
 from optimizers.evaluation.task import accuracy_figure
-from optimizers.evaluation.verdict import check_better, check_requirement
+from optimizers.evaluation.verdict import check_better, check_requirement, is_clear
 
 GATES = 2000
 
@@ -330,3 +331,30 @@ def test_better_means_more_than_two_sessions_of_one_file_may_differ(
     check = check_better(Goal(), figure, Gate.LATENCY)
     assert check.passed is passed
     assert ("by more than 2%" in check.text) is (0.98 < upper < 1)
+
+
+def test_a_look_that_settles_the_matter_is_the_last() -> None:
+    random = np.random.default_rng(9)
+
+    def timed(seconds: float) -> Window:
+        def window(unit: Unit) -> None:
+            unit.seconds.append(seconds * float(random.lognormal(0.0, 0.05)))
+
+        return window
+
+    def quantity(unit: Unit) -> float:
+        return unit.seconds[0]
+
+    clear = replace(
+        terms(0.01), is_clear=lambda ratio: is_clear(Goal(), ratio, {FigureName.LATENCY_P50})
+    )
+    assert len(measure(timed(1.0), timed(0.5), quantity, clear).units) == LOOKS[0]
+    assert len(measure(timed(1.0), timed(1.0), quantity, clear).units) > LOOKS[0]
+
+
+def test_what_is_required_of_a_figure_is_not_clear_from_being_better() -> None:
+    ratio = Estimate(value=0.6, lower=0.55, upper=0.65)
+    names = {FigureName.LATENCY_P50}
+    goal = Goal(require=(parse_requirement("latency_p50 >= 40 % better"),))
+    assert is_clear(Goal(), ratio, names)
+    assert not is_clear(goal, ratio, names)
