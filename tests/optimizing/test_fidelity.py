@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,12 @@ from numpy.typing import NDArray
 from optimizers.contract.evaluation import Estimate, Figure, Gate
 from optimizers.contract.goal import FigureName, Goal, parse_requirement
 from optimizers.contract.profile import Task
+from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.signature import Signature, TensorSpec
 from optimizers.evaluation.fidelity import (
     LARGEST_SQNR_DB,
     agreement_figure,
+    answer,
     cosine,
     cosine_figure,
     first_bad_number,
@@ -22,7 +26,9 @@ from optimizers.evaluation.fidelity import (
     sqnr_figure,
 )
 from optimizers.evaluation.floors import OutputKinds, output_kinds, with_floors
+from optimizers.evaluation.progress import at_most_every
 from optimizers.evaluation.verdict import check_requirement
+from tests.support import models
 
 INF, NAN = float("inf"), float("nan")
 
@@ -219,3 +225,23 @@ def test_with_enough_items_a_missed_limit_is_held_against_a_variant() -> None:
     found = figure(FigureName.AGREEMENT, 459, Estimate(value=0.998, lower=0.985))
     requirement = parse_requirement("agreement >= 0.99")
     assert check_requirement(requirement, found, Gate.FIDELITY, 0.01).passed is False
+
+
+def test_a_thousand_items_are_told_of_once_a_second() -> None:
+    clock = iter(np.arange(0.0, 1000.0, 0.1).tolist())
+    told: list[float] = []
+    rarely = at_most_every(1.0, told.append, lambda: next(clock))
+    for done in range(100):
+        rarely(done / 100)
+    assert 5 <= len(told) <= 11, "every call reads the clock, and it goes on by 0.1 s"
+    assert told == sorted(told)
+
+
+def test_answering_tells_how_far_it_is(tmp_path: Path) -> None:
+    told: list[float] = []
+    with closing(Session(models.linear(tmp_path / "linear.onnx"), SessionSpec())) as session:
+        items = {"x": np.random.default_rng(0).random((7, 4), np.float32)}
+        order = np.array([6, 0, 3, 1, 5, 2, 4])
+        found = answer(session, items, order, batch=3, share=told.append)
+        np.testing.assert_allclose(found[0], session.run(items)[0], rtol=1e-6)
+    assert told == [3 / 7, 6 / 7, 1.0]
