@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # Three images out of one file:
 #   docker build --target hone .           serves and optimises, on the CPU
-#   docker build --target hone-serving .   serves only: without torch, about a tenth of the size
+#   docker build --target hone-serving .   serves only: without torch, about a fifth of the size (`deploy/check-install` prints both)
 #   docker build --target hone-cuda .      serves and optimises, on an NVIDIA GPU
 # Every image installs by deploy/install; deploy/check-install runs the same steps without Docker.
 
