@@ -1,16 +1,14 @@
 """`python -m optimizers build|demo|worker`: works without a server."""
 
 import sys
-from importlib.util import find_spec
+
+from optimizers.contract.packages import how_to_install_optimisers, missing_packages
 
 
 def _main() -> None:
-    missing = [name for name in ("onnx", "scipy", "typer") if find_spec(name) is None]
+    missing = missing_packages(("onnx", "scipy", "typer"))
     if missing:
-        sys.exit(
-            f"hone: the optimisers are not installed here ({', '.join(missing)} missing); "
-            "run: pip install 'hone-server[cpu,optimize]'"
-        )
+        sys.exit(f"hone: {how_to_install_optimisers(missing)}")
     # Only what is installed can be imported.
     from optimizers.cli import main
 

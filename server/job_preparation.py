@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ from optimizers.contract.job import (
 )
 from optimizers.contract.manifest import GOLDEN_FILE, MANIFEST_FILE
 from optimizers.contract.onnx_file import file_sha256
+from optimizers.contract.packages import how_to_install_optimisers, missing_packages
 from optimizers.contract.profile import Profile
 from server.config import ServerConfig
 from server.errors import FailedPrecondition
@@ -33,7 +34,6 @@ _DISK_PER_MODEL_BYTE: Final = 4
 _MEMORY_PER_MODEL_BYTE: Final = 4
 _MEMORY_MARGIN_BYTES: Final = 512 << 20
 _NEEDED_PACKAGES: Final = ("onnx", "onnx_ir", "scipy", "torch")
-_INSTALL_LINE: Final = "pip install 'hone-server[cpu,optimize]'"
 
 
 async def specify(
@@ -47,8 +47,7 @@ async def specify(
     entry = model.entry
     declared = {
         name: entry.directory / path
-        for name in ("calibration", "train", "search", "gate")
-        for path in [getattr(entry.policy.data, name)]
+        for name, path in asdict(entry.policy.data).items()
         if path is not None
     }
     for name, path in declared.items():
@@ -95,21 +94,14 @@ def require_optimisers() -> None:
     Raises:
         FailedPrecondition: It could not; the text says what to install.
     """
-    missing = missing_packages()
+    missing = missing_packages(_NEEDED_PACKAGES)
     if missing:
-        raise FailedPrecondition(
-            f"the optimisers are not installed here ({', '.join(missing)} missing); "
-            f"run: {_INSTALL_LINE}"
-        )
+        raise FailedPrecondition(how_to_install_optimisers(missing))
 
 
-def missing_packages() -> list[str]:
-    """What a worker needs and this installation lacks."""
-    return [name for name in _NEEDED_PACKAGES if importlib.util.find_spec(name) is None]
-
-
-def build_afresh(directory: Path) -> None:
-    """Leave everything to the worker."""
+def has_optimisers() -> bool:
+    """Whether a worker could run here."""
+    return not missing_packages(_NEEDED_PACKAGES)
 
 
 def reuse(variant: VariantDirectory, directory: Path) -> None:

@@ -51,6 +51,10 @@ class Job:
         return self.state not in (JobState.QUEUED, JobState.RUNNING)
 
 
+def build_afresh(directory: Path) -> None:
+    """Leave everything in a job's directory to its worker."""
+
+
 class Jobs:
     """The queue of jobs and the workers on them.
 
@@ -116,7 +120,7 @@ class Jobs:
     def submit(
         self,
         spec: JobSpec,
-        prepare: Callable[[Path], None] = lambda directory: None,
+        prepare: Callable[[Path], None] = build_afresh,
         *,
         anew: bool = False,
     ) -> tuple[Job, bool]:

@@ -97,10 +97,9 @@ class Loader:
         manifest = model.manifest(variant)
         if variant == ORIGINAL:
             file = model.original_file
-            size = (await asyncio.to_thread(read_onnx_file, file)).size_bytes
-            _require_memory(size)
-            sha256 = await asyncio.to_thread(lambda: read_onnx_file(file).sha256())
-            if sha256 != manifest.original_sha256:
+            found = await asyncio.to_thread(read_onnx_file, file)
+            _require_memory(found.size_bytes)
+            if await asyncio.to_thread(found.sha256) != manifest.original_sha256:
                 raise FailedPrecondition(
                     f"the original of '{model.name}' version {model.version} was overwritten "
                     "since it was loaded; load the model again"
@@ -182,21 +181,22 @@ class Loader:
             if void:
                 raise FailedPrecondition(f"the certificate of {route.variant} is void here: {void}")
             opened = await self.open(model, route.variant)
-        except NotEnoughMemory as error:
-            text = f"{route.variant} does not serve for now, the original answers: {error}"
-            _log.warning("%s version %d: %s", model.name, model.version, text)
-            self.journal.record(model.name, model.version, "fell_back", text)
-            self.count_swap(model, "fell_back")
-            return
         except HoneError as error:
-            self._fall_back(model, route, str(error))
+            self._fall_back(model, route, error)
             return
         original, model.active = model.active, opened
         await original.close()
 
-    def _fall_back(self, model: ModelVersion, route: Route, reason: str) -> None:
-        text = f"{route.variant} does not serve, the original answers: {reason}"
+    def _fall_back(self, model: ModelVersion, route: Route, reason: HoneError) -> None:
+        """Let the original answer; where memory is short for now, the route stays for later."""
+        for_now = isinstance(reason, NotEnoughMemory)
+        until = " for now" if for_now else ""
+        text = f"{route.variant} does not serve{until}, the original answers: {reason}"
         _log.warning("%s version %d: %s", model.name, model.version, text)
+        if for_now:
+            self.journal.record(model.name, model.version, "fell_back", text)
+            self.count_swap(model, "fell_back")
+            return
         original = Route(model=model.name, version=model.version, variant=ORIGINAL, previous="")
         self.journal.set_route(original, "fell_back", text)
         self.count_swap(model, "fell_back")

@@ -11,21 +11,20 @@ from pathlib import Path
 
 from optimizers.contract.errors import HoneError
 from optimizers.contract.host import Host
-from optimizers.contract.job import GATE_OPENED_FILE, VARIANT_DIRECTORY, JobSpec, JobState
+from optimizers.contract.job import GATE_OPENED_FILE, JobSpec, JobState
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.profile import Profile
 from server.config import ServerConfig
 from server.errors import UnknownProfile
 from server.job_preparation import (
-    build_afresh,
-    missing_packages,
+    has_optimisers,
     require_optimisers,
     require_room,
     reuse,
     specify,
 )
 from server.job_worker import WORKER
-from server.jobs import Job, Jobs, can_be_resubmitted
+from server.jobs import Job, Jobs, build_afresh, can_be_resubmitted
 from server.journal import Journal
 from server.loading import Loading
 from server.metrics import Metrics
@@ -199,7 +198,7 @@ class Optimization:
             await self._routes.set_route(
                 model, newest.manifest.variant, reason=f"proved for profile {profile.name}"
             )
-        if not missing_packages():
+        if has_optimisers():
             spec = await specify(model, profile, self._host, self._config)
             return any(variant.manifest.job == spec.id for variant in proved)
         return True
@@ -211,7 +210,7 @@ class Optimization:
         if not self.jobs.is_settled(job.spec.id):
             return False
         adopted = job.result.variant in model.variants
-        return not adopted and not (self._directory(job) / VARIANT_DIRECTORY).is_dir()
+        return not adopted and not self._promotion.made_by(job).is_dir()
 
     def _gate_use(self, spec: JobSpec, former: Job | None) -> int:
         """How often the gate data will have been used; a job that never looked spends nothing."""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from optimizers.contract.directory import VariantDirectory
 from optimizers.contract.errors import HoneError
-from optimizers.contract.evaluation import Verdict
 from optimizers.contract.job import VARIANT_DIRECTORY, JobState
 from optimizers.contract.manifest import ORIGINAL
 from server.jobs import Job
@@ -49,8 +48,8 @@ class Promotion:
 
     async def adopt_left_behind(self, job: Job) -> None:
         """Adopt the variant of a job whose server stopped before it could."""
-        if self._made_by(job).is_dir():
-            adoption = self._routes.adopt(self._made_by(job))
+        if self.made_by(job).is_dir():
+            adoption = self._routes.adopt(self.made_by(job))
             await attempt(self._journal, job, "not_adopted", adoption)
 
     async def follow(self, job: Job) -> None:
@@ -76,12 +75,11 @@ class Promotion:
             await self._routes.set_route(model, ORIGINAL, reason=reason)
 
     async def _put_to_use(self, job: Job) -> None:
-        variant = await self._routes.adopt(self._made_by(job))
+        variant = await self._routes.adopt(self.made_by(job))
         model = self._version(job)
         if model is None or variant.manifest.variant not in model.variants:
             return
-        evaluation = variant.manifest.evaluation
-        if evaluation is None or evaluation.verdict is not Verdict.PROVED:
+        if not variant.manifest.is_proved:
             return
         wanted = model.entry.policy.served_profile == job.spec.profile
         if wanted or _succeeds_fallen(model, variant):
@@ -112,7 +110,8 @@ class Promotion:
         """The version that a job is for, while it serves."""
         return self._registry.version(job.spec.model, job.spec.version)
 
-    def _made_by(self, job: Job) -> Path:
+    def made_by(self, job: Job) -> Path:
+        """Where a job leaves its variant until it is adopted."""
         return self._jobs_directory / job.spec.id / VARIANT_DIRECTORY
 
 

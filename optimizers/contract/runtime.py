@@ -159,7 +159,7 @@ def _open(path: Path, spec: SessionSpec) -> onnxruntime.InferenceSession:
     require_provider(spec.provider)
     wanted = _PROVIDERS[spec.provider]
     try:
-        session = onnxruntime.InferenceSession(str(path), _options(spec), providers=[wanted])
+        session = onnxruntime.InferenceSession(str(path), session_options(spec), providers=[wanted])
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
         raise InvalidModel(f"onnxruntime cannot load {path.name}: {_short(error)}") from error
     used = session.get_providers()
@@ -171,7 +171,8 @@ def _open(path: Path, spec: SessionSpec) -> onnxruntime.InferenceSession:
     return session
 
 
-def _options(spec: SessionSpec) -> onnxruntime.SessionOptions:
+def session_options(spec: SessionSpec) -> onnxruntime.SessionOptions:
+    """Onnxruntime's options for `spec`; the provider is not among them."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = spec.intra_op_threads
     options.inter_op_num_threads = 1

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from optimizers.calibration import Arrays, item_count, take
 from optimizers.contract.errors import RunFailed
 from optimizers.contract.evaluation import Estimate, Figure
-from optimizers.contract.goal import FigureName
+from optimizers.contract.goal import FIGURES, FigureName
 from optimizers.contract.runtime import Session
 from optimizers.contract.signature import Signature
 from optimizers.evaluation.bounds import clopper_pearson, mean_interval, quantile_interval
@@ -169,22 +169,13 @@ def cosine_figure(
     None without a floating output that has more than one element an item: the cosine of single
     numbers tells only their sign.
     """
-    outputs = _floating(signature, original, smallest=2)
-    if not outputs:
-        return None
-    name, worst = _worst(
-        outputs,
+    return _worst_figure(
+        FigureName.COSINE,
+        "mean over items, betting (Waudby-Smith and Ramdas 2024)",
+        _floating(signature, original, smallest=2),
         original,
         served,
         lambda one, other: mean_interval(cosine(one, other), -1.0, 1.0, alpha),
-    )
-    return Figure(
-        name=FigureName.COSINE,
-        unit="",
-        samples=len(original[0]),
-        value=worst,
-        method=f"mean over items, betting (Waudby-Smith and Ramdas 2024), output '{name}'",
-        condition=_condition(name, len(outputs)),
     )
 
 
@@ -195,22 +186,13 @@ def sqnr_figure(
 
     None without a floating output.
     """
-    outputs = _floating(signature, original, smallest=1)
-    if not outputs:
-        return None
-    name, worst = _worst(
-        outputs,
+    return _worst_figure(
+        FigureName.SQNR,
+        "5th percentile over items, order statistics",
+        _floating(signature, original, smallest=1),
         original,
         served,
         lambda one, other: quantile_interval(sqnr_db(one, other), SQNR_QUANTILE, alpha),
-    )
-    return Figure(
-        name=FigureName.SQNR,
-        unit="dB",
-        samples=len(original[0]),
-        value=worst,
-        method=f"5th percentile over items, order statistics, output '{name}'",
-        condition=_condition(name, len(outputs)),
     )
 
 
@@ -233,23 +215,35 @@ def _floating(signature: Signature, original: Outputs, smallest: int) -> dict[st
     }
 
 
-def _worst(
+def _worst_figure(
+    figure: FigureName,
+    method: str,
     outputs: Mapping[str, int],
     original: Outputs,
     served: Sequence[Outputs],
     estimate: Callable[[NDArray[Any], NDArray[Any]], Estimate],
-) -> tuple[str, Estimate]:
-    """The output with the smallest lower bound in any arrangement, and its estimate there.
+) -> Figure | None:
+    """The estimate of the output and arrangement that have the smallest lower bound.
 
     The smallest of several lower bounds is a lower bound of the smallest value: it can only be
-    wrong if the bound of that very output is.
+    wrong if the bound of that very output is. None without an output.
     """
+    if not outputs:
+        return None
     found = [
         (name, estimate(original[index], answers[index]))
         for name, index in outputs.items()
         for answers in served
     ]
-    return min(found, key=lambda pair: _by_lower_bound(pair[1]))
+    name, worst = min(found, key=lambda pair: _by_lower_bound(pair[1]))
+    return Figure(
+        name=figure,
+        unit=FIGURES[figure].unit,
+        samples=len(original[0]),
+        value=worst,
+        method=f"{method}, output '{name}'",
+        condition=_condition(name, len(outputs)),
+    )
 
 
 def _by_lower_bound(estimate: Estimate) -> tuple[float, float]:

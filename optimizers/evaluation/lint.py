@@ -13,7 +13,7 @@ import onnxruntime
 from onnx import numpy_helper
 
 from optimizers.contract.errors import HoneError, OutOfMemory
-from optimizers.contract.runtime import Optimization, Session, SessionSpec
+from optimizers.contract.runtime import Session, SessionSpec, session_options
 from optimizers.contract.signature import Signature
 
 Finding = tuple[bool, str]
@@ -33,12 +33,6 @@ _FLOATING: Final = (
     onnx.TensorProto.FLOAT16,
     onnx.TensorProto.DOUBLE,
 )
-_LEVELS: Final[dict[Optimization, onnxruntime.GraphOptimizationLevel]] = {
-    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
-    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
-}
 _SHOWN: Final = 3
 
 
@@ -136,10 +130,7 @@ def optimized_graph(model: Path, spec: SessionSpec) -> onnx.GraphProto:
     """The graph as onnxruntime runs it under `spec`."""
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "optimized.onnx"
-        options = onnxruntime.SessionOptions()
+        options = session_options(spec)
         options.optimized_model_filepath = str(target)
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 4
-        options.graph_optimization_level = _LEVELS[spec.optimization]
         onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         return onnx.load(str(target), load_external_data=False).graph

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizers.contract.documents import shown_key
 from optimizers.contract.signature import NUMPY_DTYPES, Signature, TensorSpec
 from server.errors import InvalidRequest, TooLarge, Unsupported
 from server.pb import open_inference_pb2 as pb
@@ -49,14 +50,12 @@ class Limits:
         elements: Elements of one input.
         empty_elements: Product of the other dimensions of an input without elements: no bytes
             are sent for them, but a model may make something of them.
-        name_length: Characters of a foreign name shown in an error.
     """
 
     outputs: int = 256
     rank: int = 16
     elements: int = 1 << 31
     empty_elements: int = 1 << 16
-    name_length: int = 64
 
 
 LIMITS: Final = Limits()
@@ -90,8 +89,8 @@ def decode_request(
     """
     if len(request.outputs) > limits.outputs:
         raise TooLarge(f"{len(request.outputs)} outputs requested, at most {limits.outputs} may be")
-    inputs = _match_inputs(request, signature, limits)
-    outputs = _match_outputs(request.outputs, signature, limits)
+    inputs = _match_inputs(request, signature)
+    outputs = _match_outputs(request.outputs, signature)
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidRequest(
@@ -105,7 +104,7 @@ def decode_request(
             if tensor.HasField("contents"):
                 raise InvalidRequest(
                     "contents field must not be specified when using raw_input_contents for "
-                    f"input '{spec.name}' of model '{request.model_name[: limits.name_length]}'"
+                    f"input '{spec.name}' of model '{shown_key(request.model_name)}'"
                 )
             array = _from_raw(spec, raw[index], elements)
         else:
@@ -139,33 +138,31 @@ def encode_response(
 
 
 def _match_inputs(
-    request: pb.ModelInferRequest, signature: Signature, limits: Limits
+    request: pb.ModelInferRequest, signature: Signature
 ) -> list[tuple[TensorSpec, int, pb.ModelInferRequest.InferInputTensor]]:
     """Every input of the signature with its place in the request and what came for it."""
     wanted = {spec.name: spec for spec in signature.inputs}
     if len(request.inputs) != len(wanted):
-        raise InvalidRequest(_wrong_inputs(request, wanted, limits))
+        raise InvalidRequest(_wrong_inputs(request, wanted))
     places: dict[str, tuple[int, pb.ModelInferRequest.InferInputTensor]] = {}
     for index, tensor in enumerate(request.inputs):
         if tensor.name not in wanted or tensor.name in places:
-            raise InvalidRequest(_wrong_inputs(request, wanted, limits))
+            raise InvalidRequest(_wrong_inputs(request, wanted))
         if tensor.parameters and any(key.startswith(_SHARED_MEMORY) for key in tensor.parameters):
             raise Unsupported(f"input '{tensor.name}': shared memory is not enabled on this server")
         places[tensor.name] = (index, tensor)
     return [(spec, *places[spec.name]) for spec in signature.inputs]
 
 
-def _wrong_inputs(
-    request: pb.ModelInferRequest, wanted: Mapping[str, TensorSpec], limits: Limits
-) -> str:
+def _wrong_inputs(request: pb.ModelInferRequest, wanted: Mapping[str, TensorSpec]) -> str:
     names = [tensor.name for tensor in request.inputs[: 2 * len(wanted) + 8]]
     missing = [name for name in wanted if name not in names]
-    unknown = [name[: limits.name_length] for name in names if name not in wanted]
-    twice = sorted({name[: limits.name_length] for name in names if names.count(name) > 1})
-    got = [name[: limits.name_length] for name in names]
+    unknown = [shown_key(name) for name in names if name not in wanted]
+    twice = sorted({shown_key(name) for name in names if names.count(name) > 1})
+    got = [shown_key(name) for name in names]
     text = (
         f"expected {len(wanted)} inputs but got {len(request.inputs)} inputs for model "
-        f"'{request.model_name[: limits.name_length]}'. Got input(s) {got}"
+        f"'{shown_key(request.model_name)}'. Got input(s) {got}"
     )
     if missing:
         text += f", but missing required input(s) {missing}"
@@ -179,14 +176,14 @@ def _wrong_inputs(
 def _match_outputs(
     requested: Iterable[pb.ModelInferRequest.InferRequestedOutputTensor],
     signature: Signature,
-    limits: Limits,
 ) -> tuple[str, ...]:
     known = [spec.name for spec in signature.outputs]
     names: list[str] = []
     for output in requested:
         if output.name not in known:
-            name = output.name[: limits.name_length]
-            raise InvalidRequest(f"unexpected inference output '{name}'; expected {known}")
+            raise InvalidRequest(
+                f"unexpected inference output '{shown_key(output.name)}'; expected {known}"
+            )
         if output.name in names:
             raise InvalidRequest(f"output '{output.name}' is requested twice")
         for key in output.parameters:

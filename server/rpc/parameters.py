@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from optimizers.contract.documents import shown, shown_key
 from server.errors import InvalidRequest, TooLarge, Unsupported
 from server.pb import open_inference_pb2 as pb
 
 Parameter = bool | int | float | str
 
 _MOST: Final = 64
-_NAME_LENGTH: Final = 64
 
 
 def decode_parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Parameter]:
@@ -30,7 +30,7 @@ def decode_parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, 
     for name, parameter in parameters.items():
         kind = parameter.WhichOneof("parameter_choice")
         if kind is None:
-            raise InvalidRequest(f"parameter '{name[:_NAME_LENGTH]}' has no value")
+            raise InvalidRequest(f"parameter '{shown_key(name)}' has no value")
         value = getattr(parameter, kind)
         _check_reserved(name, kind, value)
         plain[name] = value
@@ -45,18 +45,14 @@ def _check_reserved(name: str, kind: str, value: Parameter) -> None:
         case "priority" | "timeout":
             if kind not in ("int64_param", "uint64_param") or int(value) < 0:
                 raise InvalidRequest(
-                    f"parameter '{name}' must be a non-negative integer, got {_shown(value)}"
+                    f"parameter '{name}' must be a non-negative integer, got {shown(value)}"
                 )
         case "variant":
             if kind != "string_param":
-                raise InvalidRequest(f"parameter 'variant' must be a text, got {_shown(value)}")
+                raise InvalidRequest(f"parameter 'variant' must be a text, got {shown(value)}")
         case "triton_enable_empty_final_response":
             pass
         case _ if name.startswith("triton_"):
             raise InvalidRequest(
-                f"parameter '{name[:_NAME_LENGTH]}' uses the reserved prefix 'triton_'"
+                f"parameter '{shown_key(name)}' uses the reserved prefix 'triton_'"
             )
-
-
-def _shown(value: Parameter) -> str:
-    return repr(value[:_NAME_LENGTH] if isinstance(value, str) else value)

@@ -22,7 +22,7 @@ from server.config import server_config
 from server.pb import open_inference_pb2 as inference
 from tests.support import models
 from tests.support.calls import floats, refusal
-from tests.support.servers import hone, running, serve_command
+from tests.support.servers import Server, hone, running, serve_command
 
 SLOW = floats(1, 512)
 
@@ -43,6 +43,13 @@ def start(repository: Path, state: Path, *flags: str) -> subprocess.CompletedPro
     )
 
 
+async def until_in_flight(server: Server, count: int) -> None:
+    """Wait until so many requests to the slow model are accepted and not answered."""
+    page = ""
+    while f'hone_requests_in_flight{{model="slow",version="1"}} {count}.0' not in page:
+        page = await asyncio.to_thread(read, server.metrics)
+
+
 async def test_sigterm_finishes_what_was_accepted(tmp_path: Path) -> None:
     models.slow(tmp_path / "models/slow/1/model.onnx", rounds=8000)
     with running(tmp_path / "models", tmp_path / "state", "--cpus", "2") as server:
@@ -50,9 +57,7 @@ async def test_sigterm_finishes_what_was_accepted(tmp_path: Path) -> None:
             calls = [
                 asyncio.create_task(client.infer("slow", {"x": SLOW}, timeout=60)) for _ in range(8)
             ]
-            page = ""
-            while 'hone_requests_in_flight{model="slow",version="1"} 8.0' not in page:
-                page = await asyncio.to_thread(read, server.metrics)
+            await until_in_flight(server, 8)
             server.process.send_signal(signal.SIGTERM)
             answers = await asyncio.gather(*calls)
         assert len(answers) == 8
@@ -91,9 +96,7 @@ async def test_health_follows_the_life_of_the_server(tmp_path: Path) -> None:
             states = aiter(watch)
             assert (await anext(states)).status == health_pb2.HealthCheckResponse.SERVING
             call = asyncio.create_task(client.infer("slow", {"x": SLOW}, timeout=60))
-            page = ""
-            while 'hone_requests_in_flight{model="slow",version="1"} 1.0' not in page:
-                page = await asyncio.to_thread(read, server.metrics)
+            await until_in_flight(server, 1)
             server.process.send_signal(signal.SIGTERM)
             assert (await anext(states)).status == health_pb2.HealthCheckResponse.NOT_SERVING
             with pytest.raises(StopAsyncIteration):
@@ -119,10 +122,7 @@ async def test_the_end_does_not_wait_for_runs_that_nobody_waits_for(tmp_path: Pa
     with running(tmp_path / "models", tmp_path / "state", *flags) as server:
         async with Client(server.public) as client:
             call = asyncio.create_task(client.infer("slow", {"x": floats(1 << 15, 256)}))
-            while 'hone_requests_in_flight{model="slow",version="1"} 1.0' not in (
-                await asyncio.to_thread(read, server.metrics)
-            ):
-                pass
+            await until_in_flight(server, 1)
             server.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(server.process.wait, 20) == 0
             with pytest.raises(CallFailed):

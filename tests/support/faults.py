@@ -37,6 +37,13 @@ def _rename_output(model: onnx.ModelProto) -> tuple[str, str]:
     return inner, outer
 
 
+def _add_batch_mean(model: onnx.ModelProto, inner: str) -> None:
+    """`batch_mean` becomes the mean of `inner` over the batch."""
+    axis = _add_weight(model, "batch_axis", np.array([0], np.int64))
+    node = helper.make_node("ReduceMean", [inner, axis], ["batch_mean"], keepdims=1)
+    model.graph.node.append(node)
+
+
 def _add_weight(model: onnx.ModelProto, name: str, value: object) -> str:
     model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
     return name
@@ -121,10 +128,9 @@ def saturated(model: onnx.ModelProto) -> None:
 def depends_on_neighbours(model: onnx.ModelProto) -> None:
     """The mean over the batch is taken off, so that an answer alone is always zero."""
     inner, outer = _rename_output(model)
-    axis = _add_weight(model, "batch_axis", np.array([0], np.int64))
+    _add_batch_mean(model, inner)
     model.graph.node.extend(
         [
-            helper.make_node("ReduceMean", [inner, axis], ["batch_mean"], keepdims=1),
             helper.make_node("Sub", [inner, "batch_mean"], [outer]),
         ]
     )
@@ -133,11 +139,10 @@ def depends_on_neighbours(model: onnx.ModelProto) -> None:
 def wrong_in_company(model: onnx.ModelProto) -> None:
     """An answer alone is right; in a batch the others' answers are in it a hundred times."""
     inner, outer = _rename_output(model)
-    axis = _add_weight(model, "batch_axis", np.array([0], np.int64))
+    _add_batch_mean(model, inner)
     many = _add_weight(model, "many", np.float32(100))
     model.graph.node.extend(
         [
-            helper.make_node("ReduceMean", [inner, axis], ["batch_mean"], keepdims=1),
             helper.make_node("Sub", ["batch_mean", inner], ["others"]),
             helper.make_node("Mul", ["others", many], ["many_others"]),
             helper.make_node("Add", [inner, "many_others"], [outer]),
@@ -148,11 +153,10 @@ def wrong_in_company(model: onnx.ModelProto) -> None:
 def infinite_in_company(model: onnx.ModelProto) -> None:
     """An answer alone is right; in a batch it is infinite."""
     inner, outer = _rename_output(model)
-    axis = _add_weight(model, "batch_axis", np.array([0], np.int64))
+    _add_batch_mean(model, inner)
     huge = _add_weight(model, "huge", np.float32(1e38))
     model.graph.node.extend(
         [
-            helper.make_node("ReduceMean", [inner, axis], ["batch_mean"], keepdims=1),
             helper.make_node("Sub", ["batch_mean", inner], ["others"]),
             helper.make_node("Mul", ["others", huge], ["huge_others"]),
             helper.make_node("Mul", ["huge_others", huge], ["infinite_others"]),
