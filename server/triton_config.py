@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,14 +12,11 @@ from google.protobuf import text_format
 from optimizers.contract.documents import cut, encoded, shown, shown_key
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.signature import Signature, TensorSpec
+from server.file_names import is_plain_file_name
 from server.pb import model_config_pb2 as pb
-
-DATATYPES: Final[dict[int, str]] = {
-    value: "BYTES" if name == "TYPE_STRING" else name.removeprefix("TYPE_")
-    for name, value in pb.DataType.items()
-    if name not in ("TYPE_INVALID", "TYPE_BF16")
-}
-"""Triton's enum of datatypes → the protocol's names."""
+from server.triton_batching import Batching, read_batching
+from server.triton_datatypes import DATATYPES, datatype_name
+from server.triton_warm_up import WarmUpSample, read_warm_up, unused_samples
 
 _PLATFORMS: Final = ("", "onnxruntime_onnx", "onnx_onnxv1")
 _BACKENDS: Final = ("", "onnxruntime")
@@ -28,7 +25,6 @@ _COUNT: Final = re.compile(r"[0-9]{1,9}")
 _MOST_THREADS: Final = 1024
 _MOST_LANES: Final = 1024
 _LARGEST_VERSION: Final = 10**18 - 1
-_LONGEST_FILE_NAME: Final = 255
 _LONGEST_PARSE_ERROR: Final = 400
 _LONGEST_WORD: Final = 60
 _LONG_WORD: Final = re.compile(r"\S{60,}")
@@ -40,10 +36,12 @@ _HONOURED: Final = {
     "default_model_filename": (),
     "version_policy": (),
     "input": ("name", "data_type", "dims"),
-    "output": ("name", "data_type", "dims"),
+    "output": ("name", "data_type", "dims", "label_filename"),
     "instance_group": ("name", "count", "kind"),
     "dynamic_batching": (),
     "parameters": (_THREADS,),
+    "model_warmup": (),
+    "response_cache": (),
 }
 
 
@@ -76,12 +74,16 @@ class ModelConfig:
             and nothing is joined. None: there is no config.pbtxt, Hone finds out by itself.
         inputs: Name, datatype and full shape of the inputs named.
         outputs: The same of the outputs.
+        label_files: Output → name of the file in the model's folder that names its classes.
         version_policy: Which versions are served.
         joins: Whether requests may be joined into one run.
+        batching: How requests wait and are joined.
         lanes: Concurrent runs; 0 when not said.
         threads: Threads inside one run; 0 when not said.
         stays_on_cpu: Whether every instance group is of KIND_CPU.
         model_file: Name of the model file in a version folder.
+        cached: Whether answers are kept and given again to equal requests.
+        warm_up: Requests to run before a version counts as ready.
         ignored: Fields that are set but that Hone does not honour.
     """
 
@@ -89,12 +91,16 @@ class ModelConfig:
     max_batch_size: int | None = None
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    label_files: Mapping[str, str] = field(default_factory=dict)
     version_policy: VersionPolicy = field(default_factory=VersionPolicy)
     joins: bool = True
+    batching: Batching = field(default_factory=Batching)
     lanes: int = 0
     threads: int = 0
     stays_on_cpu: bool = False
     model_file: str = "model.onnx"
+    cached: bool = False
+    warm_up: tuple[WarmUpSample, ...] = ()
     ignored: tuple[str, ...] = ()
 
     def mismatch(self, signature: Signature) -> str:
@@ -159,13 +165,17 @@ def model_config(text: str, source: str) -> ModelConfig:
         max_batch_size=message.max_batch_size,
         inputs=tuple(_tensor(source, "input", tensor, batched) for tensor in message.input),
         outputs=tuple(_tensor(source, "output", tensor, batched) for tensor in message.output),
+        label_files=_label_files(source, message.output),
         version_policy=_version_policy(source, message.version_policy),
         joins=batched and message.HasField("dynamic_batching"),
+        batching=read_batching(source, message),
         lanes=_lanes(source, message.instance_group),
         threads=_threads(source, message),
         stays_on_cpu=bool(message.instance_group)
         and all(one.kind == pb.ModelInstanceGroup.KIND_CPU for one in message.instance_group),
         model_file=_model_file(source, message.default_model_filename),
+        cached=message.response_cache.enable,
+        warm_up=read_warm_up(source, message),
         ignored=tuple(_ignored(message)),
     )
 
@@ -197,7 +207,7 @@ def _tensor(source: str, kind: str, tensor: Any, batched: bool) -> TensorSpec:
     if not tensor.name or datatype is None:
         raise InvalidDocument(
             f"{source}: {kind} '{shown_key(tensor.name)}' must have a name and a data_type that "
-            f"Hone serves, got {_datatype_name(tensor.data_type)}"
+            f"Hone serves, got {datatype_name(tensor.data_type)}"
         )
     if any(length < -1 for length in tensor.dims):
         raise InvalidDocument(
@@ -208,21 +218,23 @@ def _tensor(source: str, kind: str, tensor: Any, batched: bool) -> TensorSpec:
     return TensorSpec(name=tensor.name, datatype=datatype, shape=shape)
 
 
-def _datatype_name(number: int) -> str:
-    """The name of a datatype; of one that Triton does not have, its number."""
-    return next((name for name, value in pb.DataType.items() if value == number), str(number))
-
-
 def _model_file(source: str, name: str) -> str:
-    if not name:
-        return "model.onnx"
-    is_plain = name.isprintable() and "/" not in name and not name.startswith(".")
-    if not is_plain or len(name.encode()) > _LONGEST_FILE_NAME:
+    if name and not is_plain_file_name(name):
         raise InvalidDocument(
             f"{source}: default_model_filename must name a file in the version folder, "
             f"got {shown(name)}"
         )
-    return name
+    return name or "model.onnx"
+
+
+def _label_files(source: str, outputs: Any) -> dict[str, str]:
+    for output in outputs:
+        if output.label_filename and not is_plain_file_name(output.label_filename):
+            raise InvalidDocument(
+                f"{source}: output '{shown_key(output.name)}': label_filename must name a file in "
+                f"the model's folder, got {shown(output.label_filename)}"
+            )
+    return {output.name: output.label_filename for output in outputs if output.label_filename}
 
 
 def _lanes(source: str, groups: Any) -> int:
@@ -288,8 +300,8 @@ def _ignored(message: Any) -> Iterator[str]:
             yield from (
                 f"parameters.{shown_key(key)}" for key in value if key not in _HONOURED[name]
             )
-        elif name == "dynamic_batching":
-            yield from (f"{name}.{inner.name}" for inner, _ in value.ListFields())
+        elif name == "model_warmup":
+            yield from unused_samples(message)
         elif _HONOURED[name]:
             inner = {field.name for item in value for field, _ in item.ListFields()}
             yield from (f"{name}.{key}" for key in sorted(inner - set(_HONOURED[name])))

@@ -9,7 +9,9 @@ from server.metrics import Duration, Statistics
 from server.model import ModelVersion
 from server.pb import model_config_pb2 as config_pb
 from server.pb import open_inference_pb2 as pb
-from server.triton_config import DATATYPES
+from server.triton_batching import Batching, QueuePolicy
+from server.triton_datatypes import DATATYPES
+from server.triton_warm_up import WarmUpSample
 
 PLATFORM: Final = "onnxruntime_onnx"
 
@@ -31,8 +33,11 @@ def model_config(model: ModelVersion) -> config_pb.ModelConfig:
     )
     for tensor in model.signature.inputs:
         config.input.add(**_tensor(tensor, max_batch > 0))
+    label_files = model.entry.config.label_files
     for tensor in model.signature.outputs:
-        config.output.add(**_tensor(tensor, max_batch > 0))
+        config.output.add(
+            **_tensor(tensor, max_batch > 0), label_filename=label_files.get(tensor.name, "")
+        )
     on_gpu = session.provider == "cuda"
     config.instance_group.add(
         name=model.name,
@@ -44,7 +49,12 @@ def model_config(model: ModelVersion) -> config_pb.ModelConfig:
         ),
     )
     if batches:
-        config.dynamic_batching.SetInParent()
+        config.dynamic_batching.CopyFrom(_dynamic_batching(model.entry.config.batching))
+    if model.entry.config.cached:
+        config.response_cache.enable = True
+    config.model_warmup.extend(
+        _warm_up(sample, max_batch > 0) for sample in model.entry.config.warm_up
+    )
     chosen = model.entry.config.version_policy
     if chosen.specific:
         config.version_policy.specific.versions.extend(chosen.specific)
@@ -88,6 +98,53 @@ def model_statistics(model: ModelVersion, totals: Statistics) -> pb.ModelStatist
         ],
         memory_usage=[pb.MemoryUsage(type="CPU", id=0, byte_size=memory)],
     )
+
+
+def _dynamic_batching(batching: Batching) -> config_pb.ModelDynamicBatching:
+    message = config_pb.ModelDynamicBatching(
+        preferred_batch_size=batching.preferred,
+        max_queue_delay_microseconds=_microseconds(batching.max_delay_s),
+        priority_levels=batching.priority_levels,
+        default_priority_level=batching.default_priority,
+        priority_queue_policy={
+            level: _queue_policy(policy) for level, policy in batching.policies.items()
+        },
+    )
+    if batching.default_policy != QueuePolicy():
+        message.default_queue_policy.CopyFrom(_queue_policy(batching.default_policy))
+    return message
+
+
+def _queue_policy(policy: QueuePolicy) -> config_pb.ModelQueuePolicy:
+    actions = config_pb.ModelQueuePolicy
+    return config_pb.ModelQueuePolicy(
+        timeout_action=actions.DELAY if policy.delays else actions.REJECT,
+        default_timeout_microseconds=_microseconds(policy.timeout_s),
+        allow_timeout_override=policy.allows_override,
+        max_queue_size=policy.max_items,
+    )
+
+
+def _microseconds(seconds: float) -> int:
+    return round(1e6 * seconds)
+
+
+def _warm_up(sample: WarmUpSample, batched: bool) -> config_pb.ModelWarmup:
+    message = config_pb.ModelWarmup(
+        name=sample.name, batch_size=sample.batch_size, count=sample.count
+    )
+    for one in sample.inputs:
+        given = message.inputs[one.name]
+        given.data_type = _DATATYPE_NUMBERS[one.datatype]
+        given.dims.extend(one.shape[1:] if batched else one.shape)
+        match one.content:
+            case "zero":
+                given.zero_data = True
+            case "random":
+                given.random_data = True
+            case "file":
+                given.input_data_file = one.file
+    return message
 
 
 def _duration(total: Duration) -> pb.StatisticDuration:

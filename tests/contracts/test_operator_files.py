@@ -71,6 +71,20 @@ dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 100
 instance_group [ { count: 2, kind: KIND_CPU }, { kind: KIND_GPU, gpus: [ 0 ] } ]
 parameters: { key: "intra_op_thread_count" value: { string_value: "3" } }
 """,
+    """\
+max_batch_size: 8
+dynamic_batching {
+  priority_levels: 2 default_priority_level: 1 preserve_ordering: true
+  default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 5 max_queue_size: 9 }
+  priority_queue_policy { key: 2 value { allow_timeout_override: true } }
+}
+model_warmup {
+  name: "one" batch_size: 2 count: 3
+  inputs { key: "x" value { data_type: TYPE_FP32 dims: [ 4 ] random_data: true } }
+  inputs { key: "z" value { data_type: TYPE_STRING dims: [ 1 ] input_data_file: "texts" } }
+}
+response_cache { enable: true }
+""",
     'backend: "onnxruntime"\nversion_policy { specific { versions: [ 1, 3 ] } }\n'
     'default_model_filename: "net.onnx"\noptimization { priority: PRIORITY_MAX }\n',
 )

@@ -52,15 +52,11 @@ def test_every_field_we_honour_is_read() -> None:
 def test_every_field_we_do_not_honour_is_named() -> None:
     config = model_config(
         FULL
-        + "response_cache { enable: true }\noptimization { priority: PRIORITY_MAX }\n"
+        + "optimization { priority: PRIORITY_MAX }\n"
         + 'parameters: { key: "enable_mem_arena" value: { string_value: "1" } }\n',
         "net/config.pbtxt",
     )
-    assert set(config.ignored) == {
-        "response_cache",
-        "optimization",
-        "parameters.enable_mem_arena",
-    }
+    assert set(config.ignored) == {"optimization", "parameters.enable_mem_arena"}
 
 
 def threads(value: str) -> str:
