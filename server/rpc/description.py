@@ -15,7 +15,7 @@ from server.triton_warm_up import WarmUpSample
 
 PLATFORM: Final = "onnxruntime_onnx"
 
-_DATATYPE_NUMBERS: Final = {name: number for number, name in DATATYPES.items()}
+_DATATYPE_NUMBERS: Final[dict[str, Any]] = {name: number for number, name in DATATYPES.items()}
 
 
 def model_config(model: ModelVersion) -> config_pb.ModelConfig:
