@@ -24,11 +24,13 @@ from server.metrics import Metrics, MetricsEndpoint
 from server.optimization import Optimization
 from server.registry import Registry
 from server.repository import ModelRepository, VariantStore
+from server.room import Room
 from server.routes import Routes
 from server.rpc.endpoint import Endpoint
 from server.rpc.inference import Inference
 from server.rpc.management import Management
 from server.rpc.reflection import descriptor_pool
+from server.rpc.transport import Connections, choose_transport, new_server
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class App:
             store=self.store,
             journal=self.journal,
             metrics=self.metrics,
+            room=Room(config.max_total_queue_items, config.max_total_queue_bytes),
         )
         self.registry = Registry()
         self.loading = Loading(self.registry, repository, loader)
@@ -81,15 +84,24 @@ class App:
             strict_readiness=config.strict_readiness,
         )
         management = Management(self.registry, self.routes, self.optimization, self.journal)
+        connections = Connections(
+            max_message_bytes=config.max_message_bytes,
+            max_streams=config.max_streams,
+            keepalive_s=config.keepalive_seconds,
+            keepalive_timeout_s=config.keepalive_timeout_seconds,
+            max_age_s=config.max_connection_age_seconds,
+            max_age_grace_s=config.max_connection_age_grace_seconds,
+        )
+        self.transport = choose_transport(config.transport, connections)
         self.public = Endpoint(
             [self._inference.service(model_control=config.model_control == "explicit")],
             descriptor_pool(management=False),
-            max_message_bytes=config.max_message_bytes,
+            new_server(self.transport, connections),
         )
         self.admin = Endpoint(
             [self._inference.service(model_control=True), management.service()],
             descriptor_pool(management=True),
-            max_message_bytes=config.max_message_bytes,
+            new_server("grpcio", connections),
         )
         self.metrics_port = 0
         self._stack = AsyncExitStack()

@@ -1,7 +1,9 @@
-"""Joins concurrent requests into runs. No timer: while lanes are busy the next batch fills.
+"""Joins concurrent requests into runs, by what runs are measured to cost.
 
-What arrives in one turn of the event loop is joined; a free lane takes what is queued at once.
-Requests whose caller has gone or whose deadline has passed leave before they run.
+What arrives in one turn of the event loop is joined; a free lane takes what is queued at once,
+and while all lanes are busy the next batch fills. Rows are joined up to where a row gets no
+cheaper. A caller who is alone gets the whole machine, where that is faster. Requests whose caller
+has gone or whose time has passed leave before they run, and a run that nobody waits for is ended.
 """
 
 from __future__ import annotations
@@ -10,24 +12,46 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizers.contract.runtime import Feeds
-from server.errors import DeadlineExceeded, ModelFailed, Overloaded
-from server.waiting import Arrays, Waiting, WaitingLine
+from server.cost import CostCurve, Costs
+from server.errors import DeadlineExceeded, ModelFailed, QueueTimeout
+from server.policy import BatchPolicy
+from server.room import Admission, Room
+from server.waiting import LAST_LEVEL, Arrays, Joint, Waiting, WaitingLine
+
+_CROWD_RUNS: Final = 8
+"""Runs for which a second caller is remembered: nobody is alone just after meeting another."""
+
+
+class Started(Protocol):
+    """A run on a lane."""
+
+    @property
+    def future(self) -> Future[Arrays]:
+        """Gets the answer or the error."""
+
+    def terminate(self) -> None:
+        """End it soon."""
 
 
 class Runner(Protocol):
     """What computes: an open session, or something that behaves like one."""
 
+    @property
+    def wide_threads(self) -> int:
+        """Threads inside a wide run; 0 where there are none."""
+
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
         """Compute in the calling thread."""
 
-    def submit(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Future[Arrays]:
+    def start(
+        self, feeds: Feeds, outputs: Sequence[str] | None = None, *, wide: bool = False
+    ) -> Started:
         """Compute on a lane."""
 
 
@@ -44,40 +68,24 @@ class Observer(Protocol):
         """So many requests wait now."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inline:
-    """What may run on the event loop's own thread, because that costs less than a hand-over.
+class _Running:
+    """A batch that occupies lanes."""
 
-    Attributes:
-        rows: Most rows in one run.
-        row_bytes: Most input bytes of each row.
-    """
+    __slots__ = ("batch", "curve", "expected_s", "joint", "lanes", "rows", "started", "wide")
 
-    rows: int
-    row_bytes: int
-
-    def admits(self, rows: int, size_bytes: int) -> bool:
-        """Whether a run is known to be as cheap as those that were timed."""
-        return rows <= self.rows and size_bytes <= rows * self.row_bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchPolicy:
-    """How requests are joined and how many may wait.
-
-    Attributes:
-        lanes: Concurrent runs, at least 1.
-        max_batch: Most rows joined into one run; 1 joins nothing.
-        max_queue_items: Requests that may wait.
-        max_queue_bytes: Bytes of their inputs.
-        inline: Which runs need no lane's thread; None: all take one.
-    """
-
-    lanes: int
-    max_batch: int
-    max_queue_items: int
-    max_queue_bytes: int
-    inline: Inline | None = None
+    def __init__(
+        self, batch: list[Waiting], curve: CostCurve, started: float, lanes: int, wide: bool
+    ) -> None:
+        self.batch = batch
+        self.curve = curve
+        self.started = started
+        self.lanes = lanes
+        self.wide = wide
+        self.rows = sum(waiting.rows for waiting in batch)
+        self.expected_s = curve.seconds(self.rows)
+        self.joint = Joint(len(batch))
+        for waiting in batch:
+            waiting.joint = self.joint
 
 
 class Batcher:
@@ -87,22 +95,46 @@ class Batcher:
         self,
         runner: Runner,
         policy: BatchPolicy,
+        costs: Costs,
         observer: Observer,
+        room: Room,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Feed `runner` by `policy`; deadlines are points on `clock`."""
+        """Feed `runner` by `policy`.
+
+        Args:
+            runner: Computes.
+            policy: How to join, and how many may wait.
+            costs: What runs cost; refined here.
+            observer: Is told what happens.
+            room: What may wait in total, shared with other variants' batchers.
+            clock: Deadlines are points on it.
+        """
         self._runner = runner
         self._policy = policy
+        self._costs = costs
         self._observer = observer
         self._clock = clock
         self._line = WaitingLine()
+        self._admission = Admission(policy, self._line, room, observer.refused)
         self._free_lanes = policy.lanes
+        self._running: set[_Running] = set()
+        self._in_hand = 0
+        self._crowded_until = 0.0
         self._flush_is_due = False
+        self._delay: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def infer(
-        self, feeds: Feeds, rows: int, outputs: Sequence[str], deadline: float | None = None
+        self,
+        feeds: Feeds,
+        rows: int,
+        outputs: tuple[str, ...],
+        deadline: float | None = None,
+        *,
+        timeout_s: float = 0.0,
+        priority: int = 0,
     ) -> Arrays:
         """Answer one request.
 
@@ -111,163 +143,267 @@ class Batcher:
             rows: Length of the first dimension.
             outputs: Names of the outputs wanted.
             deadline: When the caller stops waiting, on the batcher's clock.
+            timeout_s: Longest wait for a lane that the caller accepts; 0: no limit of its own.
+            priority: The level the caller chose, 1 the highest; 0: the default.
 
         Returns:
             One array per name in `outputs`.
 
         Raises:
-            Overloaded: The queue is full.
-            DeadlineExceeded: The deadline passed before the model ran.
+            Overloaded: The queue is full, or the request could not be answered in time.
+            InvalidRequest: There is no such priority.
+            DeadlineExceeded: The deadline passed first.
+            QueueTimeout: It waited longer than it or the queue's policy allows.
             ModelFailed: The outputs do not split into the requests' rows.
             RunFailed: The runtime refused these inputs.
             SessionClosed: The variant was closed meanwhile.
         """
         loop = asyncio.get_running_loop()
-        waiting = Waiting(
-            feeds, rows, tuple(outputs), deadline, self._clock(), loop.create_future()
-        )
-        self._admit(waiting)
+        now = self._clock()
+        waiting = Waiting(feeds, rows, outputs, now, loop.create_future(), deadline)
+        curve = self._costs.curve(waiting.shapes, waiting.size_bytes, rows)
+        waiting.cost_s = rows * curve.row_s
+        if timeout_s or priority or self._admission.has_rules:
+            self._admission.place(waiting, timeout_s, priority)
+        self._admission.admit(waiting, curve, now, self._busy_s(now), self._free_lanes)
+        self._line.append(waiting)
+        self._idle.clear()
+        self._in_hand += 1
+        if self._in_hand > 1 and self._runner.wide_threads:
+            self._crowded_until = now + _CROWD_RUNS * curve.seconds(1)
         if not self._flush_is_due:
             self._flush_is_due = True
             loop.call_soon(self._flush)
+        ends = _earliest(deadline, waiting.leaves_at)
         timer = None
-        if deadline is not None:
-            timer = loop.call_later(max(0.0, deadline - self._clock()), self._expire, waiting)
+        if ends is not None:
+            timer = loop.call_later(max(0.0, ends - now), self._time_is_up, waiting)
         try:
             return await waiting.future
         except asyncio.CancelledError:
             self._withdraw(waiting)
             raise
         finally:
+            self._in_hand -= 1
             if timer is not None:
                 timer.cancel()
 
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
-        return len(self._line)
+        return self._line.items
 
     async def drain(self) -> None:
         """Wait until nothing waits or runs."""
         await self._idle.wait()
 
-    def _admit(self, waiting: Waiting) -> None:
-        policy, line = self._policy, self._line
-        if len(line) >= policy.max_queue_items:
-            self._observer.refused("queue_items")
-            raise Overloaded(
-                f"Exceeds maximum queue size: {policy.max_queue_items} requests are waiting; "
-                "try again later",
-                reason="queue_items",
-            )
-        if line and line.size_bytes + waiting.size_bytes > policy.max_queue_bytes:
-            self._observer.refused("queue_bytes")
-            raise Overloaded(
-                f"Exceeds maximum queue size: {line.size_bytes} bytes are waiting and at most "
-                f"{policy.max_queue_bytes} may; try again later",
-                reason="queue_bytes",
-            )
-        line.append(waiting)
-        self._idle.clear()
+    # Who leaves early
 
     def _withdraw(self, waiting: Waiting) -> None:
-        """Take a request out whose caller has gone; one that runs is past that."""
+        """The caller has gone: its request leaves the line, or the run if that is its last."""
         if self._line.remove(waiting):
-            self._observer.refused("deadline" if self._is_late(waiting) else "cancelled")
+            self._admission.left(waiting)
+            late = waiting.deadline is not None and waiting.deadline <= self._clock()
+            self._observer.refused("deadline" if late else "cancelled")
             self._settle()
+        else:
+            waiting.leave_run()
 
-    def _expire(self, waiting: Waiting) -> None:
-        if self._line.remove(waiting):
+    def _time_is_up(self, waiting: Waiting) -> None:
+        if waiting.future.done():
+            return
+        now = self._clock()
+        if waiting.deadline is not None and waiting.deadline <= now:
             self._refuse_late(waiting)
-            self._settle()
-
-    def _is_late(self, waiting: Waiting) -> bool:
-        return waiting.deadline is not None and waiting.deadline <= self._clock()
+        elif waiting.waits:
+            self._waited_long(waiting)
+            if waiting.deadline is not None:
+                asyncio.get_running_loop().call_later(
+                    waiting.deadline - now, self._time_is_up, waiting
+                )
 
     def _refuse_late(self, waiting: Waiting) -> None:
-        self._observer.refused("deadline")
-        waiting.fail(DeadlineExceeded("Request timeout expired while waiting for a free lane"))
+        if self._line.remove(waiting):
+            self._admission.left(waiting)
+            self._observer.refused("deadline")
+            waiting.fail(DeadlineExceeded("Request timeout expired while waiting for a free lane"))
+            self._settle()
+        else:
+            waiting.fail(DeadlineExceeded("Request timeout expired while the model ran"))
+            waiting.leave_run()
+
+    def _waited_long(self, waiting: Waiting) -> None:
+        """The queue's own time-out: refuse, or serve after all others."""
+        if self._policy.batching.policy(waiting.level).delays:
+            self._admission.left(waiting)
+            self._line.move_to_level(waiting, LAST_LEVEL)
+            self._admission.came_back(waiting)
+            return
+        self._line.remove(waiting)
+        self._admission.left(waiting)
+        self._observer.refused("timeout")
+        waiting.fail(QueueTimeout("Request timeout expired"))
+        self._settle()
+
+    # What runs next
 
     def _flush(self) -> None:
         self._flush_is_due = False
         while self._free_lanes > 0:
-            batch = self._line.take_batch(self._policy.max_batch, self._is_live)
-            if not batch:
+            first = self._line.oldest()
+            if first is None or not self._start_with(first):
                 break
-            self._start(batch)
         self._settle()
 
-    def _settle(self) -> None:
-        self._observer.queue_changed(len(self._line))
-        if not self._line and self._free_lanes == self._policy.lanes:
-            self._idle.set()
+    def _start_with(self, first: Waiting) -> bool:
+        """Start a run that `first` leads; False when it waits for others on purpose."""
+        now = self._clock()
+        if first.deadline is not None and first.deadline <= now:
+            self._refuse_late(first)
+            return True
+        curve = self._costs.curve(first.shapes, first.size_bytes, first.rows)
+        wide = self._is_alone(now)
+        rows = self._rows_to_take(first, curve, now)
+        if rows == 0:
+            return False
 
-    def _is_live(self, waiting: Waiting) -> bool:
-        if waiting.future.done():
-            self._observer.refused("cancelled")
-            return False
-        if self._is_late(waiting):
-            self._refuse_late(waiting)
-            return False
+        def may_join(candidate: Waiting, together: int) -> bool:
+            left = candidate.deadline
+            return left is None or now + curve.seconds(together) <= left
+
+        batch = self._line.take_batch(first, rows, may_join)
+        for waiting in batch:
+            self._admission.left(waiting)
+        self._start(_Running(batch, curve, now, self._policy.lanes if wide else 1, wide))
         return True
 
-    def _start(self, batch: list[Waiting]) -> None:
-        """Occupy a lane with a batch; whatever goes wrong, the lane becomes free again."""
-        self._free_lanes -= 1
-        started = self._clock()
+    def _is_alone(self, now: float) -> bool:
+        """Whether a single caller may have the whole machine."""
+        return (
+            self._runner.wide_threads > 0
+            and self._line.items == 1
+            and not self._running
+            and now >= self._crowded_until
+            and self._costs.width.pays()
+        )
+
+    def _rows_to_take(self, first: Waiting, curve: CostCurve, now: float) -> int:
+        """Most rows for a run that `first` leads; 0 when it should wait for others."""
+        policy = self._policy
+        if policy.max_batch == 1 or first.runs_alone or first.rows >= policy.max_batch:
+            return 1
+        there = self._line.rows_beside(first)
+        batching = policy.batching
+        if batching.max_delay_s and there < policy.max_batch:
+            return self._rows_worth_waiting_for(first, there, curve, now)
+        most = min(policy.max_batch, curve.rows_to_try(there))
+        if most < there and batching.preferred:
+            most = max((one for one in batching.preferred if one <= most), default=most)
+        if curve.seconds(1) <= policy.inline_s:
+            most = min(most, curve.rows_within(policy.inline_s))
+        else:
+            # Several lanes share what waits: each takes its part, not the first one all of it.
+            most = min(most, -(-there // self._free_lanes))
+        if first.deadline is not None:
+            most = min(most, curve.rows_within(first.deadline - now))
+        return max(1, most)
+
+    def _rows_worth_waiting_for(
+        self, first: Waiting, there: int, curve: CostCurve, now: float
+    ) -> int:
+        policy = self._policy
+        fitting = [rows for rows in policy.batching.preferred if rows <= there]
+        if fitting:
+            return fitting[-1]
+        goes_at = first.since + policy.batching.max_delay_s
+        if first.deadline is not None:
+            goes_at = min(goes_at, first.deadline - curve.seconds(there))
+        if now >= goes_at:
+            return there
+        if self._delay is None:
+            loop = asyncio.get_running_loop()
+            self._delay = loop.call_later(goes_at - now, self._delay_is_over)
+        return 0
+
+    def _delay_is_over(self) -> None:
+        self._delay = None
+        self._flush()
+
+    # Runs
+
+    def _start(self, running: _Running) -> None:
+        """Occupy lanes with a batch; whatever goes wrong, they become free again."""
+        self._free_lanes -= running.lanes
+        self._running.add(running)
+        batch, outputs = running.batch, running.batch[0].outputs
         loop = asyncio.get_running_loop()
 
         def finished(run: Future[Arrays]) -> None:
             error = run.exception()
             results = None if error else run.result()
-            loop.call_soon_threadsafe(self._lane_is_free, batch, started, results, error)
+            loop.call_soon_threadsafe(self._lane_is_free, running, results, error)
 
-        inline = self._policy.inline
         try:
             feeds = _join(batch)
-            if inline is not None and inline.admits(_rows(batch), _size_bytes(batch)):
-                self._finish(batch, started, self._runner.run(feeds, batch[0].outputs), None)
+            if running.curve.is_observed and running.expected_s <= self._policy.inline_s:
+                self._finish(running, self._runner.run(feeds, outputs), None)
             else:
-                self._runner.submit(feeds, batch[0].outputs).add_done_callback(finished)
+                started = self._runner.start(feeds, outputs, wide=running.wide)
+                running.joint.run = started
+                started.future.add_done_callback(finished)
         except Exception as error:
-            self._finish(batch, started, None, error)
+            self._finish(running, None, error)
 
     def _lane_is_free(
-        self,
-        batch: list[Waiting],
-        started: float,
-        results: Arrays | None,
-        error: BaseException | None,
+        self, running: _Running, results: Arrays | None, error: BaseException | None
     ) -> None:
-        self._finish(batch, started, results, error)
+        self._finish(running, results, error)
         self._flush()
 
     def _finish(
-        self,
-        batch: list[Waiting],
-        started: float,
-        results: Arrays | None,
-        error: BaseException | None,
+        self, running: _Running, results: Arrays | None, error: BaseException | None
     ) -> None:
-        self._free_lanes += 1
+        self._free_lanes += running.lanes
+        self._running.discard(running)
+        batch = running.batch
         if results is not None:
-            now = self._clock()
-            rows = _rows(batch)
-            self._observer.ran(rows, [started - w.since for w in batch], now - started)
-            _deliver(batch, rows, results)
+            took = self._clock() - running.started
+            if running.wide:
+                self._costs.width.observe(took / running.expected_s)
+            else:
+                running.curve.observe(running.rows, took)
+            self._observer.ran(running.rows, [running.started - w.since for w in batch], took)
+            _deliver(batch, running.rows, results)
         elif len(batch) == 1:
             batch[0].fail(error or ModelFailed("the model gave no answer"))
-        else:
+        elif running.joint.callers:
             # One of them may be at fault: let every request fail or succeed on its own.
-            self._line.put_back_alone(batch)
+            self._put_back(batch)
+
+    def _put_back(self, batch: list[Waiting]) -> None:
+        left = [waiting for waiting in batch if not waiting.future.done()]
+        for waiting in left:
+            waiting.joint = None
+            self._admission.came_back(waiting)
+        self._line.put_back_alone(left)
+
+    def _settle(self) -> None:
+        self._observer.queue_changed(self._line.items)
+        if not self._line.items and not self._running:
+            self._idle.set()
+
+    def _busy_s(self, now: float) -> float:
+        """Expected time until the lanes are free, summed over them."""
+        return sum(
+            max(0.0, running.started + running.expected_s - now) * running.lanes
+            for running in self._running
+        )
 
 
-def _rows(batch: list[Waiting]) -> int:
-    return sum(waiting.rows for waiting in batch)
-
-
-def _size_bytes(batch: list[Waiting]) -> int:
-    return sum(waiting.size_bytes for waiting in batch)
+def _earliest(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
 
 
 def _join(batch: list[Waiting]) -> Feeds:

@@ -15,6 +15,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import typer
+import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -104,7 +105,32 @@ def serve_command(
     max_batch: Annotated[int | None, typer.Option(help="Rows joined into one run.")] = None,
     max_queue_items: Annotated[int | None, typer.Option(help="Waiting requests.")] = None,
     max_queue_bytes: Annotated[int | None, typer.Option(help="Waiting bytes.")] = None,
+    max_queue_seconds: Annotated[
+        float | None, typer.Option(help="Longest expected wait accepted. Default 10.")
+    ] = None,
+    max_total_queue_items: Annotated[
+        int | None, typer.Option(help="Waiting requests, all models.")
+    ] = None,
+    max_total_queue_bytes: Annotated[
+        int | None, typer.Option(help="Waiting bytes, all models.")
+    ] = None,
     max_message_bytes: Annotated[int | None, typer.Option(help="Largest message.")] = None,
+    transport: Annotated[
+        str | None, typer.Option(help="auto | native | grpcio: what carries public calls.")
+    ] = None,
+    max_streams: Annotated[int | None, typer.Option(help="Calls on one connection.")] = None,
+    keepalive_seconds: Annotated[
+        float | None, typer.Option(help="How often a silent client is pinged.")
+    ] = None,
+    keepalive_timeout_seconds: Annotated[
+        float | None, typer.Option(help="How long its answer may take.")
+    ] = None,
+    max_connection_age_seconds: Annotated[
+        float | None, typer.Option(help="Close older connections; 0: never.")
+    ] = None,
+    max_connection_age_grace_seconds: Annotated[
+        float | None, typer.Option(help="What their calls may still take.")
+    ] = None,
     drain_seconds: Annotated[float | None, typer.Option(help="Grace when stopping.")] = None,
     measure_seconds: Annotated[
         float | None, typer.Option(help="How long a job waits for stable measurements.")
@@ -123,7 +149,7 @@ def serve_command(
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
     )
-    asyncio.run(_serve(server_config(**flags), story))
+    uvloop.run(_serve(server_config(**flags), story))
 
 
 async def _serve(config: ServerConfig, story: bool) -> None:

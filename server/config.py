@@ -72,8 +72,26 @@ class ServerConfig(BaseSettings):
     """Requests that may wait for one variant."""
     max_queue_bytes: Annotated[int, Field(ge=1, le=_MOST_BYTES)] = 256 << 20
     """Bytes of inputs that may wait for one variant."""
+    max_queue_seconds: Seconds = 10.0
+    """Longest expected wait for a lane with which a request is accepted."""
+    max_total_queue_items: Positive = 4096
+    """Requests that may wait for all variants together."""
+    max_total_queue_bytes: Annotated[int, Field(ge=1, le=_MOST_BYTES)] = 1 << 30
+    """Bytes of inputs that may wait for all variants together."""
     max_message_bytes: Positive = 64 << 20
     """Largest gRPC message taken or given."""
+    transport: Literal["auto", "native", "grpcio"] = "auto"
+    """What carries the calls of the public endpoint; `auto`: the native one where it can serve."""
+    max_streams: Positive = 1024
+    """Calls under way on one connection."""
+    keepalive_seconds: Seconds = 7200.0
+    """How often a silent client is pinged."""
+    keepalive_timeout_seconds: Seconds = 20.0
+    """How long the answer to such a ping may take."""
+    max_connection_age_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """When a connection is closed so that its client connects anew; 0: never."""
+    max_connection_age_grace_seconds: Seconds = 30.0
+    """How long calls under way on such a connection may take."""
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     """How long accepted requests may take after SIGTERM."""
     measure_seconds: Seconds = 120.0

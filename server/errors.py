@@ -11,7 +11,8 @@ ServingError
 ├── NotReady               known, but not able to answer now
 ├── Overloaded             the queue is full; trying again later makes sense
 ├── TooLarge               a request is beyond a limit; trying again does not help
-├── DeadlineExceeded       the caller's time ran out before the model ran
+├── DeadlineExceeded       the caller's time ran out
+│   └── QueueTimeout       it waited longer for a lane than it or its model allows
 ├── FailedPrecondition     the state of the server forbids it
 │   └── NotEnoughMemory    for now: with more free memory it would go
 ├── Unsupported            Hone does not do this
@@ -25,7 +26,9 @@ from typing import Literal
 
 from optimizers.contract.errors import HoneError
 
-OverloadReason = Literal["queue_items", "queue_bytes"]
+OverloadReason = Literal[
+    "queue_items", "queue_bytes", "total_items", "total_bytes", "queue_time", "would_be_late"
+]
 
 
 class ServingError(HoneError):
@@ -102,7 +105,11 @@ class TooLarge(ServingError):
 
 
 class DeadlineExceeded(ServingError):
-    """The caller's deadline passed before the model ran."""
+    """The caller's deadline passed before there was an answer."""
+
+
+class QueueTimeout(DeadlineExceeded):
+    """The request waited longer for a lane than it, or its model's queue policy, allows."""
 
 
 class FailedPrecondition(ServingError):

@@ -12,6 +12,7 @@ from optimizers.contract.errors import HoneError, InvalidModel
 from optimizers.contract.host import Host, memory_available_bytes
 from optimizers.contract.manifest import ORIGINAL, Manifest
 from optimizers.contract.onnx_file import read_onnx_file
+from optimizers.contract.prepacked import directory_name
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import SessionSpec
 from server.config import ServerConfig
@@ -19,8 +20,9 @@ from server.errors import FailedPrecondition, NotEnoughMemory
 from server.journal import Journal, Route
 from server.metrics import Metrics
 from server.model import ModelVersion
-from server.opened import Opening, OpenVariant, open_original, open_variant
+from server.opened import Opening, OpenVariant, Place, QueueBounds, open_original, open_variant
 from server.repository import ModelEntry, VariantStore
+from server.room import Room
 from server.triton_config import ModelConfig
 
 _log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ class Loader:
     store: VariantStore
     journal: Journal
     metrics: Metrics
+    room: Room
 
     async def load(self, entry: ModelEntry, version: int) -> ModelVersion:
         """Open a version: its routed variant if that may serve here, else its original.
@@ -53,7 +56,7 @@ class Loader:
         self.metrics.expect_version(entry.name, version)
         spec = original_session(entry.config, self.config, self.host)
         sha256 = await asyncio.to_thread(lambda: read_onnx_file(file).sha256())
-        opening = await asyncio.to_thread(open_original, file, spec)
+        opening = await asyncio.to_thread(open_original, file, spec, self._place(sha256))
         try:
             mismatch = entry.config.mismatch(opening.session.signature)
             if mismatch:
@@ -74,7 +77,7 @@ class Loader:
                 version=version,
                 original_file=file,
                 original=manifest,
-                active=self._serve(manifest, opening),
+                active=self._serve(entry, manifest, opening),
             )
             if await asyncio.to_thread(self._find_variants, model):
                 text = "the model file was overwritten; variants made of the former are detached"
@@ -104,11 +107,13 @@ class Loader:
                     f"the original of '{model.name}' version {model.version} was overwritten "
                     "since it was loaded; load the model again"
                 )
-            opening = await asyncio.to_thread(open_original, file, manifest.session)
+            place = self._place(manifest.original_sha256)
+            opening = await asyncio.to_thread(open_original, file, manifest.session, place)
         else:
             _require_memory(manifest.size_bytes)
-            opening = await asyncio.to_thread(open_variant, model.variants[variant])
-        return self._serve(manifest, opening)
+            place = self._place(variant)
+            opening = await asyncio.to_thread(open_variant, model.variants[variant], place)
+        return self._serve(model.entry, manifest, opening)
 
     async def close(self, model: ModelVersion) -> None:
         """Let what a version accepted finish, then close its sessions."""
@@ -143,14 +148,24 @@ class Loader:
             return "it was never measured"
         return manifest.evaluation.certificate.host.difference(self.host)
 
-    def _serve(self, manifest: Manifest, opening: Opening) -> OpenVariant:
+    def _serve(self, entry: ModelEntry, manifest: Manifest, opening: Opening) -> OpenVariant:
         return OpenVariant(
             manifest,
             opening,
             self.metrics.of_variant(manifest.model, manifest.version, manifest.variant),
-            max_queue_items=self.config.max_queue_items,
-            max_queue_bytes=self.config.max_queue_bytes,
+            QueueBounds(
+                items=entry.config.batching.default_policy.max_items or self.config.max_queue_items,
+                size_bytes=self.config.max_queue_bytes,
+                seconds=self.config.max_queue_seconds,
+                room=self.room,
+            ),
+            entry.config.batching,
         )
+
+    def _place(self, content: str) -> Place:
+        """Where a model is opened whose bytes are named by `content`, a digest."""
+        name = directory_name(content, self.host)
+        return Place(packed=self.store.packed_directory / name, threads=self.host.cpus)
 
     def _find_variants(self, model: ModelVersion) -> bool:
         """Attach what was made of this original; whether another one lay here before."""

@@ -26,7 +26,10 @@ _EXACT_ROWS: Final = 128
 """Runs of more rows count with the power of two below, so that callers cannot add sizes forever."""
 _JOB_SECONDS: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600)
 SWAP_RESULTS: Final = ("promoted", "rolled_back", "refused", "failed", "fell_back")
-REJECTIONS: Final = ("queue_items", "queue_bytes", "deadline", "cancelled")
+REJECTIONS: Final = (
+    *("queue_items", "queue_bytes", "total_items", "total_bytes", "queue_time"),
+    *("would_be_late", "timeout", "deadline", "cancelled"),
+)
 _OF_VARIANT: Final = ("model", "version", "variant")
 
 

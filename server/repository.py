@@ -151,6 +151,11 @@ class VariantStore:
         """Where job directories lie."""
         return self.directory / "jobs"
 
+    @property
+    def packed_directory(self) -> Path:
+        """Where packed weights lie: made by this host for itself, lost without harm."""
+        return self.directory / "packed"
+
     def close(self) -> None:
         """Let another server have the directory."""
         self._lock.close()

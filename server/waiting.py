@@ -1,61 +1,115 @@
-"""Requests that wait for a lane, in order of age."""
+"""Requests that wait for a lane: by priority, then in buckets of one shape each, oldest first."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from optimizers.contract.runtime import Feeds
 
 Arrays = list[NDArray[Any]]
+Shapes = tuple[tuple[int, ...], ...]
+"""Shapes of one row of each input, in the signature's order."""
 
 _TEXT_BYTES: Final = 64
 """What Python adds to each text."""
 
+LAST_LEVEL: Final = 1 << 30
+"""Behind every priority: what waited too long where the queue policy says DELAY."""
+
+_MOST_EMPTY_PLACES: Final = 64
+
+
+class Endable(Protocol):
+    """A run that may be ended because nobody waits for it."""
+
+    def terminate(self) -> None:
+        """End it soon."""
+
+
+class Joint:
+    """What the requests of one run share: how many callers still wait for it."""
+
+    __slots__ = ("callers", "run")
+
+    def __init__(self, callers: int) -> None:
+        self.callers = callers
+        self.run: Endable | None = None
+
+    def leave(self) -> None:
+        """One caller has gone; with the last the run ends."""
+        self.callers -= 1
+        if not self.callers and self.run is not None:
+            self.run.terminate()
+
 
 class Waiting:
-    """One request in the line.
+    """One request in the line or in a run.
 
     Attributes:
         feeds: One array per input.
         rows: Length of the first dimension.
         outputs: Names of the outputs wanted.
         deadline: When its caller stops waiting; None: never.
+        leaves_at: When it leaves the line if it did not run by then; None: never.
         since: When it came.
         future: Gets the answer.
         size_bytes: Bytes of its inputs.
-        key: Requests of equal keys may share a run; None: it runs alone.
+        shapes: Of one row of each input; None where the first dimensions differ.
+        level: Lower levels run first.
+        runs_alone: Whether it shares no run.
+        cost_s: Expected share of a run.
+        joint: The run it takes part in; None while it waits.
+        waits: Whether it is in the line.
     """
 
-    __slots__ = ("deadline", "feeds", "future", "key", "outputs", "rows", "since", "size_bytes")
+    __slots__ = (
+        *("cost_s", "deadline", "feeds", "future", "joint", "leaves_at", "level", "outputs"),
+        *("rows", "runs_alone", "shapes", "since", "size_bytes", "waits"),
+    )
 
     def __init__(
         self,
         feeds: Feeds,
         rows: int,
         outputs: tuple[str, ...],
-        deadline: float | None,
         since: float,
         future: asyncio.Future[Arrays],
+        deadline: float | None = None,
+        leaves_at: float | None = None,
+        level: int = 0,
     ) -> None:
         self.feeds = feeds
         self.rows = rows
         self.outputs = outputs
         self.deadline = deadline
+        self.leaves_at = leaves_at
         self.since = since
         self.future = future
-        self.size_bytes = sum(_size_bytes(array) for array in feeds.values())
-        self.key: tuple[Any, ...] | None = (outputs,)
-        for name, array in feeds.items():
-            if array.ndim == 0 or array.shape[0] != rows:
-                self.key = None
-                break
-            self.key += (name, array.shape[1:])
+        self.level = level
+        self.cost_s = 0.0
+        self.joint: Joint | None = None
+        self.waits = False
+        size, has_rows, shapes = 0, True, []
+        for array in feeds.values():
+            size += array.nbytes if array.dtype.hasobject is False else _text_bytes(array)
+            shape = array.shape
+            if not shape or shape[0] != rows:
+                has_rows = False
+            shapes.append(shape[1:])
+        self.size_bytes = size
+        self.shapes: Shapes | None = tuple(shapes) if has_rows else None
+        self.runs_alone = not has_rows
+
+    def leave_run(self) -> None:
+        """The caller waits no longer for the run its request takes part in."""
+        joint, self.joint = self.joint, None
+        if joint is not None:
+            joint.leave()
 
     def answer(self, arrays: Arrays) -> None:
         """Give the caller its answer, if it still waits."""
@@ -68,80 +122,143 @@ class Waiting:
             self.future.set_exception(error)
 
 
+_Bucket = deque[Waiting]
+_BucketName = tuple[int, bool, Shapes | None, tuple[str, ...]]
+
+
 class WaitingLine:
-    """What waits, oldest first, and how many bytes it holds."""
+    """What waits, and how much that is. A different shape waits beside the others, not before them.
+
+    Attributes:
+        items: Requests in the line.
+        size_bytes: Bytes of their inputs.
+        cost_s: Their expected time in runs.
+    """
 
     def __init__(self) -> None:
-        self._queue: deque[Waiting] = deque()
+        self._buckets: dict[_BucketName, _Bucket] = {}
+        self.items = 0
         self.size_bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._queue)
+        self.cost_s = 0.0
+        self._empty_places = 0
 
     def append(self, waiting: Waiting) -> None:
-        """Put a request at the end."""
-        self._queue.append(waiting)
-        self.size_bytes += waiting.size_bytes
+        """Put a request at the end of its bucket."""
+        self._enter(waiting).append(waiting)
 
     def remove(self, waiting: Waiting) -> bool:
-        """Take a request out; whether it was there."""
-        try:
-            self._queue.remove(waiting)
-        except ValueError:
+        """Take a request out at once, wherever it stands; whether it was there."""
+        if not waiting.waits:
             return False
-        self.size_bytes -= waiting.size_bytes
+        self._leave(waiting)
+        waiting.feeds = {}  # its place stays for a while, its arrays do not
+        self._empty_places += 1
+        if self._empty_places > max(_MOST_EMPTY_PLACES, self.items):
+            self._close_ranks()
         return True
+
+    def move_to_level(self, waiting: Waiting, level: int) -> None:
+        """Let a request that waits go on waiting at another level."""
+        self._buckets[_bucket_name(waiting)].remove(waiting)
+        self._leave(waiting)
+        waiting.level = level
+        self.append(waiting)
 
     def put_back_alone(self, batch: Iterable[Waiting]) -> None:
         """Put requests back in front, in their order, each to run by itself."""
         for waiting in reversed(list(batch)):
-            waiting.key = None
-            self._put_in_front(waiting)
+            waiting.runs_alone = True
+            self._enter(waiting).appendleft(waiting)
 
-    def take_batch(self, max_rows: int, is_live: Callable[[Waiting], bool]) -> list[Waiting]:
-        """Take the oldest live request and whatever may share its run, in order of age.
+    def oldest(self) -> Waiting | None:
+        """The request that is next: of the lowest level the oldest."""
+        name = self._next_bucket()
+        return None if name is None else self._buckets[name][0]
+
+    def rows_beside(self, first: Waiting) -> int:
+        """Rows of all requests that could share a run with `first`, its own included."""
+        if first.runs_alone:
+            return first.rows
+        return sum(one.rows for one in self._buckets[_bucket_name(first)] if one.waits)
+
+    def take_batch(
+        self, first: Waiting, max_rows: int, may_join: Callable[[Waiting, int], bool]
+    ) -> list[Waiting]:
+        """Take `first`, which must be next, and whatever may share its run, in order of age.
 
         Args:
+            first: What `oldest` gave.
             max_rows: Most rows together; a request that has more runs alone.
-            is_live: Asked of each request looked at; those that are not are dropped.
-
-        Returns:
-            Empty when nothing live waits.
+            may_join: Asked of each candidate with the rows that the run would have.
         """
-        while self._queue:
-            first = self._take()
-            if is_live(first):
-                break
-        else:
-            return []
+        name = _bucket_name(first)
+        bucket = self._buckets[name]
+        bucket.popleft()
+        self._leave(first)
         batch, rows = [first], first.rows
-        if max_rows == 1 or first.key is None:
-            return batch
         passed_over: list[Waiting] = []
-        while self._queue and rows < max_rows:
-            candidate = self._take()
-            if not is_live(candidate):
-                continue
-            if candidate.key == first.key and rows + candidate.rows <= max_rows:
+        while bucket and rows < max_rows and not first.runs_alone:
+            candidate = bucket.popleft()
+            if not candidate.waits:
+                self._empty_places -= 1
+            elif rows + candidate.rows <= max_rows and may_join(candidate, rows + candidate.rows):
+                self._leave(candidate)
                 batch.append(candidate)
                 rows += candidate.rows
             else:
                 passed_over.append(candidate)
-        for candidate in reversed(passed_over):
-            self._put_in_front(candidate)
+        bucket.extendleft(reversed(passed_over))
+        if not bucket:
+            del self._buckets[name]
         return batch
 
-    def _take(self) -> Waiting:
-        waiting = self._queue.popleft()
-        self.size_bytes -= waiting.size_bytes
-        return waiting
+    def _next_bucket(self) -> _BucketName | None:
+        """The bucket whose first request is next; drops buckets in which nothing waits."""
+        best: _BucketName | None = None
+        best_rank = (0, 0.0)
+        for name, bucket in list(self._buckets.items()):
+            while bucket and not bucket[0].waits:
+                bucket.popleft()
+                self._empty_places -= 1
+            if not bucket:
+                del self._buckets[name]
+                continue
+            rank = (bucket[0].level, bucket[0].since)
+            if best is None or rank < best_rank:
+                best, best_rank = name, rank
+        return best
 
-    def _put_in_front(self, waiting: Waiting) -> None:
-        self._queue.appendleft(waiting)
+    def _enter(self, waiting: Waiting) -> _Bucket:
+        waiting.waits = True
+        self.items += 1
         self.size_bytes += waiting.size_bytes
+        self.cost_s += waiting.cost_s
+        name = _bucket_name(waiting)
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            bucket = self._buckets[name] = deque()
+        return bucket
+
+    def _leave(self, waiting: Waiting) -> None:
+        waiting.waits = False
+        self.items -= 1
+        self.size_bytes -= waiting.size_bytes
+        self.cost_s = self.cost_s - waiting.cost_s if self.items else 0.0
+
+    def _close_ranks(self) -> None:
+        """Drop the empty places that requests left which were taken out of the middle."""
+        for name, bucket in list(self._buckets.items()):
+            self._buckets[name] = kept = deque(one for one in bucket if one.waits)
+            if not kept:
+                del self._buckets[name]
+        self._empty_places = 0
 
 
-def _size_bytes(array: NDArray[Any]) -> int:
-    if array.dtype != np.object_:
-        return array.nbytes
+def _bucket_name(waiting: Waiting) -> _BucketName:
+    if waiting.runs_alone:
+        return (waiting.level, True, None, ())
+    return (waiting.level, False, waiting.shapes, waiting.outputs)
+
+
+def _text_bytes(array: NDArray[Any]) -> int:
     return array.nbytes + sum(len(text) + _TEXT_BYTES for text in array.flat)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -69,11 +69,37 @@ class SessionSpec:
                 raise InvalidDocument(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
-class Session:
-    """An open variant and its lanes. Safe to use from several threads; close it once."""
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One computation on a lane.
 
-    def __init__(self, path: Path, spec: SessionSpec) -> None:
+    Attributes:
+        future: Gets one array per requested output, or the error.
+        options: What this run alone was told.
+    """
+
+    future: Future[list[NDArray[Any]]]
+    options: onnxruntime.RunOptions
+
+    def terminate(self) -> None:
+        """End it soon, with `RunFailed`; nobody waits for it any more."""
+        self.options.terminate = True
+
+
+class Session:
+    """An open variant and its lanes. Safe to use from several threads; close it once.
+
+    Its runs are narrow: `spec.intra_op_threads` inside each, `spec.lanes` at once. `widen` opens a
+    second session whose runs take all threads at once, for a caller who is alone.
+    """
+
+    def __init__(self, path: Path, spec: SessionSpec, packed: Path | None = None) -> None:
         """Open the model file at `path`.
+
+        Args:
+            path: The model as delivered, or a variant's.
+            spec: How to open it.
+            packed: The same model as `prepacked_model` wrote it, to be opened in its place.
 
         Raises:
             InvalidModel: The file is damaged, unsupported, or refers to files outside its
@@ -82,21 +108,41 @@ class Session:
         read_onnx_file(path)
         self.path = path
         self.spec = spec
-        session = _open(path, spec)
-        self._session: onnxruntime.InferenceSession | None = session
-        self.signature = Signature(
-            inputs=tuple(tensor_spec(i.name, i.type, i.shape) for i in session.get_inputs()),
-            outputs=tuple(tensor_spec(o.name, o.type, o.shape) for o in session.get_outputs()),
-        )
-        self._run_options = onnxruntime.RunOptions()
+        self._file, self._file_spec = path, spec
+        if packed is not None:
+            self._file, self._file_spec = packed, replace(spec, optimization="disabled")
+        session = _open(self._file, self._file_spec)
+        self._narrow: onnxruntime.InferenceSession | None = session
+        self._wide: onnxruntime.InferenceSession | None = None
+        self.wide_threads = 0
+        """Threads inside a wide run; 0 while there is no second session."""
+        self.signature = signature_of(session)
+        self._inline_options = onnxruntime.RunOptions()
+        self._under_way: set[onnxruntime.RunOptions] = set()
+        self._is_ended = False
         self._lanes = ThreadPoolExecutor(spec.lanes, thread_name_prefix="lane")
 
-    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> list[NDArray[Any]]:
+    def widen(self, threads: int) -> None:
+        """Open the second session, with `threads` inside each of its runs; 0 closes it.
+
+        Raises:
+            InvalidModel: It cannot be opened.
+        """
+        self._wide = None
+        if threads:
+            spec = replace(self._file_spec, intra_op_threads=threads, lanes=1)
+            self._wide = _open(self._file, spec)
+        self.wide_threads = threads
+
+    def run(
+        self, feeds: Feeds, outputs: Sequence[str] | None = None, *, wide: bool = False
+    ) -> list[NDArray[Any]]:
         """Compute in the calling thread.
 
         Args:
             feeds: One array per input.
             outputs: Names of the outputs wanted, None for all in the signature's order.
+            wide: Whether to use all threads at once, where `widen` made that possible.
 
         Returns:
             One array per requested output, in the requested order.
@@ -106,14 +152,73 @@ class Session:
             OutOfMemory: It could not allocate what the run needs.
             SessionClosed: The session is closed.
         """
-        session = self._session
+        return self._compute(feeds, outputs, wide, self._inline_options)
+
+    def start(
+        self, feeds: Feeds, outputs: Sequence[str] | None = None, *, wide: bool = False
+    ) -> Run:
+        """Compute on a lane; like `run`, but returns at once and can be ended.
+
+        Raises:
+            SessionClosed: The session is closed.
+        """
+        options = onnxruntime.RunOptions()
+        try:
+            future = self._lanes.submit(self._on_lane, feeds, outputs, wide, options)
+        except RuntimeError as error:
+            raise SessionClosed(_CLOSED) from error
+        return Run(future, options)
+
+    def submit(
+        self, feeds: Feeds, outputs: Sequence[str] | None = None
+    ) -> Future[list[NDArray[Any]]]:
+        """Compute on a lane; like `start`, for whoever waits for the answer in any case."""
+        return self.start(feeds, outputs).future
+
+    def terminate(self) -> None:
+        """End the runs under way, and every later one, with `RunFailed`."""
+        self._is_ended = True
+        self._inline_options.terminate = True
+        for options in self._under_way.copy():
+            options.terminate = True
+
+    def close(self) -> None:
+        """Wait for what is running and free the session's memory."""
+        self._lanes.shutdown(wait=True)
+        self._narrow = self._wide = None
+
+    def _on_lane(
+        self,
+        feeds: Feeds,
+        outputs: Sequence[str] | None,
+        wide: bool,
+        options: onnxruntime.RunOptions,
+    ) -> list[NDArray[Any]]:
+        self._under_way.add(options)
+        try:
+            if self._is_ended:
+                options.terminate = True
+            return self._compute(feeds, outputs, wide, options)
+        finally:
+            self._under_way.discard(options)
+
+    def _compute(
+        self,
+        feeds: Feeds,
+        outputs: Sequence[str] | None,
+        wide: bool,
+        options: onnxruntime.RunOptions,
+    ) -> list[NDArray[Any]]:
+        session = self._wide if wide and self._wide is not None else self._narrow
         if session is None:
             raise SessionClosed(_CLOSED)
         try:
-            results = session.run(outputs, feeds, self._run_options)
+            results = session.run(outputs, feeds, options)
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
-            if self._run_options.terminate:
-                raise RunFailed("the run was ended: its server stops", terminated=True) from error
+            if options.terminate:
+                raise RunFailed(
+                    "the run was ended: nobody waits for it", terminated=True
+                ) from error
             if any(sign in str(error) for sign in _SIGNS_OF_NO_MEMORY):
                 raise OutOfMemory(
                     f"there is not enough memory to run the model on these inputs: {_short(error)}"
@@ -121,23 +226,13 @@ class Session:
             raise RunFailed(f"the model could not be run: {_short(error)}") from error
         return [np.asarray(result) for result in results]
 
-    def submit(
-        self, feeds: Feeds, outputs: Sequence[str] | None = None
-    ) -> Future[list[NDArray[Any]]]:
-        """Compute on a lane; like `run`, but returns at once."""
-        try:
-            return self._lanes.submit(self.run, feeds, outputs)
-        except RuntimeError as error:
-            raise SessionClosed(_CLOSED) from error
 
-    def terminate(self) -> None:
-        """End the runs under way, and every later one, with `RunFailed`."""
-        self._run_options.terminate = True
-
-    def close(self) -> None:
-        """Wait for what is running and free the session's memory."""
-        self._lanes.shutdown(wait=True)
-        self._session = None
+def signature_of(session: onnxruntime.InferenceSession) -> Signature:
+    """Names, datatypes and shapes of an open session's inputs and outputs."""
+    return Signature(
+        inputs=tuple(tensor_spec(i.name, i.type, i.shape) for i in session.get_inputs()),
+        outputs=tuple(tensor_spec(o.name, o.type, o.shape) for o in session.get_outputs()),
+    )
 
 
 def require_provider(provider: Provider) -> None:

@@ -20,6 +20,8 @@ from server.rpc.status import describe
 
 _WHOLE_SERVER: Final = ""
 _LAST_WORD_S: Final = 0.1
+_NO_DEADLINE_S: Final = 1e9
+"""A transport that knows no None says so with more seconds than anybody waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,33 +83,21 @@ class _Health(health.HealthServicer):  # type: ignore[misc]
 class Endpoint:
     """Listens on one address and serves some services there."""
 
-    def __init__(
-        self, services: list[Service], pool: DescriptorPool, *, max_message_bytes: int
-    ) -> None:
+    def __init__(self, services: list[Service], pool: DescriptorPool, server: Any) -> None:
         """Prepare to serve.
 
         Args:
             services: What to serve.
             pool: Their descriptors under their public names, for reflection.
-            max_message_bytes: Largest message taken or given.
+            server: What carries the calls; see `new_server`.
         """
-        self._server: Any = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", max_message_bytes),
-                ("grpc.max_send_message_length", max_message_bytes),
-                ("grpc.so_reuseport", 0),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-            ]
-        )
+        self._server = server
         self._stopping = asyncio.Event()
         for service in services:
             handlers = {
                 name: _handler(method, self._stopping) for name, method in service.methods.items()
             }
-            self._server.add_generic_rpc_handlers(
-                (grpc.method_handlers_generic_handler(service.name, handlers),)
-            )
+            self._server.add_registered_method_handlers(service.name, handlers)
         self._health = _Health(self._stopping)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = [service.name for service in services]
@@ -245,4 +235,6 @@ async def _refuse_bytes(method: Unary | Streaming, context: Any) -> None:
 
 def _deadline(context: Any) -> float | None:
     remaining = context.time_remaining()
-    return None if remaining is None else time.monotonic() + remaining
+    if remaining is None or remaining > _NO_DEADLINE_S:
+        return None
+    return time.monotonic() + float(remaining)

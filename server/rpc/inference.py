@@ -130,16 +130,25 @@ class Inference:
         in_flight = self._in_flight_of(model)
         in_flight.inc()
         opened = model.active
+        timeout_s, priority = 0.0, 0
         try:
             parameters = decode_parameters(request.parameters)
             if parameters:
                 address = _one_address(address, parameters.get("variant"))
-                deadline = _with_timeout(deadline, parameters.get("timeout"))
+                timeout_s = 1e-6 * int(parameters.get("timeout", 0))
+                priority = int(parameters.get("priority", 0))
             if address:
                 opened = await self._routes.opened(model, address)
             decoded = decode_request(request, model.signature)
             _check_rows(model, decoded.feeds, decoded.rows)
-            arrays = await opened.infer(decoded.feeds, decoded.rows, decoded.outputs, deadline)
+            arrays = await opened.infer(
+                decoded.feeds,
+                decoded.rows,
+                decoded.outputs,
+                deadline,
+                timeout_s=timeout_s,
+                priority=priority,
+            )
             response = encode_response(
                 model_name=model.name,
                 version=model.version,
@@ -280,13 +289,6 @@ class Inference:
             labels = (model.name, str(model.version))
             gauge = self._in_flight[key] = self._metrics.in_flight.labels(*labels)
         return gauge
-
-
-def _with_timeout(deadline: float | None, timeout_us: object) -> float | None:
-    if not isinstance(timeout_us, int) or timeout_us == 0:
-        return deadline
-    own = time.monotonic() + timeout_us * 1e-6
-    return own if deadline is None else min(own, deadline)
 
 
 def _one_address(address: str, variant: object) -> str:

@@ -1,0 +1,121 @@
+"""A model as this host computes it: optimised, its weights packed for the kernels, ready to map.
+
+Onnxruntime packs weights anew for every session. Written out once, the packed weights are mapped
+from one file by every session of the model and by every later start, which then optimises nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from optimizers.contract.difference import largest_difference
+from optimizers.contract.host import Host
+from optimizers.contract.onnx_file import file_sha256
+from optimizers.contract.runtime import Feeds, SessionSpec, session_options, signature_of
+from optimizers.contract.samples import random_feeds
+
+_log = logging.getLogger(__name__)
+
+_MODEL: Final = "model.onnx"
+_WEIGHTS: Final = "weights.bin"
+_DIGESTS: Final = "sha256"
+_SMALLEST_FILE_BYTES: Final = 1 << 20
+_SMALLEST_WEIGHT_BYTES: Final = 1024
+_LARGEST_DIFFERENCE: Final = 1e-5
+"""Relative; the same kernels on the same weights."""
+
+
+def prepacked_model(
+    model: Path, size_bytes: int, spec: SessionSpec, directory: Path
+) -> Path | None:
+    """The packed form of a model, written now if it does not lie there yet. Blocks.
+
+    Args:
+        model: The file as delivered, or a variant's.
+        size_bytes: Of the file with its external weights.
+        spec: How it is to be opened.
+        directory: Of this model on this host; see `directory_name`.
+
+    Returns:
+        A model file to be opened with graph optimisation disabled; None where there is nothing
+        to gain or the runtime cannot write one.
+    """
+    if spec.provider != "cpu" or spec.optimization != "all" or size_bytes < _SMALLEST_FILE_BYTES:
+        return None
+    packed = directory / _MODEL
+    if directory.is_dir():
+        if _is_whole(directory):
+            return packed
+        _log.warning("%s is damaged; it is written anew", directory.name)
+        shutil.rmtree(directory)
+    fresh = directory.with_name(f".{directory.name}.{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        fresh.mkdir(parents=True)
+        _write(model, spec, fresh)
+        fresh.rename(directory)
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        shutil.rmtree(fresh, ignore_errors=True)
+        _log.warning("weights of %s cannot be packed: %s", model.name, " ".join(str(error).split()))
+        return None
+    return packed
+
+
+def directory_name(sha256: str, host: Host) -> str:
+    """Names what a packed model depends on: its bytes, the processor and the runtime."""
+    features = "-".join(host.cpu_features)
+    return f"{sha256[:24]}-ort{host.onnxruntime}-{host.architecture}-{features}"
+
+
+def _is_whole(directory: Path) -> bool:
+    """Whether every byte is as it was written; a mapped weight that flipped computes on."""
+    try:
+        wanted = (directory / _DIGESTS).read_text(encoding="ascii").split()
+        return wanted == [file_sha256(directory / name) for name in (_MODEL, _WEIGHTS)]
+    except OSError:
+        return False
+
+
+def _write(model: Path, spec: SessionSpec, directory: Path) -> None:
+    """Write the packed model and make sure that it answers as the plain one does.
+
+    Raises:
+        Exception: The runtime refuses, or the answers differ.
+    """
+    options = session_options(spec)
+    options.optimized_model_filepath = str(directory / _MODEL)
+    for key, value in (
+        ("session.optimized_model_external_initializers_file_name", _WEIGHTS),
+        ("session.optimized_model_external_initializers_min_size_in_bytes", _SMALLEST_WEIGHT_BYTES),
+        ("session.save_external_prepacked_constant_initializers", 1),
+    ):
+        options.add_session_config_entry(key, str(value))
+    plain = _open(model, options)
+    packed = _open(directory / _MODEL, session_options(replace(spec, optimization="disabled")))
+    feeds = random_feeds(signature_of(plain), 1)
+    for one, other in zip(_answers(plain, feeds), _answers(packed, feeds), strict=True):
+        scale = float(np.max(np.abs(one), initial=1.0)) if one.dtype.kind == "f" else 1.0
+        if not largest_difference(one, other) <= _LARGEST_DIFFERENCE * scale:
+            raise ValueError("the packed model answers differently")
+    digests = [file_sha256(directory / name) for name in (_MODEL, _WEIGHTS)]
+    (directory / _DIGESTS).write_text("\n".join(digests), encoding="ascii")
+    for name in (_MODEL, _WEIGHTS, _DIGESTS):
+        with (directory / name).open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _open(model: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+def _answers(session: onnxruntime.InferenceSession, feeds: Feeds) -> list[NDArray[Any]]:
+    return [np.asarray(answer) for answer in session.run(None, feeds)]

@@ -1,0 +1,232 @@
+"""What a run costs by its rows: measured when a variant is opened, refined by every run."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from optimizers.contract.width import FASTER_BELOW
+from server.waiting import Shapes
+
+_RATE: Final = 0.2
+"""Share of a run's surprise that is learned."""
+
+_LARGEST_SURPRISE: Final = 0.5
+"""Of the expected time; a run that was held up by something else teaches no more than this."""
+
+_AS_CHEAP: Final = 1.05
+"""A row that costs up to so much more than the cheapest counts as cheap."""
+
+_UNMEASURED: Final = 0.0
+
+_TRY_OTHERS_EVERY: Final = 32
+"""Runs of the usual size between two of another, so that no belief is kept for ever."""
+
+_MOST_CURVES: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What runs of made-up rows took when a variant was opened.
+
+    Attributes:
+        seconds: Rows of a run → its seconds; the entry of one row is always there.
+        row_bytes: Input bytes of one of these rows.
+        shapes: Of one of these rows, of each input; None where nothing could be run.
+    """
+
+    seconds: Mapping[int, float]
+    row_bytes: int
+    shapes: Shapes | None
+
+
+class CostCurve:
+    """Seconds of one run, t(n), as straight lines between powers of two.
+
+    A run of `n` rows teaches the two powers beside it in proportion to their part in the
+    prediction (normalised least mean squares). Beyond what was ever run t(n) is proportional.
+    """
+
+    __slots__ = ("_knee", "_rows", "_runs", "_seconds", "_tries", "is_observed", "row_s")
+
+    def __init__(self, seconds: Mapping[int, float], max_rows: int, *, is_observed: bool) -> None:
+        """Start from measurements.
+
+        Args:
+            seconds: Rows → seconds of one run; at least the entry of one row. Rows that are no
+                power of two, or more than `max_rows`, teach their neighbours.
+            max_rows: Most rows in one run, at least 1.
+            is_observed: Whether rows of this very shape were measured.
+        """
+        self.is_observed = is_observed
+        self._rows = [1 << power for power in range(max_rows.bit_length())]
+        self._seconds = [_UNMEASURED] * len(self._rows)
+        self._runs = self._tries = 0
+        for rows in sorted(seconds):
+            self._learn(rows, seconds[rows], rate=1.0)
+        self._knee, self.row_s = 1, 0.0
+        """Seconds of the cheapest row."""
+        self._find_knee()
+
+    @property
+    def knee(self) -> int:
+        """Rows of the smallest run in which a row is cheapest; 1: joining gains nothing."""
+        return self._knee
+
+    def seconds(self, rows: int) -> float:
+        """Expected time of one run of `rows` rows."""
+        low = self._measured_below(rows)
+        rest = rows - self._rows[low]
+        if not rest:
+            return self._seconds[low]
+        if low + 1 < len(self._rows) and self._seconds[low + 1]:
+            width = self._rows[low + 1] - self._rows[low]
+            return self._seconds[low] + (self._seconds[low + 1] - self._seconds[low]) * rest / width
+        return self._seconds[low] * rows / self._rows[low]
+
+    def rows_within(self, seconds: float) -> int:
+        """Most rows, at least 1 and at most the knee, whose run is expected to take `seconds`."""
+        rows = self._knee
+        while rows > 1 and self.seconds(rows) > seconds:
+            rows >>= 1
+        return max(1, rows)
+
+    def rows_to_try(self, there: int) -> int:
+        """Rows for the next run when `there` wait: the knee, and now and then beside it."""
+        if there <= 1:
+            return 1
+        self._tries += 1
+        if self._tries % _TRY_OTHERS_EVERY:
+            return min(self._knee, there)
+        others = (2 * self._knee, 1)
+        return min(others[self._tries // _TRY_OTHERS_EVERY & 1], there, self._rows[-1])
+
+    def scaled(self, factor: float) -> Mapping[int, float]:
+        """What other rows would take if they took `factor` times as long."""
+        return {
+            rows: seconds * factor
+            for rows, seconds in zip(self._rows, self._seconds, strict=True)
+            if seconds
+        }
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """A run of `rows` rows took `seconds`."""
+        if not self.is_observed:
+            self._rescale(seconds / self.seconds(rows))
+            self.is_observed = True
+        self._learn(rows, seconds, _RATE)
+        self._runs += 1
+        if self._runs & 15 == 0:
+            self._find_knee()
+
+    def _learn(self, rows: int, seconds: float, rate: float) -> None:
+        place = min(bisect_right(self._rows, rows) - 1, len(self._rows) - 1)
+        low, known = self._rows[place], self._seconds
+        if not known[place]:
+            known[place] = seconds * low / rows
+            return
+        if low == rows or place + 1 == len(self._rows):
+            surprise = _bounded(seconds * low / rows - known[place], known[place])
+            known[place] += rate * surprise
+            return
+        high = self._rows[place + 1]
+        share = (rows - low) / (high - low)
+        if not known[place + 1]:
+            if share > 0.5:
+                known[place + 1] = seconds * high / rows
+            return
+        expected = known[place] * (1 - share) + known[place + 1] * share
+        surprise = rate * _bounded(seconds - expected, expected)
+        norm = (1 - share) ** 2 + share**2
+        known[place] += surprise * (1 - share) / norm
+        known[place + 1] += surprise * share / norm
+
+    def _rescale(self, factor: float) -> None:
+        """The first run of a shape says how its rows compare with those it was guessed from."""
+        self._seconds = [seconds * factor for seconds in self._seconds]
+        self._find_knee()
+
+    def _measured_below(self, rows: int) -> int:
+        place = min(bisect_right(self._rows, rows) - 1, len(self._rows) - 1)
+        while place and not self._seconds[place]:
+            place -= 1
+        return place
+
+    def _find_knee(self) -> None:
+        costs = {
+            rows: seconds / rows
+            for rows, seconds in zip(self._rows, self._seconds, strict=True)
+            if seconds
+        }
+        cheapest = min(costs.values())
+        self._knee = min(rows for rows, cost in costs.items() if cost <= _AS_CHEAP * cheapest)
+        self.row_s = costs[self._knee]
+
+
+def _bounded(surprise: float, expected: float) -> float:
+    most = _LARGEST_SURPRISE * expected
+    return max(-most, min(most, surprise))
+
+
+class Width:
+    """Whether a run that takes all threads is sooner over, as the last such runs showed."""
+
+    __slots__ = ("_ratio", "_tries")
+
+    def __init__(self, ratio: float) -> None:
+        """Start from a wide run's time over a narrow one's; 1.0 or more: narrow it is."""
+        self._ratio = ratio
+        self._tries = 0
+
+    def pays(self) -> bool:
+        """What to do now for a caller who is alone: what is faster, now and then the other."""
+        self._tries += 1
+        is_faster = self._ratio < FASTER_BELOW
+        return is_faster if self._tries % _TRY_OTHERS_EVERY else not is_faster
+
+    def observe(self, ratio: float) -> None:
+        """A wide run took `ratio` of what a narrow one would have been expected to."""
+        self._ratio += _RATE * (min(ratio, 2 * self._ratio) - self._ratio)
+
+
+class Costs:
+    """The curves of one open variant, one for each shape of rows that is in use."""
+
+    def __init__(self, measured: Measured, max_rows: int, wide_ratio: float = 1.0) -> None:
+        """Start from what was measured when the variant was opened.
+
+        Args:
+            measured: What runs took.
+            max_rows: Most rows in one run.
+            wide_ratio: A wide run's time over a narrow one's.
+        """
+        self.width = Width(wide_ratio)
+        self._measured = measured
+        self._max_rows = max_rows
+        self._usual = CostCurve(measured.seconds, max_rows, is_observed=measured.shapes is not None)
+        self._curves: dict[Shapes | None, CostCurve] = {measured.shapes: self._usual}
+
+    @property
+    def usual(self) -> CostCurve:
+        """The curve of the rows that were made up."""
+        return self._usual
+
+    def curve(self, shapes: Shapes | None, size_bytes: int, rows: int) -> CostCurve:
+        """The curve of rows of these shapes; of rows never seen, a guess by their bytes.
+
+        Args:
+            shapes: Of one row of each input.
+            size_bytes: Bytes of `rows` such rows.
+            rows: At least 1.
+        """
+        curve = self._curves.get(shapes)
+        if curve is None:
+            if len(self._curves) > _MOST_CURVES:
+                del self._curves[next(one for one in self._curves if one != self._measured.shapes)]
+            factor = max(1.0, size_bytes / max(1, rows) / max(1, self._measured.row_bytes))
+            seconds = self._usual.scaled(factor)
+            curve = CostCurve(seconds, self._max_rows, is_observed=False)
+            self._curves[shapes] = curve
+        return curve

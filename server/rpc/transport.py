@@ -1,0 +1,91 @@
+"""What carries calls: a native HTTP/2 front where it can serve what was asked, else grpcio."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Final, Literal
+
+import grpc
+
+from server.errors import FailedPrecondition
+
+_log = logging.getLogger(__name__)
+
+Transport = Literal["auto", "native", "grpcio"]
+
+_NATIVE_PACKAGE: Final = "pygrpc_native"
+_SHORTEST_PING_INTERVAL_MS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connections:
+    """How connections are kept and bounded.
+
+    Attributes:
+        max_message_bytes: Largest message taken or given.
+        max_streams: Calls under way on one connection; more wait at the client.
+        keepalive_s: How often the server pings a silent client.
+        keepalive_timeout_s: How long it waits for the answer before it closes the connection.
+        max_age_s: When a connection is closed so that its client connects anew; 0: never.
+        max_age_grace_s: How long calls under way may take after that.
+    """
+
+    max_message_bytes: int
+    max_streams: int
+    keepalive_s: float
+    keepalive_timeout_s: float
+    max_age_s: float = 0.0
+    max_age_grace_s: float = 0.0
+
+
+def choose_transport(wanted: Transport, connections: Connections) -> Literal["native", "grpcio"]:
+    """Which transport serves; where it is not the native one, the log says why.
+
+    Raises:
+        FailedPrecondition: The native one was asked for by name and cannot serve this.
+    """
+    if wanted == "grpcio":
+        return "grpcio"
+    obstacle = _obstacle(connections)
+    if not obstacle:
+        return "native"
+    if wanted == "native":
+        raise FailedPrecondition(f"--transport native cannot be used: {obstacle}")
+    _log.info("Serving through grpcio, not the native transport: %s", obstacle)
+    return "grpcio"
+
+
+def new_server(transport: Literal["native", "grpcio"], connections: Connections) -> Any:
+    """A server with the interface of `grpc.aio.Server`; nothing listens yet."""
+    options = [
+        ("grpc.max_receive_message_length", connections.max_message_bytes),
+        ("grpc.max_send_message_length", connections.max_message_bytes),
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", connections.max_streams),
+        ("grpc.keepalive_time_ms", int(1000 * connections.keepalive_s)),
+        ("grpc.keepalive_timeout_ms", int(1000 * connections.keepalive_timeout_s)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MS),
+        ("grpc.http2.max_ping_strikes", 2),
+    ]
+    if connections.max_age_s:
+        options += [
+            ("grpc.max_connection_age_ms", int(1000 * connections.max_age_s)),
+            ("grpc.max_connection_age_grace_ms", int(1000 * connections.max_age_grace_s)),
+        ]
+    if transport == "native":
+        import pygrpc_native.aio
+
+        return pygrpc_native.aio.server(options=options)
+    return grpc.aio.server(options=options)
+
+
+def _obstacle(connections: Connections) -> str:
+    """Why the native transport cannot serve; "" where it can."""
+    if find_spec(_NATIVE_PACKAGE) is None:
+        return f"the package {_NATIVE_PACKAGE.replace('_', '-')} is not installed"
+    if connections.max_age_s:
+        return "it cannot close connections by age (--max-connection-age-seconds)"
+    return ""
