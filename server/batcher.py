@@ -212,15 +212,16 @@ class Batcher:
     def _time_is_up(self, waiting: Waiting) -> None:
         if waiting.future.done():
             return
-        now = self._clock()
-        if waiting.deadline is not None and waiting.deadline <= now:
+        deadline, leaves_at = waiting.deadline, waiting.leaves_at
+        if deadline is not None and (leaves_at is None or deadline <= leaves_at):
             self._refuse_late(waiting)
-        elif waiting.waits:
+            return
+        waiting.leaves_at = None
+        if waiting.waits:
             self._waited_long(waiting)
-            if waiting.deadline is not None:
-                asyncio.get_running_loop().call_later(
-                    waiting.deadline - now, self._time_is_up, waiting
-                )
+        if deadline is not None:
+            later = asyncio.get_running_loop().call_later
+            later(max(0.0, deadline - self._clock()), self._time_is_up, waiting)
 
     def _refuse_late(self, waiting: Waiting) -> None:
         if self._line.remove(waiting):

@@ -25,6 +25,7 @@ _TRY_OTHERS_EVERY: Final = 32
 """Runs of the usual size between two of another, so that no belief is kept for ever."""
 
 _MOST_CURVES: Final = 64
+_SHORTEST_S: Final = 1e-7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,7 @@ class CostCurve:
 
     def observe(self, rows: int, seconds: float) -> None:
         """A run of `rows` rows took `seconds`."""
+        seconds = max(seconds, _SHORTEST_S)
         if not self.is_observed:
             self._rescale(seconds / self.seconds(rows))
             self.is_observed = True

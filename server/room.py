@@ -127,7 +127,7 @@ class Admission:
             )
         if self._counts_levels:
             self._require_level(waiting)
-        if line.items or not free_lanes:
+        if not free_lanes:
             self._require_time(waiting, curve, now, busy_s)
         room.take(size)
         if self._counts_levels:

@@ -215,7 +215,7 @@ class WaitingLine:
     def _next_bucket(self) -> _BucketName | None:
         """The bucket whose first request is next; drops buckets in which nothing waits."""
         best: _BucketName | None = None
-        best_rank = (0, 0.0)
+        best_rank = (0, 0.0, False)
         for name, bucket in list(self._buckets.items()):
             while bucket and not bucket[0].waits:
                 bucket.popleft()
@@ -223,7 +223,7 @@ class WaitingLine:
             if not bucket:
                 del self._buckets[name]
                 continue
-            rank = (bucket[0].level, bucket[0].since)
+            rank = (bucket[0].level, bucket[0].since, not bucket[0].runs_alone)
             if best is None or rank < best_rank:
                 best, best_rank = name, rank
         return best

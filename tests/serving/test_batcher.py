@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -13,23 +13,46 @@ from numpy.typing import NDArray
 
 from optimizers.contract.errors import RunFailed, SessionClosed
 from optimizers.contract.runtime import Feeds
-from server.batcher import Batcher, BatchPolicy, Inline
-from server.errors import DeadlineExceeded, ModelFailed, Overloaded
+from server.batcher import Batcher
+from server.cost import Costs, Measured
+from server.errors import DeadlineExceeded, InvalidRequest, ModelFailed, Overloaded, QueueTimeout
+from server.policy import BatchPolicy
+from server.room import Room
+from server.triton_batching import Batching, QueuePolicy
 
 Arrays = list[NDArray[Any]]
+RUN_S = 0.001
+FLAT = {1: RUN_S, 2: RUN_S, 4: RUN_S, 8: RUN_S}
+"""More rows cost nothing: joining always pays."""
+
+PROPORTIONAL = {1: RUN_S, 2: 2 * RUN_S, 4: 4 * RUN_S, 8: 8 * RUN_S}
+"""A row costs as much in company as alone."""
+
+
+class HandRun:
+    """A run whose end is in the test's hand."""
+
+    def __init__(self, wide: bool) -> None:
+        self.future: Future[Arrays] = Future()
+        self.wide = wide
+        self.is_terminated = False
+
+    def terminate(self) -> None:
+        self.is_terminated = True
 
 
 class HandRunner:
     """A session whose runs end when the test says so; doubles its input."""
 
-    def __init__(self) -> None:
-        self.started: list[tuple[NDArray[Any], Future[Arrays]]] = []
+    def __init__(self, wide_threads: int = 0) -> None:
+        self.wide_threads = wide_threads
+        self.started: list[tuple[NDArray[Any], HandRun]] = []
         self.most_at_once = 0
         self.is_closed = False
 
     @property
     def under_way(self) -> int:
-        return sum(not run.done() for _, run in self.started)
+        return sum(not run.future.done() for _, run in self.started)
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
         array = feeds["x"]
@@ -37,10 +60,12 @@ class HandRunner:
             raise RunFailed("negative")
         return [array * 2]
 
-    def submit(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Future[Arrays]:
+    def start(
+        self, feeds: Feeds, outputs: Sequence[str] | None = None, *, wide: bool = False
+    ) -> HandRun:
         if self.is_closed:
             raise SessionClosed("closed")
-        run: Future[Arrays] = Future()
+        run = HandRun(wide)
         self.started.append((feeds["x"], run))
         self.most_at_once = max(self.most_at_once, self.under_way)
         return run
@@ -48,9 +73,9 @@ class HandRunner:
     def end(self, index: int) -> None:
         array, run = self.started[index]
         try:
-            run.set_result(self.run({"x": array}))
+            run.future.set_result(self.run({"x": array}))
         except RunFailed as error:
-            run.set_exception(error)
+            run.future.set_exception(error)
 
     @property
     def rows(self) -> list[int]:
@@ -78,18 +103,43 @@ class Notebook:
 class Bench:
     """A batcher with its surroundings in the test's hand."""
 
-    def __init__(self, **policy: Any) -> None:
+    def __init__(
+        self,
+        *,
+        seconds: Mapping[int, float] = FLAT,
+        wide_threads: int = 0,
+        room: Room | None = None,
+        **policy: Any,
+    ) -> None:
         defaults = {"lanes": 1, "max_batch": 8, "max_queue_items": 100, "max_queue_bytes": 10**6}
-        self.runner, self.notebook, self.now = HandRunner(), Notebook(), 0.0
+        settings = BatchPolicy(**{**defaults, **policy})
+        self.runner, self.notebook, self.now = HandRunner(wide_threads), Notebook(), 0.0
+        self.room = room or Room(1000, 10**9)
+        measured = Measured(seconds=seconds, row_bytes=8, shapes=((1,),))
+        self.costs = Costs(measured, settings.max_batch, 0.5 if wide_threads else 1.0)
         self.batcher = Batcher(
-            self.runner, BatchPolicy(**{**defaults, **policy}), self.notebook, lambda: self.now
+            self.runner, settings, self.costs, self.notebook, self.room, lambda: self.now
         )
 
     def ask(
-        self, value: float, rows: int = 1, width: int = 1, deadline: float | None = None
+        self,
+        value: float,
+        rows: int = 1,
+        width: int = 1,
+        deadline: float | None = None,
+        **wishes: Any,
     ) -> asyncio.Task[Arrays]:
         feeds = {"x": np.full((rows, width), value)}
-        return asyncio.create_task(self.batcher.infer(feeds, rows, ("y",), deadline))
+        return asyncio.create_task(self.batcher.infer(feeds, rows, ("y",), deadline, **wishes))
+
+    async def end_all(self) -> None:
+        """End every run, those that follow included."""
+        await settle()
+        while self.runner.under_way:
+            for index, (_, run) in enumerate(self.runner.started):
+                if not run.future.done():
+                    self.runner.end(index)
+            await settle()
 
 
 async def settle() -> None:
@@ -305,19 +355,28 @@ async def test_inputs_of_unequal_rows_share_no_run() -> None:
     await asyncio.gather(*asked)
 
 
-async def test_what_is_larger_than_was_timed_does_not_run_inline() -> None:
-    bench = Bench(inline=Inline(rows=2, row_bytes=8))
-    many, wide = bench.ask(1, rows=3), bench.ask(2, width=2)
+async def test_a_shape_that_never_ran_does_not_run_inline() -> None:
+    bench = Bench(inline_s=2 * RUN_S)
+    wide = bench.ask(2, width=2)
+    await settle()
+    assert bench.runner.rows == [1]
+    bench.runner.end(0)
+    await wide
+    assert (await bench.ask(3, width=2))[0].tolist() == [[6.0, 6.0]]
+    assert bench.runner.rows == [1], "the second one was known to be cheap"
+
+
+async def test_what_would_hold_up_the_loop_does_not_run_inline() -> None:
+    bench = Bench(seconds=PROPORTIONAL, inline_s=2 * RUN_S)
+    many = bench.ask(1, rows=3)
     await settle()
     assert bench.runner.rows == [3]
-    for index in range(2):
-        bench.runner.end(index)
-        await settle()
-    await asyncio.gather(many, wide)
+    bench.runner.end(0)
+    await many
 
 
 async def test_a_tiny_model_runs_inline_and_still_joins() -> None:
-    bench = Bench(inline=Inline(rows=8, row_bytes=8))
+    bench = Bench(inline_s=RUN_S)
     asked = [bench.ask(value) for value in (1, 2)]
     assert [(await one)[0].tolist() for one in asked] == [[[2.0]], [[4.0]]]
     assert (bench.runner.started, bench.notebook.runs) == ([], [2])
@@ -329,7 +388,255 @@ async def test_outputs_without_one_row_per_input_row_are_an_error_and_not_a_wron
     bench = Bench()
     asked = [bench.ask(1), bench.ask(2)]
     await settle()
-    bench.runner.started[0][1].set_result([np.zeros((1, 1))])
+    bench.runner.started[0][1].future.set_result([np.zeros((1, 1))])
     for one in asked:
         with pytest.raises(ModelFailed, match="one row per input row"):
             await one
+
+
+async def test_rows_that_get_no_cheaper_are_not_joined() -> None:
+    bench = Bench(seconds=PROPORTIONAL)
+    asked = [bench.ask(value) for value in range(4)]
+    await bench.end_all()
+    await asyncio.gather(*asked)
+    assert bench.runner.rows == [1, 1, 1, 1]
+
+
+async def test_free_lanes_share_what_waits() -> None:
+    bench = Bench(lanes=2)
+    asked = [bench.ask(value) for value in range(6)]
+    await bench.end_all()
+    await asyncio.gather(*asked)
+    assert bench.runner.rows == [3, 3]
+
+
+async def test_a_batch_does_not_grow_beyond_the_deadline_of_its_first() -> None:
+    seconds = {1: 1.0, 2: 1.1, 4: 1.3, 8: 2.0}
+    bench = Bench(seconds=seconds)
+    asked = [bench.ask(value, deadline=1.2) for value in range(4)]
+    await settle()
+    assert bench.runner.rows == [2]
+    await bench.end_all()
+    await asyncio.gather(*asked)
+
+
+async def test_who_cannot_be_answered_in_time_is_refused_early() -> None:
+    bench = Bench(seconds={1: 1.0}, max_batch=1)
+    asked = [bench.ask(1)]
+    await settle()
+    with pytest.raises(Overloaded, match="the caller waits 1.5 s"):
+        await bench.ask(2, deadline=1.5)
+    assert bench.notebook.reasons == ["would_be_late"]
+    asked.append(bench.ask(3, deadline=2.5))
+    await bench.end_all()
+    await asyncio.gather(*asked)
+
+
+async def test_nobody_is_refused_by_an_estimate_while_a_lane_is_free() -> None:
+    bench = Bench(seconds={1: 1.0}, max_batch=1)
+    asked = bench.ask(1, deadline=0.5)
+    await bench.end_all()
+    assert (await asked)[0].tolist() == [[2.0]]
+
+
+async def test_a_wait_that_would_be_too_long_is_refused() -> None:
+    bench = Bench(seconds={1: 1.0}, max_batch=1, max_queue_s=2.5)
+    asked = [bench.ask(value) for value in range(3)]
+    await settle()
+    with pytest.raises(Overloaded, match=r"the wait would be about 3 s, at most 2\.5 s"):
+        await bench.ask(4)
+    assert bench.notebook.reasons == ["queue_time"]
+    await bench.end_all()
+    await asyncio.gather(*asked)
+
+
+async def test_all_lines_together_are_bounded() -> None:
+    room = Room(2, 10**6)
+    one, other = Bench(room=room), Bench(room=room)
+    asked = [one.ask(1), other.ask(1)]
+    await settle()
+    asked += [one.ask(2), other.ask(2)]
+    await settle()
+    with pytest.raises(Overloaded, match="2 requests are waiting for all models"):
+        await other.ask(3)
+    assert other.notebook.reasons == ["total_items"]
+    for bench in (one, other):
+        await bench.end_all()
+    await asyncio.gather(*asked)
+    assert (room.items, room.size_bytes) == (0, 0)
+
+
+async def test_a_run_is_ended_when_its_last_caller_has_gone() -> None:
+    bench = Bench()
+    asked = [bench.ask(1), bench.ask(2)]
+    await settle()
+    run = bench.runner.started[0][1]
+    asked[0].cancel()
+    await settle()
+    assert not run.is_terminated
+    asked[1].cancel()
+    await settle()
+    assert run.is_terminated
+    run.future.set_exception(RunFailed("ended", terminated=True))
+    await bench.batcher.drain()
+    assert bench.runner.rows == [2], "what nobody waits for is not run again"
+
+
+async def test_a_deadline_ends_the_run_it_passes_in() -> None:
+    bench = Bench()
+    asked = bench.ask(1, deadline=0.02)
+    await settle()
+    bench.now = 0.03
+    with pytest.raises(DeadlineExceeded, match="while the model ran"):
+        await asked
+    assert bench.runner.started[0][1].is_terminated
+    bench.runner.end(0)
+    await bench.batcher.drain()
+
+
+LEVELS = Batching(priority_levels=3, default_priority=2)
+
+
+async def test_a_higher_priority_runs_first_and_the_default_lies_between() -> None:
+    bench = Bench(max_batch=1, batching=LEVELS)
+    asked = [bench.ask(0)]
+    await settle()
+    asked += [bench.ask(1, priority=3), bench.ask(2), bench.ask(3, priority=1)]
+    await bench.end_all()
+    await asyncio.gather(*asked)
+    assert [array[0, 0] for array, _ in bench.runner.started] == [0, 3, 2, 1]
+
+
+async def test_a_priority_that_does_not_exist_is_refused_where_there_are_levels() -> None:
+    with pytest.raises(InvalidRequest, match="from 1 to 3, or 0 for the default, got 4"):
+        await Bench(batching=LEVELS).ask(1, priority=4)
+    plain = Bench()
+    asked = plain.ask(1, priority=4)
+    await plain.end_all()
+    await asked
+
+
+async def test_a_timeout_counts_without_a_default_and_only_in_the_queue() -> None:
+    bench = Bench()
+    busy = bench.ask(1, timeout_s=0.01)
+    await settle()
+    waiting = bench.ask(2, timeout_s=0.01)
+    await settle()
+    bench.now = 0.02
+    with pytest.raises(QueueTimeout, match="Request timeout expired"):
+        await waiting
+    assert bench.notebook.reasons == ["timeout"]
+    bench.runner.end(0)
+    assert (await busy)[0].tolist() == [[2.0]]
+
+
+async def test_a_timeout_may_be_what_the_model_says_and_nothing_else() -> None:
+    strict = Batching(default_policy=QueuePolicy(timeout_s=5.0, allows_override=False))
+    bench = Bench(batching=strict)
+    asked = [bench.ask(1)]
+    await settle()
+    asked.append(bench.ask(2, timeout_s=0.001))
+    await settle()
+    bench.now = 0.01
+    await asyncio.sleep(0.005)
+    assert bench.batcher.waiting == 1
+    await bench.end_all()
+    await asyncio.gather(*asked)
+
+
+async def test_what_waited_too_long_may_be_served_after_all_others() -> None:
+    patient = Batching(default_policy=QueuePolicy(timeout_s=0.01, delays=True))
+    bench = Bench(max_batch=1, batching=patient)
+    asked = [bench.ask(0)]
+    await settle()
+    asked.append(bench.ask(1))
+    await settle()
+    bench.now = 0.02
+    await asyncio.sleep(0.02)
+    asked.append(bench.ask(2))
+    await bench.end_all()
+    await asyncio.gather(*asked)
+    assert [array[0, 0] for array, _ in bench.runner.started] == [0, 2, 1]
+    assert bench.room.items == 0
+
+
+async def test_each_priority_may_have_its_own_bound() -> None:
+    levels = Batching(priority_levels=2, default_priority=1, policies={2: QueuePolicy(max_items=1)})
+    bench = Bench(batching=levels)
+    asked = [bench.ask(0)]
+    await settle()
+    asked.append(bench.ask(1, priority=2))
+    await settle()
+    with pytest.raises(Overloaded, match="1 requests of priority 2 are waiting"):
+        await bench.ask(2, priority=2)
+    asked.append(bench.ask(3, priority=1))
+    await bench.end_all()
+    await asyncio.gather(*asked)
+    asked = [bench.ask(4)]
+    await settle()
+    asked.append(bench.ask(5, priority=2))
+    await bench.end_all()
+    await asyncio.gather(*asked)
+
+
+async def test_a_delay_waits_for_others_and_a_preferred_size_ends_it() -> None:
+    bench = Bench(batching=Batching(max_delay_s=30.0, preferred=(2,)))
+    first = bench.ask(1)
+    await settle()
+    assert bench.runner.rows == []
+    second = bench.ask(2)
+    await settle()
+    assert bench.runner.rows == [2]
+    await bench.end_all()
+    await asyncio.gather(first, second)
+
+
+async def test_a_delay_is_over_when_it_is_over() -> None:
+    bench = Bench(batching=Batching(max_delay_s=0.01))
+    asked = bench.ask(1)
+    await settle()
+    assert bench.runner.rows == []
+    bench.now = 0.02
+    await asyncio.sleep(0.02)
+    assert bench.runner.rows == [1]
+    await bench.end_all()
+    await asked
+
+
+async def test_a_caller_who_is_alone_gets_all_threads_and_two_share_the_lanes() -> None:
+    bench = Bench(seconds=PROPORTIONAL, lanes=2, wide_threads=2)
+    alone = bench.ask(1)
+    await settle()
+    assert [run.wide for _, run in bench.runner.started] == [True]
+    late = bench.ask(2)
+    await settle()
+    assert len(bench.runner.started) == 1, "a wide run takes every lane"
+    bench.runner.end(0)
+    await settle()
+    assert not bench.runner.started[1][1].wide, "nobody is alone just after meeting another"
+    bench.runner.end(1)
+    await asyncio.gather(alone, late)
+    bench.now += 100 * RUN_S
+    again = bench.ask(3)
+    await settle()
+    assert bench.runner.started[2][1].wide
+    bench.runner.end(2)
+    await again
+
+
+async def test_places_of_those_who_left_are_cleared_away() -> None:
+    bench = Bench()
+    busy = bench.ask(0)
+    await settle()
+    for _ in range(40):
+        gone = [bench.ask(1) for _ in range(50)]
+        await settle()
+        for one in gone:
+            one.cancel()
+        await settle()
+    line = bench.batcher._line
+    assert (line.items, line.size_bytes) == (0, 0)
+    assert sum(map(len, line._buckets.values())) <= 128
+    bench.runner.end(0)
+    await busy
+    await bench.batcher.drain()
