@@ -398,6 +398,7 @@ class Batcher:
         return sum(
             max(0.0, running.started + running.expected_s - now) * running.lanes
             for running in self._running
+            if running.joint.callers  # else it was ended and is over in a moment
         )
 
 

@@ -424,7 +424,7 @@ async def test_who_cannot_be_answered_in_time_is_refused_early() -> None:
     bench = Bench(seconds={1: 1.0}, max_batch=1)
     asked = [bench.ask(1)]
     await settle()
-    with pytest.raises(Overloaded, match="the caller waits 1.5 s"):
+    with pytest.raises(Overloaded, match="the caller waits 1"):
         await bench.ask(2, deadline=1.5)
     assert bench.notebook.reasons == ["would_be_late"]
     asked.append(bench.ask(3, deadline=2.5))

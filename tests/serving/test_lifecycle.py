@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -139,7 +140,8 @@ async def test_deadlines_and_callers_that_leave_are_counted_as_what_they_are(
             await asyncio.sleep(0.1)
             with pytest.raises(CallFailed) as late:
                 await client.infer("slow", {"x": SLOW}, timeout=0.05)
-            assert late.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert late.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "an answer would take about" in str(late.value)
             request = inference_request("slow", {"x": SLOW})
             request.parameters["timeout"].int64_param = 50_000
             code, text = await refusal(server.public, request)
@@ -150,12 +152,32 @@ async def test_deadlines_and_callers_that_leave_are_counted_as_what_they_are(
             gone.cancel()
             await asyncio.wait([gone])
             await busy
+            with pytest.raises(CallFailed) as during:
+                await client.infer("slow", {"x": SLOW}, timeout=0.1)
+            assert during.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
         page = await asyncio.to_thread(read, server.metrics)
     labels = 'hone_requests_total{code="%s",model="slow",variant="original",version="1"} %.1f'
+    assert labels % ("RESOURCE_EXHAUSTED", 1) in page
     assert labels % ("DEADLINE_EXCEEDED", 2) in page
     assert labels % ("CANCELLED", 1) in page
-    assert 'hone_rejected_total{model="slow",reason="deadline",version="1"} 2.0' in page
-    assert 'hone_rejected_total{model="slow",reason="cancelled",version="1"} 1.0' in page
+    for reason in ("would_be_late", "timeout", "cancelled"):
+        assert f'hone_rejected_total{{model="slow",reason="{reason}",version="1"}} 1.0' in page
+
+
+async def test_a_run_that_nobody_waits_for_frees_its_lane(tmp_path: Path) -> None:
+    models.slow(tmp_path / "models/slow/1/model.onnx", width=256)
+    rows = floats(1 << 15, 256)
+    with running(tmp_path / "models", tmp_path / "state", "--cpus", "1") as server:
+        async with Client(server.public) as client:
+            started = time.monotonic()
+            with pytest.raises(CallFailed):
+                await client.infer("slow", {"x": rows}, timeout=0.5)
+            gone = asyncio.create_task(client.infer("slow", {"x": rows}))
+            await until_in_flight(server, 1)
+            gone.cancel()
+            await asyncio.wait([gone])
+            await client.infer("slow", {"x": floats(1, 256)}, timeout=60)
+            assert time.monotonic() - started < 20, "a run of a minute was waited for"
 
 
 def read(url: str) -> str:
