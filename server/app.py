@@ -20,7 +20,8 @@ from server.errors import FailedPrecondition
 from server.journal import Journal
 from server.loader import Loader
 from server.loading import Loading
-from server.metrics import Metrics, MetricsEndpoint
+from server.metrics import Metrics
+from server.metrics_endpoint import MetricsEndpoint
 from server.optimization import Optimization
 from server.registry import Registry
 from server.repository import ModelRepository, VariantStore

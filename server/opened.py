@@ -22,7 +22,7 @@ from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
 from server.batcher import Batcher, BatchPolicy, Inline
 from server.errors import GoldenMismatch
-from server.metrics import VariantMetrics
+from server.totals import VariantMetrics
 
 _INLINE_BELOW_S: Final = 100e-6
 _LONGEST_INLINE_S: Final = 500e-6
