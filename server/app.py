@@ -49,7 +49,7 @@ class App:
         require_provider(config.provider)
         self.config = config
         self.host = this_host(config.cpus or max(1, int(cpu_budget())))
-        self.metrics = Metrics()
+        self.metrics = Metrics(triton_names=config.triton_metrics)
         repository = ModelRepository(config.repository)
         self.store = VariantStore(config.state)
         self.journal = Journal(self.store.journal_file)

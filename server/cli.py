@@ -89,6 +89,9 @@ def serve_command(
     host: Annotated[str | None, typer.Option(help="Address of gRPC and metrics.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="0: any free one. Default 8001.")] = None,
     metrics_port: Annotated[int | None, typer.Option(help="Default 8002.")] = None,
+    triton_metrics: Annotated[
+        bool | None, typer.Option(help="Metrics under Triton's names (nv_*) too.")
+    ] = None,
     admin_host: Annotated[str | None, typer.Option(help="Address of the admin endpoint.")] = None,
     admin_port: Annotated[int | None, typer.Option(help="Default 8003.")] = None,
     model_control: Annotated[

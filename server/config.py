@@ -51,6 +51,8 @@ class ServerConfig(BaseSettings):
     """Address of the public endpoint and of the metrics."""
     grpc_port: Port = 8001
     metrics_port: Port = 8002
+    triton_metrics: bool = False
+    """Whether the metrics are told under Triton's names (`nv_*`) too."""
     admin_host: Address = "127.0.0.1"
     """Address of the admin endpoint, which may change what is served."""
     admin_port: Port = 8003

@@ -16,6 +16,7 @@ from prometheus_client.process_collector import ProcessCollector
 from optimizers.contract.memory import ResidentMemory
 from server.scraping import OF_VARIANT, TotalsCollector
 from server.totals import Statistics, VariantMetrics, VersionMetrics
+from server.triton_metrics import TritonCollector
 
 _JOB_SECONDS: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600)
 SWAP_RESULTS: Final = ("promoted", "rolled_back", "refused", "failed", "fell_back")
@@ -24,7 +25,8 @@ SWAP_RESULTS: Final = ("promoted", "rolled_back", "refused", "failed", "fell_bac
 class Metrics:
     """All families, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, triton_names: bool = False) -> None:
+        """Start at zero; with `triton_names`, the same is told under those too."""
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -32,6 +34,8 @@ class Metrics:
         self._versions: dict[tuple[str, int], VersionMetrics] = {}
         self._unaddressed = VersionMetrics("", 0)
         registry.register(TotalsCollector(self._all_versions))
+        if triton_names:
+            registry.register(TritonCollector(self._versions_served))
         self.session_memory = Gauge(
             "hone_session_memory_bytes",
             "What the process grew by when the session was opened and warmed.",
@@ -87,6 +91,10 @@ class Metrics:
         for result in SWAP_RESULTS:
             self.swaps.labels(model, str(version), result)
 
+    def loaded(self, model: str, version: int, seconds: float) -> None:
+        """A version was loaded, which took `seconds`."""
+        self.of_version(model, version).load_seconds = seconds
+
     def unaddressed(self, reason: str) -> None:
         """Count a request refused because no version answers to what it named."""
         self._unaddressed.refused(reason)
@@ -114,5 +122,8 @@ class Metrics:
         self.of_version(model, version).forget_variant(variant)
         self.hide_variant(model, version, variant)
 
+    def _versions_served(self) -> list[VersionMetrics]:
+        return list(self._versions.values())
+
     def _all_versions(self) -> list[VersionMetrics]:
-        return [self._unaddressed, *list(self._versions.values())]
+        return [self._unaddressed, *self._versions_served()]

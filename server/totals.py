@@ -189,16 +189,20 @@ class VersionMetrics:
         version: Its number.
         created_unix_s: When counting began.
         in_flight: Requests accepted and not yet answered.
+        load_seconds: What its last load took.
         rejected: Requests refused before they ran, by reason.
     """
 
-    __slots__ = ("_parts", "created_unix_s", "in_flight", "model", "rejected", "version")
+    __slots__ = (
+        *("_parts", "created_unix_s", "in_flight", "load_seconds", "model", "rejected", "version"),
+    )
 
     def __init__(self, model: str, version: int) -> None:
         self.model = model
         self.version = version
         self.created_unix_s = time.time()
         self.in_flight = 0
+        self.load_seconds = 0.0
         self.rejected = dict.fromkeys(REJECTIONS if model else (), 0)
         self._parts: tuple[Statistics, tuple[VariantMetrics, ...]] = (Statistics(), ())
 
