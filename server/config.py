@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from optimizers.contract.documents import cut, read_text, shown, shown_key, unknown_key
 from optimizers.contract.errors import InvalidDocument
+from server.logs import Format, Level
 
 SETTINGS_FILE: Final = "hone-server.toml"
 _Text = TypeVar("_Text", str, Path)
@@ -86,6 +87,11 @@ class ServerConfig(BaseSettings):
     """Address space of a job's worker; 0 for no limit."""
     job_stall_seconds: Seconds = 900.0
     """A worker silent for longer is ended."""
+
+    log_format: Format = "text"
+    """How records are written to standard error."""
+    log_level: Level = "info"
+    """The least level that is written."""
 
     @classmethod
     def settings_customise_sources(

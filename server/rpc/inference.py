@@ -16,6 +16,7 @@ from server.errors import (
     Unsupported,
 )
 from server.loading import Loading
+from server.logs import concern
 from server.metrics import Metrics
 from server.model import ModelVersion
 from server.pb import open_inference_pb2 as pb
@@ -153,7 +154,16 @@ class Inference:
             opened.metrics.answered(code, time.perf_counter() - start)
             raise
         except Exception as error:
-            code = (code_of(type(error)) or grpc.StatusCode.INTERNAL).name
+            expected = code_of(type(error))
+            if expected is None:
+                concern(
+                    error,
+                    model=model.name,
+                    version=model.version,
+                    variant=opened.variant,
+                    request_id=request.id,
+                )
+            code = (expected or grpc.StatusCode.INTERNAL).name
             opened.metrics.answered(code, time.perf_counter() - start)
             raise
         finally:

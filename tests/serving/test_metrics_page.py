@@ -96,7 +96,7 @@ async def test_both_text_formats_are_well_formed(tmp_path: Path) -> None:
         plain = await asyncio.to_thread(page_of, server)
         openmetrics = await asyncio.to_thread(page_of, server, "application/openmetrics-text")
     plain_types = {family.name: family.type for family in parse_text(plain)}
-    families = {family.name: family for family in parse_openmetrics(openmetrics)}
+    families = {family.name: family for family in parse_openmetrics(openmetrics)}  # type: ignore[no-untyped-call]
     assert families["hone_requests"].type == plain_types["hone_requests"] == "counter"
     assert families["hone_request_duration_seconds"].type == "histogram"
     assert families["nv_inference_count"].type == "unknown"
