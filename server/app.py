@@ -20,7 +20,8 @@ from server.errors import FailedPrecondition
 from server.journal import Journal
 from server.loader import Loader
 from server.loading import Loading
-from server.metrics import Metrics, MetricsEndpoint
+from server.metrics import Metrics
+from server.metrics_endpoint import MetricsEndpoint
 from server.optimization import Optimization
 from server.registry import Registry
 from server.repository import ModelRepository, VariantStore
@@ -50,7 +51,7 @@ class App:
         require_provider(config.provider)
         self.config = config
         self.host = this_host(config.cpus or max(1, int(cpu_budget())))
-        self.metrics = Metrics()
+        self.metrics = Metrics(triton_names=config.triton_metrics)
         repository = ModelRepository(config.repository)
         self.store = VariantStore(config.state)
         self.journal = Journal(self.store.journal_file)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import sys
 import time
@@ -21,6 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from optimizers.contract.errors import HoneError
 from optimizers.contract.samples import random_feeds
+from server import logs
 from server.app import App, product_version, serve
 from server.client import Client, as_data
 from server.config import ServerConfig, server_config
@@ -90,6 +90,9 @@ def serve_command(
     host: Annotated[str | None, typer.Option(help="Address of gRPC and metrics.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="0: any free one. Default 8001.")] = None,
     metrics_port: Annotated[int | None, typer.Option(help="Default 8002.")] = None,
+    triton_metrics: Annotated[
+        bool | None, typer.Option(help="Metrics under Triton's names (nv_*) too.")
+    ] = None,
     admin_host: Annotated[str | None, typer.Option(help="Address of the admin endpoint.")] = None,
     admin_port: Annotated[int | None, typer.Option(help="Default 8003.")] = None,
     model_control: Annotated[
@@ -142,14 +145,17 @@ def serve_command(
     job_stall_seconds: Annotated[
         float | None, typer.Option(help="A worker silent for longer is ended.")
     ] = None,
+    log_format: Annotated[str | None, typer.Option(help="text | json. Default text.")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug | info | warning | error. Default info.")
+    ] = None,
     story: Annotated[bool, typer.Option(help="Tell what happens, on the terminal.")] = False,
 ) -> None:
     """Serve a model repository until Ctrl-C or SIGTERM."""
     flags = {name: value for name, value in locals().items() if name != "story"}
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
-    )
-    uvloop.run(_serve(server_config(**flags), story))
+    config = server_config(**flags)
+    logs.configure(config.log_format, config.log_level)
+    uvloop.run(_serve(config, story))
 
 
 async def _serve(config: ServerConfig, story: bool) -> None:

@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from optimizers.contract.documents import cut, read_text, shown, shown_key, unknown_key
 from optimizers.contract.errors import InvalidDocument
+from server.logs import Format, Level
 
 SETTINGS_FILE: Final = "hone-server.toml"
 _Text = TypeVar("_Text", str, Path)
@@ -51,6 +52,8 @@ class ServerConfig(BaseSettings):
     """Address of the public endpoint and of the metrics."""
     grpc_port: Port = 8001
     metrics_port: Port = 8002
+    triton_metrics: bool = False
+    """Whether the metrics are told under Triton's names (`nv_*`) too."""
     admin_host: Address = "127.0.0.1"
     """Address of the admin endpoint, which may change what is served."""
     admin_port: Port = 8003
@@ -102,6 +105,11 @@ class ServerConfig(BaseSettings):
     """Address space of a job's worker; 0 for no limit."""
     job_stall_seconds: Seconds = 900.0
     """A worker silent for longer is ended."""
+
+    log_format: Format = "text"
+    """How records are written to standard error."""
+    log_level: Level = "info"
+    """The least level that is written."""
 
     @classmethod
     def settings_customise_sources(

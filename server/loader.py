@@ -53,6 +53,7 @@ class Loader:
             raise InvalidModel(f"{entry.name} has no version folder {version}")
         if not file.is_file():
             raise InvalidModel(f"{entry.name}/{version} has no {file.name}; expected an ONNX model")
+        started = time.monotonic()
         self.metrics.expect_version(entry.name, version)
         spec = original_session(entry.config, self.config, self.host)
         sha256 = await asyncio.to_thread(lambda: read_onnx_file(file).sha256())
@@ -88,6 +89,7 @@ class Loader:
             await asyncio.to_thread(opening.session.close)
             raise
         self.show(model)
+        self.metrics.loaded(entry.name, version, time.monotonic() - started)
         return model
 
     async def open(self, model: ModelVersion, variant: str) -> OpenVariant:

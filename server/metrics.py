@@ -1,133 +1,51 @@
 """The one owner of every metric. Labels come from closed sets: no caller's text becomes one.
 
-The hot path calls `VariantMetrics`, which keeps its own label children and plain counters.
+What happens for every request and run is counted in plain numbers (`totals`) and becomes families
+when it is scraped (`scraping`); what is rare is counted here.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from typing import Final
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from optimizers.contract.memory import ResidentMemory
+from server.scraping import OF_VARIANT, TotalsCollector
+from server.totals import Statistics, VariantMetrics, VersionMetrics
+from server.triton_metrics import TritonCollector
 
-_SECONDS: Final = (
-    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01),
-    *(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
-)
-_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-_EXACT_ROWS: Final = 128
-"""Runs of more rows count with the power of two below, so that callers cannot add sizes forever."""
 _JOB_SECONDS: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600)
 SWAP_RESULTS: Final = ("promoted", "rolled_back", "refused", "failed", "fell_back")
-REJECTIONS: Final = (
-    *("queue_items", "queue_bytes", "total_items", "total_bytes", "queue_time"),
-    *("would_be_late", "timeout", "deadline", "cancelled"),
-)
-_OF_VARIANT: Final = ("model", "version", "variant")
-
-
-class Duration:
-    """How often something took how long in total."""
-
-    __slots__ = ("count", "nanoseconds")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.nanoseconds = 0
-
-    def add(self, seconds: float, count: int = 1) -> None:
-        """Count `count` happenings of `seconds` each."""
-        self.count += count
-        self.nanoseconds += int(seconds * 1e9) * count
-
-
-class Statistics:
-    """What Triton's ModelStatistics call tells of a version; survives its variants."""
-
-    def __init__(self) -> None:
-        self.success = Duration()
-        self.fail = Duration()
-        self.queue = Duration()
-        self.compute = Duration()
-        self.rows = 0
-        self.last_unix_ms = 0
-        self.by_rows: dict[int, Duration] = {}
 
 
 class Metrics:
     """All families, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, triton_names: bool = False) -> None:
+        """Start at zero; with `triton_names`, the same is told under those too."""
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
-        self.request_duration = Histogram(
-            "hone_request_duration_seconds",
-            "From a request to its encoded answer, of requests that were answered.",
-            _OF_VARIANT,
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.queue_duration = Histogram(
-            "hone_queue_duration_seconds",
-            "Waiting for a lane.",
-            _OF_VARIANT,
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.compute_duration = Histogram(
-            "hone_compute_duration_seconds",
-            "One run of the model.",
-            _OF_VARIANT,
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.batch_size = Histogram(
-            "hone_batch_size",
-            "Rows in one run of the model.",
-            _OF_VARIANT,
-            buckets=_ROWS,
-            registry=registry,
-        )
-        self.requests = Counter(
-            "hone_requests_total",
-            "Inference requests answered, by gRPC status code.",
-            (*_OF_VARIANT, "code"),
-            registry=registry,
-        )
-        self.rejected = Counter(
-            "hone_rejected_total",
-            "Inference requests refused before they ran.",
-            ("model", "version", "reason"),
-            registry=registry,
-        )
-        self.in_flight = Gauge(
-            "hone_requests_in_flight",
-            "Inference requests accepted and not yet answered.",
-            ("model", "version"),
-            registry=registry,
-        )
-        self.queue_depth = Gauge(
-            "hone_queue_depth", "Requests waiting for a lane.", _OF_VARIANT, registry=registry
-        )
+        self._versions: dict[tuple[str, int], VersionMetrics] = {}
+        self._unaddressed = VersionMetrics("", 0)
+        registry.register(TotalsCollector(self._all_versions))
+        if triton_names:
+            registry.register(TritonCollector(self._versions_served))
         self.session_memory = Gauge(
             "hone_session_memory_bytes",
             "What the process grew by when the session was opened and warmed.",
-            (*_OF_VARIANT, "kind"),
+            (*OF_VARIANT, "kind"),
             registry=registry,
         )
         self.variant_info = Gauge(
             "hone_variant_info",
             "1 for each open variant; active says whether it answers by default.",
-            (*_OF_VARIANT, "active"),
+            (*OF_VARIANT, "active"),
             registry=registry,
         )
         self.swaps = Counter(
@@ -150,26 +68,36 @@ class Metrics:
         self.build_info = Gauge(
             "hone_build_info", "1.", ("version", "onnxruntime", "python"), registry=registry
         )
-        self._statistics: dict[tuple[str, int], Statistics] = {}
+
+    def of_version(self, model: str, version: int) -> VersionMetrics:
+        """What is counted for a version; survives its reloads."""
+        key = (model, version)
+        metrics = self._versions.get(key)
+        if metrics is None:
+            metrics = self._versions[key] = VersionMetrics(model, version)
+        return metrics
 
     def statistics(self, model: str, version: int) -> Statistics:
         """The running totals of one version."""
-        return self._statistics.setdefault((model, version), Statistics())
+        return self.of_version(model, version).statistics()
 
     def of_variant(self, model: str, version: int, variant: str) -> VariantMetrics:
         """The hot path's view of one open variant."""
-        return VariantMetrics(self, model, version, variant)
+        return self.of_version(model, version).of_variant(variant)
 
     def expect_version(self, model: str, version: int) -> None:
         """Show a version's rare counters at zero: a rate cannot see one that starts at 1."""
+        self.of_version(model, version)
         for result in SWAP_RESULTS:
             self.swaps.labels(model, str(version), result)
-        for reason in REJECTIONS:
-            self.rejected.labels(model, str(version), reason)
 
-    def rejection(self, model: str, version: int, reason: str) -> None:
-        """Count a request that was refused before it ran."""
-        self.rejected.labels(model, str(version), reason).inc()
+    def loaded(self, model: str, version: int, seconds: float) -> None:
+        """A version was loaded, which took `seconds`."""
+        self.of_version(model, version).load_seconds = seconds
+
+    def unaddressed(self, reason: str) -> None:
+        """Count a request refused because no version answers to what it named."""
+        self._unaddressed.refused(reason)
 
     def show_variant(
         self, model: str, version: int, variant: str, *, active: bool, memory: ResidentMemory
@@ -191,99 +119,11 @@ class Metrics:
 
     def forget_variant(self, model: str, version: int, variant: str) -> None:
         """Drop every series of a variant that was deleted, so that labels stay bounded."""
-        labels = {"model": model, "version": str(version), "variant": variant}
-        for family in (
-            self.request_duration,
-            self.queue_duration,
-            self.compute_duration,
-            self.batch_size,
-            self.queue_depth,
-        ):
-            family.remove(*labels.values())
-        self.requests.remove_by_labels(labels)
+        self.of_version(model, version).forget_variant(variant)
         self.hide_variant(model, version, variant)
 
+    def _versions_served(self) -> list[VersionMetrics]:
+        return list(self._versions.values())
 
-class VariantMetrics:
-    """Metrics of one open variant; every method is a handful of additions."""
-
-    def __init__(self, metrics: Metrics, model: str, version: int, variant: str) -> None:
-        labels = (model, str(version), variant)
-        self._metrics = metrics
-        self._model, self._version = model, version
-        self._statistics = metrics.statistics(model, version)
-        self._request_duration = metrics.request_duration.labels(*labels)
-        self._queue_duration = metrics.queue_duration.labels(*labels)
-        self._compute_duration = metrics.compute_duration.labels(*labels)
-        self._batch_size = metrics.batch_size.labels(*labels)
-        self._queue_depth = metrics.queue_depth.labels(*labels)
-        self._requests = metrics.requests
-        self._labels = labels
-        self._ok = metrics.requests.labels(*labels, "OK")
-
-    def ran(self, rows: int, queued_s: Sequence[float], compute_s: float) -> None:
-        """One run of the model is over.
-
-        Args:
-            rows: Rows in the run.
-            queued_s: How long each of its requests had waited.
-            compute_s: How long it took.
-        """
-        self._batch_size.observe(rows)
-        self._compute_duration.observe(compute_s)
-        statistics = self._statistics
-        for waited in queued_s:
-            self._queue_duration.observe(waited)
-            statistics.queue.add(waited)
-        statistics.compute.add(compute_s, len(queued_s))
-        statistics.rows += rows
-        size = rows if rows <= _EXACT_ROWS else 1 << (rows.bit_length() - 1)
-        by_rows = statistics.by_rows.get(size)
-        if by_rows is None:
-            by_rows = statistics.by_rows[size] = Duration()
-        by_rows.add(compute_s)
-
-    def answered(self, code: str, seconds: float) -> None:
-        """A request got its answer or its error."""
-        statistics = self._statistics
-        statistics.last_unix_ms = int(time.time() * 1000)
-        if code == "OK":
-            self._ok.inc()
-            self._request_duration.observe(seconds)
-            statistics.success.add(seconds)
-        else:
-            self._requests.labels(*self._labels, code).inc()
-            statistics.fail.add(seconds)
-
-    def refused(self, reason: str) -> None:
-        """A request was refused or dropped before it ran."""
-        self._metrics.rejection(self._model, self._version, reason)
-
-    def queue_changed(self, waiting: int) -> None:
-        """So many requests wait now."""
-        self._queue_depth.set(waiting)
-
-
-class MetricsEndpoint:
-    """Serves the registry over HTTP on a thread of its own."""
-
-    def __init__(self, metrics: Metrics, host: str, port: int) -> None:
-        """Listen on `host`:`port`.
-
-        Raises:
-            OSError: The port is taken.
-        """
-        server, thread = start_http_server(port, addr=host, registry=metrics.registry)
-        self._server: WSGIServer = server
-        self._thread = thread
-
-    @property
-    def port(self) -> int:
-        """The port listened on."""
-        return self._server.server_port
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def _all_versions(self) -> list[VersionMetrics]:
+        return [self._unaddressed, *self._versions_served()]

@@ -22,10 +22,10 @@ from optimizers.contract.width import widen_if_faster
 from server.batcher import Batcher
 from server.cost import Costs
 from server.errors import GoldenMismatch
-from server.metrics import VariantMetrics
 from server.policy import BatchPolicy
 from server.probe import Findings, probe
 from server.room import Room
+from server.totals import VariantMetrics
 from server.triton_batching import Batching
 
 _INLINE_BELOW_S: Final = 100e-6

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from optimizers.contract.signature import TensorSpec
-from server.metrics import Duration, Statistics
 from server.model import ModelVersion
 from server.pb import model_config_pb2 as config_pb
 from server.pb import open_inference_pb2 as pb
+from server.totals import Duration, Statistics
 from server.triton_batching import Batching, QueuePolicy
 from server.triton_datatypes import DATATYPES
 from server.triton_warm_up import WarmUpSample
@@ -74,9 +74,9 @@ def model_statistics(model: ModelVersion, totals: Statistics) -> pb.ModelStatist
     return pb.ModelStatistics(
         name=model.name,
         version=str(model.version),
-        last_inference=totals.last_unix_ms,
+        last_inference=int(totals.last_unix_s * 1000),
         inference_count=totals.rows,
-        execution_count=sum(batch.count for batch in totals.by_rows.values()),
+        execution_count=totals.runs,
         inference_stats=pb.InferStatistics(
             success=_duration(totals.success),
             fail=_duration(totals.fail),

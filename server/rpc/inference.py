@@ -7,7 +7,6 @@ import time
 from typing import Any, Final, Protocol
 
 import grpc
-from prometheus_client import Gauge
 
 from server.errors import (
     FailedPrecondition,
@@ -17,6 +16,7 @@ from server.errors import (
     Unsupported,
 )
 from server.loading import Loading
+from server.logs import concern
 from server.metrics import Metrics
 from server.model import ModelVersion
 from server.pb import open_inference_pb2 as pb
@@ -69,7 +69,6 @@ class Inference:
         self._metrics = metrics
         self._version = version
         self._strict_readiness = strict_readiness
-        self._in_flight: dict[tuple[str, int], Gauge] = {}
         self.accepting = True
         """Whether readiness may be claimed; false while the server stops."""
 
@@ -125,12 +124,12 @@ class Inference:
         try:
             model, address = self._registry.find(request.model_name, request.model_version)
         except ServingError as error:
-            self._metrics.rejection("", 0, _REASONS.get(type(error), "unknown_model"))
+            self._metrics.unaddressed(_REASONS.get(type(error), "unknown_model"))
             raise
-        in_flight = self._in_flight_of(model)
-        in_flight.inc()
         opened = model.active
         timeout_s, priority = 0.0, 0
+        totals = opened.metrics.version
+        totals.in_flight += 1
         try:
             parameters = decode_parameters(request.parameters)
             if parameters:
@@ -164,11 +163,20 @@ class Inference:
             opened.metrics.answered(code, time.perf_counter() - start)
             raise
         except Exception as error:
-            code = (code_of(type(error)) or grpc.StatusCode.INTERNAL).name
+            expected = code_of(type(error))
+            if expected is None:
+                concern(
+                    error,
+                    model=model.name,
+                    version=model.version,
+                    variant=opened.variant,
+                    request_id=request.id,
+                )
+            code = (expected or grpc.StatusCode.INTERNAL).name
             opened.metrics.answered(code, time.perf_counter() - start)
             raise
         finally:
-            in_flight.dec()
+            totals.in_flight -= 1
         opened.metrics.answered("OK", time.perf_counter() - start)
         return response
 
@@ -281,14 +289,6 @@ class Inference:
         model, address = self._registry.find(request.name, request.version)
         model.resolve(address)
         return model
-
-    def _in_flight_of(self, model: ModelVersion) -> Gauge:
-        key = (model.name, model.version)
-        gauge = self._in_flight.get(key)
-        if gauge is None:
-            labels = (model.name, str(model.version))
-            gauge = self._in_flight[key] = self._metrics.in_flight.labels(*labels)
-        return gauge
 
 
 def _one_address(address: str, variant: object) -> str:
