@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]
 from grpc_reflection.v1alpha import reflection
 
-from server.errors import FailedPrecondition, NotReady
+from server.errors import FailedPrecondition, InvalidRequest, NotReady
 from server.rpc.status import describe
 
 _WHOLE_SERVER: Final = ""
@@ -46,6 +47,23 @@ class Streaming:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Duplex:
+    """A stream of requests, a stream of responses.
+
+    Attributes:
+        request: The class of each request.
+        call: Takes the requests, the caller's deadline as in `Unary`, and the call's metadata. The
+            requests end when the caller has sent all of them, and raise what ended them early:
+            InvalidRequest for bytes that are no message, NotReady when the server stops.
+    """
+
+    request: type[Message]
+    call: Callable[
+        [AsyncIterator[Any], float | None, Mapping[str, str]], AsyncGenerator[Message, None]
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """A service under its public name.
 
@@ -55,7 +73,7 @@ class Service:
     """
 
     name: str
-    methods: Mapping[str, Unary | Streaming]
+    methods: Mapping[str, Unary | Streaming | Duplex]
 
 
 class _Health(health.HealthServicer):  # type: ignore[misc]
@@ -144,7 +162,9 @@ class Endpoint:
         await self._server.stop(grace_s)
 
 
-def _handler(method: Unary | Streaming, stopping: asyncio.Event) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(
+    method: Unary | Streaming | Duplex, stopping: asyncio.Event
+) -> grpc.RpcMethodHandler[Any, Any]:
     def parse(content: bytes) -> Message | DecodeError:
         try:
             return method.request.FromString(content)
@@ -154,6 +174,12 @@ def _handler(method: Unary | Streaming, stopping: asyncio.Event) -> grpc.RpcMeth
     if isinstance(method, Unary):
         return grpc.unary_unary_rpc_method_handler(
             _unary(method),
+            request_deserializer=parse,
+            response_serializer=_serialize,
+        )
+    if isinstance(method, Duplex):
+        return grpc.stream_stream_rpc_method_handler(
+            _duplex(method, stopping),
             request_deserializer=parse,
             response_serializer=_serialize,
         )
@@ -198,6 +224,29 @@ def _streaming(
     return handle
 
 
+def _duplex(
+    method: Duplex, stopping: asyncio.Event
+) -> Callable[[AsyncIterator[Any], Any], Awaitable[None]]:
+    async def read(requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
+        async for request in _until(stopping, requests):
+            if isinstance(request, DecodeError):
+                raise InvalidRequest(_not_a_message(method.request))
+            yield request
+
+    async def handle(requests: AsyncIterator[Any], context: Any) -> None:
+        metadata = dict(context.invocation_metadata())
+        answers = method.call(read(requests), _deadline(context), metadata)
+        try:
+            async with aclosing(answers):
+                async for answer in answers:
+                    await context.write(answer)
+        except Exception as error:
+            code, text = describe(error)
+            await context.abort(code, text)
+
+    return handle
+
+
 async def _until(
     stopping: asyncio.Event, messages: AsyncIterator[Message]
 ) -> AsyncIterator[Message]:
@@ -207,12 +256,12 @@ async def _until(
         NotReady: The server stops.
     """
     stopped = asyncio.ensure_future(stopping.wait())
+    following: asyncio.Future[Message | None] = stopped.get_loop().create_future()
     try:
         while True:
             following = asyncio.ensure_future(_next(messages))
             await asyncio.wait((following, stopped), return_when=asyncio.FIRST_COMPLETED)
             if not following.done():
-                following.cancel()
                 raise NotReady("the server is stopping; ask its successor")
             message = following.result()
             if message is None:
@@ -220,6 +269,7 @@ async def _until(
             yield message
     finally:
         stopped.cancel()
+        following.cancel()
 
 
 async def _next(messages: AsyncIterator[Message]) -> Message | None:
@@ -227,10 +277,11 @@ async def _next(messages: AsyncIterator[Message]) -> Message | None:
 
 
 async def _refuse_bytes(method: Unary | Streaming, context: Any) -> None:
-    name = method.request.DESCRIPTOR.name
-    await context.abort(
-        grpc.StatusCode.INVALID_ARGUMENT, f"the request's bytes are not a {name} message"
-    )
+    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _not_a_message(method.request))
+
+
+def _not_a_message(request: type[Message]) -> str:
+    return f"the request's bytes are not a {request.DESCRIPTOR.name} message"
 
 
 def _deadline(context: Any) -> float | None:

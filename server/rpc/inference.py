@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, Final, Protocol
 
 import grpc
@@ -24,9 +25,10 @@ from server.registry import Registry, State
 from server.routes import Routes
 from server.rpc.codec import decode_request, encode_response
 from server.rpc.description import PLATFORM, model_config, model_statistics
-from server.rpc.endpoint import Service, Unary
+from server.rpc.endpoint import Duplex, Service, Unary
 from server.rpc.parameters import decode_parameters
 from server.rpc.status import code_of
+from server.rpc.streaming import InferenceStream
 
 SERVICE_NAME: Final = "inference.GRPCInferenceService"
 _CLOCKS_APART_S: Final = 0.005
@@ -92,6 +94,9 @@ class Inference:
                 ),
                 "ModelMetadata": Unary(request=pb.ModelMetadataRequest, call=self.model_metadata),
                 "ModelInfer": Unary(request=pb.ModelInferRequest, call=self.model_infer),
+                "ModelStreamInfer": Duplex(
+                    request=pb.ModelInferRequest, call=self.model_stream_infer
+                ),
                 "ModelConfig": Unary(request=pb.ModelConfigRequest, call=self.model_config),
                 "ModelStatistics": Unary(
                     request=pb.ModelStatisticsRequest, call=self.model_statistics
@@ -179,6 +184,15 @@ class Inference:
             totals.in_flight -= 1
         opened.metrics.answered("OK", time.perf_counter() - start)
         return response
+
+    def model_stream_infer(
+        self,
+        requests: AsyncIterator[pb.ModelInferRequest],
+        deadline: float | None,
+        metadata: Mapping[str, str],
+    ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+        """Answer the requests of a stream in the order they come; see `InferenceStream`."""
+        return InferenceStream(self.model_infer, deadline, metadata).answers(requests)
 
     async def server_live(self, request: Any, deadline: float | None) -> pb.ServerLiveResponse:
         """The process answers, so it lives."""

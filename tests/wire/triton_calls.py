@@ -140,6 +140,39 @@ def check_asynchronous(client):
     assert asyncio.run(ask()) == [[[2, 2]]] * 20
 
 
+def check_stream(client):
+    done = queue.Queue()
+    inputs = [tensor("a", np.ones((1, 2), np.float32)), tensor("b", np.ones((1, 2), np.float32))]
+    client.start_stream(lambda result, error: done.put((result, error)))
+    for number in range(20):
+        name = "nope" if number == 7 else "pair"
+        client.async_stream_infer(
+            name, inputs, request_id=str(number), enable_empty_final_response=True
+        )
+    for number in range(20):
+        result, error = done.get(timeout=30)
+        if number == 7:
+            assert "Request for unknown model: 'nope'" in error.message(), error
+            continue
+        assert error is None, error
+        response = result.get_response()
+        assert response.id == str(number)
+        assert response.parameters["triton_final_response"].bool_param
+        assert (result.as_numpy("sum") == 2).all()
+    client.stop_stream()
+
+    async def ask():
+        async with triton_aio.InferenceServerClient(ADDRESS) as other:
+
+            async def requests():
+                for number in range(20):
+                    yield {"model_name": "pair", "inputs": inputs, "request_id": str(number)}
+
+            return [result.get_response().id async for result, _ in other.stream_infer(requests())]
+
+    assert asyncio.run(ask()) == [str(number) for number in range(20)]
+
+
 with triton.InferenceServerClient(ADDRESS) as shared:
     for check in (
         check_server,
@@ -149,6 +182,7 @@ with triton.InferenceServerClient(ADDRESS) as shared:
         check_statistics,
         check_repository,
         check_asynchronous,
+        check_stream,
     ):
         check(shared)
         print("held:", check.__name__)
