@@ -22,6 +22,7 @@ from server.model import ModelVersion
 from server.opened import Opening, OpenVariant, open_original, open_variant
 from server.repository import ModelEntry, VariantStore
 from server.triton_config import ModelConfig
+from server.warm_up import WARM_UP_FOLDER, warm_up
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Loader:
             mismatch = entry.config.mismatch(opening.session.signature)
             if mismatch:
                 raise InvalidModel(mismatch)
+            await self._warm_up(opening, entry)
             manifest = Manifest(
                 variant=ORIGINAL,
                 model=entry.name,
@@ -108,6 +110,11 @@ class Loader:
         else:
             _require_memory(manifest.size_bytes)
             opening = await asyncio.to_thread(open_variant, model.variants[variant])
+        try:
+            await self._warm_up(opening, model.entry)
+        except BaseException:
+            await asyncio.to_thread(opening.session.close)
+            raise
         return self._serve(manifest, opening)
 
     async def close(self, model: ModelVersion) -> None:
@@ -151,6 +158,12 @@ class Loader:
             max_queue_items=self.config.max_queue_items,
             max_queue_bytes=self.config.max_queue_bytes,
         )
+
+    async def _warm_up(self, opening: Opening, entry: ModelEntry) -> None:
+        """Run the samples that the model declares, so that no caller pays for a first time."""
+        if entry.config.warm_up:
+            samples, directory = entry.config.warm_up, entry.directory / WARM_UP_FOLDER
+            await asyncio.to_thread(warm_up, opening.session, samples, directory)
 
     def _find_variants(self, model: ModelVersion) -> bool:
         """Attach what was made of this original; whether another one lay here before."""
