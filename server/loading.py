@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 
 from optimizers.contract.errors import HoneError, InvalidModel
@@ -13,7 +13,7 @@ from optimizers.contract.profile import HoldVersion
 from server.errors import UnknownModel
 from server.loader import Loader
 from server.model import ModelVersion
-from server.registry import Registry, State
+from server.registry import UNLOADED, Registry, State
 from server.repository import ModelEntry, ModelRepository
 
 _log = logging.getLogger(__name__)
@@ -22,15 +22,19 @@ _log = logging.getLogger(__name__)
 class Loading:
     """Loads and unloads models. Belongs to the registry's event loop."""
 
-    def __init__(self, registry: Registry, repository: ModelRepository, loader: Loader) -> None:
-        """Load out of `repository` into `registry`."""
+    def __init__(
+        self, registry: Registry, repository: ModelRepository, loader: Loader, *, parallel: int
+    ) -> None:
+        """Load out of `repository` into `registry`, at most `parallel` models at once."""
         self._registry = registry
         self._repository = repository
         self._loader = loader
+        self._slots = asyncio.Semaphore(parallel)
+        self._telling = asyncio.Lock()
         self._listeners: list[Callable[[ModelVersion], Awaitable[None]]] = []
 
     def on_load(self, listener: Callable[[ModelVersion], Awaitable[None]]) -> None:
-        """Call `listener` with every version that becomes ready."""
+        """Call `listener` with every version that becomes ready, one at a time."""
         self._listeners.append(listener)
 
     async def scan(self) -> None:
@@ -39,16 +43,25 @@ class Loading:
         for entry in entries.values():
             self._registry.enter(entry)
 
-    async def load_all(self) -> None:
-        """Load every model; what cannot be loaded is logged and stays unavailable."""
-        for entry in self._registry.entries():
-            try:
-                await self.load(entry.name)
-            except HoneError as error:
-                _log.error("model %s is not served: %s", entry.name, error)
-            except Exception:
-                _log.exception("model %s is not served", entry.name)
+    async def load_all(self, names: Collection[str] | None = None) -> None:
+        """Load models, by default every one known; what cannot be loaded stays unavailable."""
+        if names is None:
+            names = [entry.name for entry in self._registry.entries()]
+        self._registry.expect(names)
+        await asyncio.gather(*(self.attempt(name) for name in sorted(names)))
         self._registry.tried = True
+
+    async def attempt(self, name: str) -> bool:
+        """Load a model like `load`, but log what is wrong with it; whether nothing was."""
+        try:
+            await self.load(name)
+        except HoneError as error:
+            _log.error("model %s is not served as it lies there: %s", name, error)
+        except Exception:
+            _log.exception("model %s is not served as it lies there", name)
+        else:
+            return True
+        return False
 
     async def load(self, name: str) -> None:
         """Load a model, or bring it up to date with the repository.
@@ -59,7 +72,8 @@ class Loading:
             UnknownModel: The repository has none of that name.
             HoneError: A version that should serve does not; the text says why.
         """
-        await self._registry.own(self._load(name))
+        async with self._slots:
+            await self._registry.own(self._load(name))
 
     async def unload(self, name: str) -> None:
         """Finish what was accepted for a model and close it; forget it if its folder is gone.
@@ -81,9 +95,10 @@ class Loading:
     async def _load(self, name: str) -> None:
         async with self._registry.lock(name):
             loaded, problems = await self._load_versions(name)
-        for model in loaded:
-            for listener in self._listeners:
-                await listener(model)
+        async with self._telling:
+            for model in loaded:
+                for listener in self._listeners:
+                    await listener(model)
         if problems:
             raise InvalidModel(f"'{name}': {'; '.join(problems)}")
 
@@ -96,6 +111,7 @@ class Loading:
             self._registry.enter(replace(former, error=entry.error))
             raise InvalidModel(entry.error)
         self._registry.enter(entry)
+        self._registry.expect([name])
         for warning in entry.warnings:
             _log.warning("%s", warning)
         wanted = self._wanted_versions(entry)
@@ -111,9 +127,10 @@ class Loading:
                 loaded.append(await self._load_version(entry, version))
             except HoneError as error:
                 problems.append(f"version {version}: {error}")
-        for model in self._registry.models(name):
-            if model.version not in wanted:
-                await self._unload_version(name, model.version)
+        if not problems:  # a version that serves goes when its successor is there
+            for model in self._registry.models(name):
+                if model.version not in wanted:
+                    await self._unload_version(name, model.version)
         return loaded, problems
 
     def _wanted_versions(self, entry: ModelEntry) -> tuple[int, ...]:
@@ -166,4 +183,4 @@ class Loading:
 
     async def _unload_version(self, name: str, version: int) -> None:
         await self._loader.close(self._registry.take_out(name, version))
-        self._registry.stand(name, version, State.UNAVAILABLE, "unloaded")
+        self._registry.stand(name, version, State.UNAVAILABLE, UNLOADED)

@@ -74,24 +74,21 @@ class ModelRepository:
         Raises:
             FailedPrecondition: The repository itself cannot be listed.
         """
-        try:
-            folders = sorted(self._directory.iterdir())
-        except OSError as error:
-            raise FailedPrecondition(
-                f"the model repository '{self._directory}' cannot be listed: {error.strerror}"
-            ) from error
-        entries = {}
-        for folder in folders:
-            if folder.name.startswith(".") or not _is_folder(folder):
-                continue
-            if not _MODEL_NAME.fullmatch(folder.name):
-                _log.warning(
-                    "folder %r is not served: a model's name is letters, digits, '_', '.', '-'",
-                    folder.name,
-                )
-                continue
-            entries[folder.name] = _read_entry(folder)
-        return entries
+        folders, others = self._list()
+        for folder in others:
+            _log.warning(
+                "folder %r is not served: a model's name is letters, digits, '_', '.', '-'",
+                folder.name,
+            )
+        return {folder.name: _read_entry(folder) for folder in folders}
+
+    def folders(self) -> list[Path]:
+        """The folder of every model, by name.
+
+        Raises:
+            FailedPrecondition: The repository itself cannot be listed.
+        """
+        return self._list()[0]
 
     def entry(self, name: str) -> ModelEntry:
         """One model, read afresh.
@@ -102,6 +99,18 @@ class ModelRepository:
         if not _MODEL_NAME.fullmatch(name) or not _is_folder(self._directory / name):
             raise UnknownModel(name)
         return _read_entry(self._directory / name)
+
+    def _list(self) -> tuple[list[Path], list[Path]]:
+        """The folders of models, and those whose name no model can have."""
+        try:
+            found = sorted(self._directory.iterdir())
+        except OSError as error:
+            raise FailedPrecondition(
+                f"the model repository '{self._directory}' cannot be listed: {error.strerror}"
+            ) from error
+        folders = [path for path in found if not path.name.startswith(".") and _is_folder(path)]
+        named = [path for path in folders if _MODEL_NAME.fullmatch(path.name)]
+        return named, [path for path in folders if path not in named]
 
 
 class VariantStore:

@@ -241,7 +241,8 @@ class Inference:
                 )
         for entry in self._registry.entries():
             if entry.name not in tried and not request.ready:
-                comes = not self._registry.tried and not entry.error
+                asked = self._registry.is_expected(entry.name)
+                comes = asked and not self._registry.tried and not entry.error
                 state = State.LOADING if comes else State.UNAVAILABLE
                 response.models.add(name=entry.name, state=state, reason=entry.error)
         return response
