@@ -94,7 +94,7 @@ class App:
             max_message_bytes=config.max_message_bytes,
         )
         self.admin = Endpoint(
-            [self._inference.service(model_control=True), management.service()],
+            [self._inference.service(model_control=True, load_files=True), management.service()],
             descriptor_pool(management=True),
             max_message_bytes=config.max_message_bytes,
         )

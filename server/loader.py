@@ -65,7 +65,7 @@ class Loader:
                 model=entry.name,
                 version=version,
                 original_sha256=sha256,
-                original_file=str(file.relative_to(entry.directory)),
+                original_file=f"{version}/{file.name}",
                 recipe=Recipe(),
                 session=spec,
                 signature=opening.session.signature,
