@@ -6,7 +6,7 @@ import asyncio
 import logging
 import platform
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -32,6 +32,7 @@ from server.rpc.inference import Inference
 from server.rpc.management import Management
 from server.rpc.reflection import descriptor_pool
 from server.rpc.transport import Connections, choose_transport, new_server
+from server.watch import RepositoryWatch
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +65,13 @@ class App:
             room=Room(config.max_total_queue_items, config.max_total_queue_bytes),
         )
         self.registry = Registry()
-        self.loading = Loading(self.registry, repository, loader)
+        self.loading = Loading(
+            self.registry,
+            repository,
+            loader,
+            parallel=config.load_threads or min(2, self.host.cpus),
+        )
+        self._watch = RepositoryWatch(repository, self.loading)
         self.routes = Routes(self.registry, loader)
         self.optimization = Optimization(
             registry=self.registry,
@@ -100,7 +107,7 @@ class App:
             new_server(self.transport, connections),
         )
         self.admin = Endpoint(
-            [self._inference.service(model_control=True), management.service()],
+            [self._inference.service(model_control=True, load_files=True), management.service()],
             descriptor_pool(management=True),
             new_server("grpcio", connections),
         )
@@ -132,11 +139,17 @@ class App:
         stack.push_async_callback(self.loading.close)
         await self.optimization.start()
         stack.push_async_callback(self.optimization.close)
+        follows = config.model_control == "poll"
+        if follows:
+            await self._watch.remember()
         await self.loading.scan()
         stack.push_async_callback(self._stop_listening)
         await self.admin.start(config.admin_host, config.admin_port)
         await self.public.start(config.host, config.grpc_port)
-        await self.loading.load_all()
+        await self.loading.load_all(self._names_at_start())
+        if follows:
+            follow = asyncio.create_task(self._watch.follow(config.poll_seconds), name="watch")
+            stack.push_async_callback(_end, follow)
         health = asyncio.create_task(self._keep_health(), name="health")
         stack.push_async_callback(_end, health)
         await self._tell_health()
@@ -146,6 +159,12 @@ class App:
         self._inference.accepting = False
         await self._tell_health()
         await self._stack.aclose()
+
+    def _names_at_start(self) -> Collection[str] | None:
+        """The models to load at start; None for all."""
+        if self.config.model_control != "explicit" or "*" in self.config.load_model:
+            return None
+        return self.config.load_model
 
     async def _stop_listening(self) -> None:
         grace_s = self.config.drain_seconds

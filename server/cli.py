@@ -96,7 +96,16 @@ def serve_command(
     admin_host: Annotated[str | None, typer.Option(help="Address of the admin endpoint.")] = None,
     admin_port: Annotated[int | None, typer.Option(help="Default 8003.")] = None,
     model_control: Annotated[
-        str | None, typer.Option(help="none | explicit: public clients may load and unload.")
+        str | None,
+        typer.Option(help="none | poll: follow the repository | explicit: load what is asked for."),
+    ] = None,
+    load_model: Annotated[
+        list[str] | None,
+        typer.Option(help="Load at start under explicit control; * for all. Repeatable."),
+    ] = None,
+    poll_seconds: Annotated[float | None, typer.Option(help="Between looks. Default 15.")] = None,
+    load_threads: Annotated[
+        int | None, typer.Option(help="Models loaded at once. Default: processors, at most 2.")
     ] = None,
     strict_readiness: Annotated[
         bool | None, typer.Option(help="Ready only when every model is.")

@@ -6,10 +6,11 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -39,6 +40,11 @@ Folder = Annotated[Path, AfterValidator(_without_zero_byte)]
 Address = Annotated[str, AfterValidator(_without_zero_byte)]
 
 
+def _names(value: object) -> object:
+    """A list of names, or a text with commas between them as the environment holds it."""
+    return [name for name in value.split(",") if name] if isinstance(value, str) else value
+
+
 class ServerConfig(BaseSettings):
     """Everything `hone serve` can be told. A port of 0 means any free one."""
 
@@ -57,8 +63,15 @@ class ServerConfig(BaseSettings):
     admin_host: Address = "127.0.0.1"
     """Address of the admin endpoint, which may change what is served."""
     admin_port: Port = 8003
-    model_control: str = Field(default="none", pattern="^(none|explicit)$")
-    """`explicit` lets public clients load and unload models."""
+    model_control: Literal["none", "poll", "explicit"] = "none"
+    """`none` loads every model at start; `poll` also follows what changes in the repository;
+    `explicit` loads what `load_model` names and lets public clients load and unload models."""
+    load_model: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
+    """Models loaded at start under `explicit`; `*` for all."""
+    poll_seconds: Seconds = 15.0
+    """How often `poll` looks; what it acts on has not changed since its last look."""
+    load_threads: Annotated[int, Field(ge=0, le=_MOST_PROCESSORS)] = 0
+    """Models loaded at once; 0 for as many as there are processors, at most 2."""
     strict_readiness: bool = False
     """Whether the server is ready only when every model is."""
     jobs: Positive = 1
@@ -133,7 +146,7 @@ def server_config(**flags: object) -> ServerConfig:
     """
     try:
         given = {name: value for name, value in flags.items() if value is not None}
-        return ServerConfig(**given)  # type: ignore[arg-type]
+        config = ServerConfig(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
@@ -145,6 +158,12 @@ def server_config(**flags: object) -> ServerConfig:
             f"{option} (or HONE_{name.upper()}, or {name} in {SETTINGS_FILE}): "
             f"{first['msg']}, got {shown(first['input'])}"
         ) from error
+    if config.load_model and config.model_control != "explicit":
+        raise InvalidDocument(
+            f"--load-model needs --model-control explicit, got {config.model_control}, which "
+            "loads every model"
+        )
+    return config
 
 
 def _settings_file() -> dict[str, Any]:

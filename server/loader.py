@@ -24,6 +24,7 @@ from server.opened import Opening, OpenVariant, Place, QueueBounds, open_origina
 from server.repository import ModelEntry, VariantStore
 from server.room import Room
 from server.triton_config import ModelConfig
+from server.warm_up import WARM_UP_FOLDER, warm_up
 
 _log = logging.getLogger(__name__)
 
@@ -62,12 +63,13 @@ class Loader:
             mismatch = entry.config.mismatch(opening.session.signature)
             if mismatch:
                 raise InvalidModel(mismatch)
+            await self._warm_up(opening, entry)
             manifest = Manifest(
                 variant=ORIGINAL,
                 model=entry.name,
                 version=version,
                 original_sha256=sha256,
-                original_file=str(file.relative_to(entry.directory)),
+                original_file=f"{version}/{file.name}",
                 recipe=Recipe(),
                 session=spec,
                 signature=opening.session.signature,
@@ -115,6 +117,11 @@ class Loader:
             _require_memory(manifest.size_bytes)
             place = self._place(variant)
             opening = await asyncio.to_thread(open_variant, model.variants[variant], place)
+        try:
+            await self._warm_up(opening, model.entry)
+        except BaseException:
+            await asyncio.to_thread(opening.session.close)
+            raise
         return self._serve(model.entry, manifest, opening)
 
     async def close(self, model: ModelVersion) -> None:
@@ -168,6 +175,12 @@ class Loader:
         """Where a model is opened whose bytes are named by `content`, a digest."""
         name = directory_name(content, self.host)
         return Place(packed=self.store.packed_directory / name, threads=self.host.cpus)
+
+    async def _warm_up(self, opening: Opening, entry: ModelEntry) -> None:
+        """Run the samples that the model declares, so that no caller pays for a first time."""
+        if entry.config.warm_up:
+            samples, directory = entry.config.warm_up, entry.directory / WARM_UP_FOLDER
+            await asyncio.to_thread(warm_up, opening.session, samples, directory)
 
     def _find_variants(self, model: ModelVersion) -> bool:
         """Attach what was made of this original; whether another one lay here before."""

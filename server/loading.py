@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 
 from optimizers.contract.errors import HoneError, InvalidModel
@@ -13,8 +13,10 @@ from optimizers.contract.profile import HoldVersion
 from server.errors import UnknownModel
 from server.loader import Loader
 from server.model import ModelVersion
-from server.registry import Registry, State
+from server.overrides import Override, OverrideFiles
+from server.registry import UNLOADED, Registry, State
 from server.repository import ModelEntry, ModelRepository
+from server.triton_config import ModelConfig
 
 _log = logging.getLogger(__name__)
 
@@ -22,15 +24,21 @@ _log = logging.getLogger(__name__)
 class Loading:
     """Loads and unloads models. Belongs to the registry's event loop."""
 
-    def __init__(self, registry: Registry, repository: ModelRepository, loader: Loader) -> None:
-        """Load out of `repository` into `registry`."""
+    def __init__(
+        self, registry: Registry, repository: ModelRepository, loader: Loader, *, parallel: int
+    ) -> None:
+        """Load out of `repository` into `registry`, at most `parallel` models at once."""
         self._registry = registry
         self._repository = repository
         self._loader = loader
+        self._slots = asyncio.Semaphore(parallel)
+        self._telling = asyncio.Lock()
+        self._overrides: dict[str, Override] = {}
+        self._files = OverrideFiles(loader.store.overrides_directory)
         self._listeners: list[Callable[[ModelVersion], Awaitable[None]]] = []
 
     def on_load(self, listener: Callable[[ModelVersion], Awaitable[None]]) -> None:
-        """Call `listener` with every version that becomes ready."""
+        """Call `listener` with every version that becomes ready, one at a time."""
         self._listeners.append(listener)
 
     async def scan(self) -> None:
@@ -39,27 +47,58 @@ class Loading:
         for entry in entries.values():
             self._registry.enter(entry)
 
-    async def load_all(self) -> None:
-        """Load every model; what cannot be loaded is logged and stays unavailable."""
-        for entry in self._registry.entries():
-            try:
-                await self.load(entry.name)
-            except HoneError as error:
-                _log.error("model %s is not served: %s", entry.name, error)
-            except Exception:
-                _log.exception("model %s is not served", entry.name)
+    async def load_all(self, names: Collection[str] | None = None) -> None:
+        """Load models, by default every one known; what cannot be loaded stays unavailable."""
+        if names is None:
+            names = [entry.name for entry in self._registry.entries()]
+        self._registry.expect(names)
+        await asyncio.gather(*(self.attempt(name) for name in sorted(names)))
         self._registry.tried = True
 
-    async def load(self, name: str) -> None:
+    async def attempt(self, name: str) -> bool:
+        """Load a model like `reload`, but log what is wrong with it; whether nothing was."""
+        try:
+            await self.reload(name)
+        except HoneError as error:
+            _log.error("model %s is not served as it lies there: %s", name, error)
+        except Exception:
+            _log.exception("model %s is not served as it lies there", name)
+        else:
+            return True
+        return False
+
+    async def load(
+        self,
+        name: str,
+        config: ModelConfig | None = None,
+        files: Mapping[tuple[int, str], bytes] | None = None,
+    ) -> None:
         """Load a model, or bring it up to date with the repository.
 
         A version that serves keeps serving until its successor does.
+
+        Args:
+            name: The model.
+            config: Counts in the place of its `config.pbtxt`, until the next load.
+            files: (version, file name) → content in the place of its version folders, until the
+                next load; only together with `config`.
 
         Raises:
             UnknownModel: The repository has none of that name.
             HoneError: A version that should serve does not; the text says why.
         """
-        await self._registry.own(self._load(name))
+        async with self._slots:
+            await self._registry.own(self._load_as(name, config, files or {}))
+
+    async def reload(self, name: str) -> None:
+        """Like `load`, but what the last load brought still counts.
+
+        Raises:
+            UnknownModel: The repository has none of that name.
+            HoneError: A version that should serve does not; the text says why.
+        """
+        async with self._slots:
+            await self._registry.own(self._load(name, self._overrides.get(name)))
 
     async def unload(self, name: str) -> None:
         """Finish what was accepted for a model and close it; forget it if its folder is gone.
@@ -78,18 +117,51 @@ class Loading:
             self._registry.take_out(model.name, model.version)
             await self._loader.close(model)
 
-    async def _load(self, name: str) -> None:
+    async def _load_as(
+        self, name: str, config: ModelConfig | None, files: Mapping[tuple[int, str], bytes]
+    ) -> None:
+        if config is None:
+            await self._load(name, None)
+            return
+        directory = None
+        if files:
+            await asyncio.to_thread(
+                self._loader.store.require_free_disk, sum(map(len, files.values()))
+            )
+            directory = await asyncio.to_thread(self._files.write, files)
+        override = Override(config=config, directory=directory)
+        try:
+            await self._load(name, override)
+        finally:
+            if self._overrides.get(name) is not override:
+                await asyncio.to_thread(self._files.remove, override)
+
+    async def _load(self, name: str, override: Override | None) -> None:
         async with self._registry.lock(name):
-            loaded, problems = await self._load_versions(name)
-        for model in loaded:
-            for listener in self._listeners:
-                await listener(model)
+            loaded, problems = await self._load_versions(name, override)
+            if loaded:
+                await self._remember(name, override)
+        async with self._telling:
+            for model in loaded:
+                for listener in self._listeners:
+                    await listener(model)
         if problems:
             raise InvalidModel(f"'{name}': {'; '.join(problems)}")
 
-    async def _load_versions(self, name: str) -> tuple[list[ModelVersion], list[str]]:
+    async def _remember(self, name: str, override: Override | None) -> None:
+        """What the last load brought counts until the next; the caller holds the lock."""
+        former = self._overrides.pop(name, None)
+        if override is not None:
+            self._overrides[name] = override
+        if former is not override:
+            await asyncio.to_thread(self._files.remove, former)
+
+    async def _load_versions(
+        self, name: str, override: Override | None
+    ) -> tuple[list[ModelVersion], list[str]]:
         """The versions that became ready, and what was wrong with others."""
-        entry = await asyncio.to_thread(self._repository.entry, name)
+        entry = await asyncio.to_thread(self._repository.entry, name, override)
+        self._registry.expect([name])
         if entry.error:
             # What serves goes on by what was said before.
             former = self._registry.entry(name) or entry
@@ -111,9 +183,10 @@ class Loading:
                 loaded.append(await self._load_version(entry, version))
             except HoneError as error:
                 problems.append(f"version {version}: {error}")
-        for model in self._registry.models(name):
-            if model.version not in wanted:
-                await self._unload_version(name, model.version)
+        if not problems:  # a version that serves goes when its successor is there
+            for model in self._registry.models(name):
+                if model.version not in wanted:
+                    await self._unload_version(name, model.version)
         return loaded, problems
 
     def _wanted_versions(self, entry: ModelEntry) -> tuple[int, ...]:
@@ -163,7 +236,8 @@ class Loading:
                 await asyncio.to_thread(self._repository.entry, name)
             except UnknownModel:
                 registry.forget(name)
+                await self._remember(name, None)
 
     async def _unload_version(self, name: str, version: int) -> None:
         await self._loader.close(self._registry.take_out(name, version))
-        self._registry.stand(name, version, State.UNAVAILABLE, "unloaded")
+        self._registry.stand(name, version, State.UNAVAILABLE, UNLOADED)

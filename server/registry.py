@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from optimizers.contract.profile import HoldVersion
 from server.errors import InvalidRequest, NotReady, UnknownModel, UnknownVersion
 from server.model import ModelVersion
 from server.repository import ModelEntry
+
+UNLOADED: Final = "unloaded"
+"""Reason of a version that was taken out on purpose; more may follow it."""
 
 _T = TypeVar("_T")
 
@@ -43,8 +46,9 @@ class Registry:
         self._standings: dict[tuple[str, int], Standing] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._expected: set[str] = set()
         self.tried = False
-        """Whether every model in the repository has been tried once."""
+        """Whether every model that is to be loaded at start has been tried once."""
 
     # Who answers
 
@@ -124,11 +128,17 @@ class Registry:
 
     @property
     def ready(self) -> bool:
-        """Whether every known version is ready or deliberately unloaded."""
+        """Whether every version that was asked for is ready or deliberately unloaded."""
         return all(
-            standing.state is State.READY or standing.reason == "unloaded"
+            standing.state is State.READY or standing.reason.startswith(UNLOADED)
             for standing in self._standings.values()
-        ) and not any(entry.error for entry in self._entries.values())
+        ) and not any(
+            entry.error for entry in self._entries.values() if self.is_expected(entry.name)
+        )
+
+    def is_expected(self, name: str) -> bool:
+        """Whether anybody asked for a model: the start, an operator, a look at the repository."""
+        return name in self._expected
 
     def entries(self) -> list[ModelEntry]:
         """Every model known, by name."""
@@ -174,6 +184,10 @@ class Registry:
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def expect(self, names: Iterable[str]) -> None:
+        """These models are to be loaded; from now on they count for strict readiness."""
+        self._expected.update(names)
+
     def enter(self, entry: ModelEntry) -> None:
         """Know a model as it lies in the repository now."""
         self._entries[entry.name] = entry
@@ -207,6 +221,7 @@ class Registry:
     def forget(self, name: str) -> None:
         """A model's folder is gone and so are its sessions: nobody asks for it any more."""
         del self._entries[name]
+        self._expected.discard(name)
         for key in [key for key in self._standings if key[0] == name]:
             del self._standings[key]
 

@@ -19,12 +19,13 @@ from optimizers.contract.errors import HoneError, InvalidDocument, InvalidModel,
 from optimizers.contract.manifest import MANIFEST_FILE, Manifest, manifest_to_json, read_manifest
 from optimizers.contract.profile import ModelPolicy, model_policy
 from server.errors import FailedPrecondition, UnknownModel
+from server.file_names import is_version
+from server.overrides import Override
 from server.triton_config import ModelConfig, model_config
 
 _log = logging.getLogger(__name__)
 
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-_VERSION: Final = re.compile(r"[1-9][0-9]{0,17}")
 _CONFIG_FILE: Final = "config.pbtxt"
 _POLICY_FILE: Final = "hone.yaml"
 
@@ -74,34 +75,50 @@ class ModelRepository:
         Raises:
             FailedPrecondition: The repository itself cannot be listed.
         """
-        try:
-            folders = sorted(self._directory.iterdir())
-        except OSError as error:
-            raise FailedPrecondition(
-                f"the model repository '{self._directory}' cannot be listed: {error.strerror}"
-            ) from error
-        entries = {}
-        for folder in folders:
-            if folder.name.startswith(".") or not _is_folder(folder):
-                continue
-            if not _MODEL_NAME.fullmatch(folder.name):
-                _log.warning(
-                    "folder %r is not served: a model's name is letters, digits, '_', '.', '-'",
-                    folder.name,
-                )
-                continue
-            entries[folder.name] = _read_entry(folder)
-        return entries
+        folders, others = self._list()
+        for folder in others:
+            _log.warning(
+                "folder %r is not served: a model's name is letters, digits, '_', '.', '-'",
+                folder.name,
+            )
+        return {folder.name: _read_entry(folder) for folder in folders}
 
-    def entry(self, name: str) -> ModelEntry:
+    def folders(self) -> list[Path]:
+        """The folder of every model, by name.
+
+        Raises:
+            FailedPrecondition: The repository itself cannot be listed.
+        """
+        return self._list()[0]
+
+    def entry(self, name: str, override: Override | None = None) -> ModelEntry:
         """One model, read afresh.
+
+        Args:
+            name: The model.
+            override: What counts in the place of what lies there. A model whose version folders
+                it brings needs no folder of its own.
 
         Raises:
             UnknownModel: The repository has no folder of that name.
         """
-        if not _MODEL_NAME.fullmatch(name) or not _is_folder(self._directory / name):
+        folder = self._directory / name
+        has_files = override is not None and override.directory is not None
+        if not _MODEL_NAME.fullmatch(name) or not (has_files or _is_folder(folder)):
             raise UnknownModel(name)
-        return _read_entry(self._directory / name)
+        return _read_entry(folder, override)
+
+    def _list(self) -> tuple[list[Path], list[Path]]:
+        """The folders of models, and those whose name no model can have."""
+        try:
+            found = sorted(self._directory.iterdir())
+        except OSError as error:
+            raise FailedPrecondition(
+                f"the model repository '{self._directory}' cannot be listed: {error.strerror}"
+            ) from error
+        folders = [path for path in found if not path.name.startswith(".") and _is_folder(path)]
+        named = [path for path in folders if _MODEL_NAME.fullmatch(path.name)]
+        return named, [path for path in folders if path not in named]
 
 
 class VariantStore:
@@ -155,6 +172,11 @@ class VariantStore:
     def packed_directory(self) -> Path:
         """Where packed weights lie: made by this host for itself, lost without harm."""
         return self.directory / "packed"
+
+    @property
+    def overrides_directory(self) -> Path:
+        """Where files lie that came with a load; nothing there survives a start."""
+        return self.directory / "overrides"
 
     def close(self) -> None:
         """Let another server have the directory."""
@@ -264,10 +286,10 @@ def _is_folder(path: Path) -> bool:
         return True
 
 
-def _read_entry(folder: Path) -> ModelEntry:
+def _read_entry(folder: Path, override: Override | None = None) -> ModelEntry:
     """One model, whatever lies in its folder; nothing there may keep other models from loading."""
     try:
-        return _parse_entry(folder)
+        return _parse_entry(folder, override)
     except HoneError as error:
         problem = str(error)
     except Exception as error:
@@ -277,7 +299,7 @@ def _read_entry(folder: Path) -> ModelEntry:
     return ModelEntry(name=folder.name, directory=folder, error=problem)
 
 
-def _parse_entry(folder: Path) -> ModelEntry:
+def _parse_entry(folder: Path, override: Override | None) -> ModelEntry:
     """Read a model's folder.
 
     Raises:
@@ -285,12 +307,19 @@ def _parse_entry(folder: Path) -> ModelEntry:
         InvalidModel: The folder cannot be looked into.
     """
     name = folder.name
-    config = _read_config(folder)
+    config = _read_config(folder) if override is None else override.config
+    if config.name not in ("", name):
+        raise InvalidDocument(
+            f"{name}/{_CONFIG_FILE}: name is '{shown_key(config.name)}', but the folder is '{name}'"
+        )
     policy = _read_policy(folder)
     warnings = []
+    if override is not None:
+        warnings.append(f"{name}/{_CONFIG_FILE}: the last load brought a configuration instead")
     if config.ignored:
         warnings.append(f"{name}/{_CONFIG_FILE}: no effect here: {', '.join(config.ignored)}")
-    versions = _find_versions(folder, config.model_file)
+    source = folder if override is None else override.directory or folder
+    versions = _find_versions(source, config.model_file)
     problem = ""
     if not versions:
         problem = f"{name} has no version folder; expected {name}/1/{config.model_file}"
@@ -310,12 +339,7 @@ def _read_config(folder: Path) -> ModelConfig:
     text = read_text(folder / _CONFIG_FILE, source)
     if text is None:
         return ModelConfig()
-    config = model_config(text, source)
-    if config.name not in ("", folder.name):
-        raise InvalidDocument(
-            f"{source}: name is '{shown_key(config.name)}', but the folder is '{folder.name}'"
-        )
-    return config
+    return model_config(text, source)
 
 
 def _read_policy(folder: Path) -> ModelPolicy:
@@ -329,7 +353,7 @@ def _find_versions(folder: Path, model_file: str) -> dict[int, Path]:
         versions = {
             int(child.name): child / model_file
             for child in folder.iterdir()
-            if _VERSION.fullmatch(child.name) and child.is_dir()
+            if is_version(child.name) and child.is_dir()
         }
     except OSError as error:
         raise InvalidModel(f"{folder.name} cannot be looked into: {error.strerror}") from error

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 
 from optimizers.contract.documents import cut, encoded, shown, shown_key
 from optimizers.contract.errors import InvalidDocument
@@ -146,7 +146,26 @@ def model_config(text: str, source: str) -> ModelConfig:
         InvalidDocument: It is not a model configuration, or contradicts itself; the text names
             the file and the line or field.
     """
-    message = _parse(text, source)
+    return _read(_parse(text, source), source)
+
+
+def model_config_of_json(text: str, source: str) -> ModelConfig:
+    """Read a model configuration as JSON, the way Triton's clients send it with a load.
+
+    Raises:
+        InvalidDocument: It is not a model configuration, or contradicts itself; the text names
+            the field.
+    """
+    message = pb.ModelConfig()
+    content = encoded(text, source)
+    try:
+        json_format.Parse(content, message)
+    except (json_format.ParseError, ValueError, RecursionError) as error:
+        raise InvalidDocument(f"{source}: {_brief(error)}") from error
+    return _read(message, source)
+
+
+def _read(message: Any, source: str) -> ModelConfig:
     if message.platform not in _PLATFORMS:
         raise InvalidDocument(
             f"{source}: platform: Hone serves onnxruntime_onnx, got {shown(message.platform)}"
@@ -197,9 +216,8 @@ def _parse(text: str, source: str) -> Any:
 
 def _brief(error: Exception) -> str:
     """An error's text, which holds what was read and may be as long as the file."""
-    return cut(
-        _LONG_WORD.sub(lambda word: cut(word[0], _LONGEST_WORD), str(error)), _LONGEST_PARSE_ERROR
-    )
+    text = " ".join(str(error).split())
+    return cut(_LONG_WORD.sub(lambda word: cut(word[0], _LONGEST_WORD), text), _LONGEST_PARSE_ERROR)
 
 
 def _tensor(source: str, kind: str, tensor: Any, batched: bool) -> TensorSpec:

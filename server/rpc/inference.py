@@ -26,6 +26,7 @@ from server.routes import Routes
 from server.rpc.codec import decode_request, encode_response
 from server.rpc.description import PLATFORM, model_config, model_statistics
 from server.rpc.endpoint import Duplex, Service, Unary
+from server.rpc.load_parameters import decode_load
 from server.rpc.parameters import decode_parameters
 from server.rpc.status import code_of
 from server.rpc.streaming import InferenceStream
@@ -74,8 +75,16 @@ class Inference:
         self.accepting = True
         """Whether readiness may be claimed; false while the server stops."""
 
-    def service(self, *, model_control: bool) -> Service:
-        """The service; without `model_control` nobody may load or unload through it."""
+    def service(self, *, model_control: bool, load_files: bool = False) -> Service:
+        """The service.
+
+        Args:
+            model_control: Whether anybody may load or unload through it.
+            load_files: Whether a load may bring files.
+        """
+
+        async def load(request: Any, deadline: float | None) -> pb.RepositoryModelLoadResponse:
+            return await self.load(request, takes_files=load_files)
 
         async def refuse(request: Any, deadline: float | None) -> Any:
             raise FailedPrecondition(
@@ -106,7 +115,7 @@ class Inference:
                 ),
                 "RepositoryModelLoad": Unary(
                     request=pb.RepositoryModelLoadRequest,
-                    call=self.load if model_control else refuse,
+                    call=load if model_control else refuse,
                 ),
                 "RepositoryModelUnload": Unary(
                     request=pb.RepositoryModelUnloadRequest,
@@ -272,20 +281,18 @@ class Inference:
                 )
         for entry in self._registry.entries():
             if entry.name not in tried and not request.ready:
-                comes = not self._registry.tried and not entry.error
+                asked = self._registry.is_expected(entry.name)
+                comes = asked and not self._registry.tried and not entry.error
                 state = State.LOADING if comes else State.UNAVAILABLE
                 response.models.add(name=entry.name, state=state, reason=entry.error)
         return response
 
     async def load(
-        self, request: pb.RepositoryModelLoadRequest, deadline: float | None
+        self, request: pb.RepositoryModelLoadRequest, *, takes_files: bool
     ) -> pb.RepositoryModelLoadResponse:
-        """Load a model, or bring it up to date with the repository."""
-        for key in request.parameters:
-            if key == "config" or key.startswith("file:"):
-                raise Unsupported(f"load parameter '{key[:64]}': overrides are not supported")
-            raise InvalidRequest(f"unknown load parameter '{key[:64]}'")
-        await self._loading.load(_model_name(request))
+        """Load a model as it lies in the repository, or as the request says."""
+        config, files = decode_load(request.parameters, takes_files=takes_files)
+        await self._loading.load(_model_name(request), config, files)
         return pb.RepositoryModelLoadResponse()
 
     async def unload(

@@ -106,3 +106,14 @@ async def ended(admin: str, job: str) -> management.Job:
     """Wait for a job's end."""
     async with Client(admin) as client:
         return [state async for state in client.watch_job(job)][-1]
+
+
+async def index(address: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """What the repository index tells: (model, version) → (state, reason)."""
+    async with Client(address) as client:
+        answer = await client.call(
+            "RepositoryIndex",
+            inference.RepositoryIndexRequest(),
+            inference.RepositoryIndexResponse,
+        )
+    return {(one.name, one.version): (one.state, one.reason) for one in answer.models}

@@ -113,7 +113,15 @@ def check_repository(client):
     client.load_model("pair")
     assert client.is_model_ready("pair")
     refused(lambda: client.load_model("nope"), "NOT_FOUND", "unknown model")
-    refused(lambda: client.load_model("pair", config="{}"), "UNIMPLEMENTED", "overrides")
+    client.load_model("pair", config='{"max_batch_size": 3, "dynamic_batching": {}}')
+    assert client.get_model_config("pair").config.max_batch_size == 3
+    wrong = '{"max_batch_sise": 3}'
+    refused(lambda: client.load_model("pair", config=wrong), "INVALID_ARGUMENT", "max_batch_sise")
+    files = {"file:1/model.onnx": b"nothing"}
+    brought = {"config": "{}", "files": files}
+    refused(lambda: client.load_model("pair", **brought), "UNIMPLEMENTED", "admin endpoint only")
+    client.load_model("pair")
+    assert client.get_model_config("pair").config.max_batch_size != 3
 
 
 def ready(client, name):
