@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from optimizers.contract.documents import cut, read_text, shown, shown_key, unknown_key
 from optimizers.contract.errors import InvalidDocument
+from optimizers.contract.provider_options import MOST_DEVICES, Provider, ProviderOptions
 
 SETTINGS_FILE: Final = "hone-server.toml"
 _Text = TypeVar("_Text", str, Path)
@@ -64,8 +65,14 @@ class ServerConfig(BaseSettings):
     """Variants kept for each version besides the routed and the previous one."""
     cpus: Annotated[int, Field(ge=0, le=_MOST_PROCESSORS)] = 0
     """Processors to use; 0 for all that this process may use."""
-    provider: Literal["cpu", "cuda"] = "cpu"
+    provider: Provider | Literal["auto"] = "cpu"
     """Where models compute; a model's instance_group of KIND_CPU keeps it on the processor."""
+    gpu: Annotated[int, Field(ge=0, lt=MOST_DEVICES)] = 0
+    """Number of the GPU, for cuda and tensorrt."""
+    gpu_memory_bytes: Annotated[int, Field(ge=0, le=_MOST_BYTES)] = 0
+    """Most that each model keeps on the GPU for tensors; 0 for no limit."""
+    cuda_graphs: bool = False
+    """Whether cuda captures a graph for each set of input shapes."""
     max_batch: Positive = 32
     """Most rows joined into one run where `config.pbtxt` does not say."""
     max_queue_items: Positive = 1024
@@ -84,6 +91,13 @@ class ServerConfig(BaseSettings):
     """Address space of a job's worker; 0 for no limit."""
     job_stall_seconds: Seconds = 900.0
     """A worker silent for longer is ended."""
+
+    @property
+    def provider_options(self) -> ProviderOptions:
+        """What the provider is told for every model."""
+        return ProviderOptions(
+            device=self.gpu, memory_limit_bytes=self.gpu_memory_bytes, graphs=self.cuda_graphs
+        )
 
     @classmethod
     def settings_customise_sources(

@@ -24,6 +24,7 @@ DATATYPES: Final[dict[int, str]] = {
 _PLATFORMS: Final = ("", "onnxruntime_onnx", "onnx_onnxv1")
 _BACKENDS: Final = ("", "onnxruntime")
 _THREADS: Final = "intra_op_thread_count"
+_FALLBACK: Final = "allow_provider_fallback"
 _COUNT: Final = re.compile(r"[0-9]{1,9}")
 _MOST_THREADS: Final = 1024
 _MOST_LANES: Final = 1024
@@ -43,7 +44,7 @@ _HONOURED: Final = {
     "output": ("name", "data_type", "dims"),
     "instance_group": ("name", "count", "kind"),
     "dynamic_batching": (),
-    "parameters": (_THREADS,),
+    "parameters": (_THREADS, _FALLBACK),
 }
 
 
@@ -81,6 +82,8 @@ class ModelConfig:
         lanes: Concurrent runs; 0 when not said.
         threads: Threads inside one run; 0 when not said.
         stays_on_cpu: Whether every instance group is of KIND_CPU.
+        allow_provider_fallback: Whether nodes that the server's provider cannot compute may run
+            on the processor.
         model_file: Name of the model file in a version folder.
         ignored: Fields that are set but that Hone does not honour.
     """
@@ -94,6 +97,7 @@ class ModelConfig:
     lanes: int = 0
     threads: int = 0
     stays_on_cpu: bool = False
+    allow_provider_fallback: bool = False
     model_file: str = "model.onnx"
     ignored: tuple[str, ...] = ()
 
@@ -163,6 +167,7 @@ def model_config(text: str, source: str) -> ModelConfig:
         joins=batched and message.HasField("dynamic_batching"),
         lanes=_lanes(source, message.instance_group),
         threads=_threads(source, message),
+        allow_provider_fallback=_allows_fallback(source, message),
         stays_on_cpu=bool(message.instance_group)
         and all(one.kind == pb.ModelInstanceGroup.KIND_CPU for one in message.instance_group),
         model_file=_model_file(source, message.default_model_filename),
@@ -278,6 +283,17 @@ def _threads(source: str, message: Any) -> int:
     return int(text)
 
 
+def _allows_fallback(source: str, message: Any) -> bool:
+    if _FALLBACK not in message.parameters:
+        return False
+    text = message.parameters[_FALLBACK].string_value
+    if text not in ("true", "false"):
+        raise InvalidDocument(
+            f"{source}: parameters.{_FALLBACK} must be true or false, got {shown(text)}"
+        )
+    return bool(text == "true")
+
+
 def _ignored(message: Any) -> Iterator[str]:
     """Names of the fields that are set and have no effect here."""
     for descriptor, value in message.ListFields():
@@ -296,7 +312,7 @@ def _ignored(message: Any) -> Iterator[str]:
         if name == "instance_group" and any(
             group.kind == pb.ModelInstanceGroup.KIND_GPU for group in value
         ):
-            yield "instance_group.kind KIND_GPU (--provider cuda puts every model there)"
+            yield "instance_group.kind KIND_GPU (--provider puts every model there)"
 
 
 def _shapes_agree(declared: tuple[int, ...], actual: tuple[int, ...]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from optimizers.contract.provider_options import ON_GPU
 from optimizers.contract.signature import TensorSpec
 from server.metrics import Duration, Statistics
 from server.model import ModelVersion
@@ -33,7 +34,7 @@ def model_config(model: ModelVersion) -> config_pb.ModelConfig:
         config.input.add(**_tensor(tensor, max_batch > 0))
     for tensor in model.signature.outputs:
         config.output.add(**_tensor(tensor, max_batch > 0))
-    on_gpu = session.provider == "cuda"
+    on_gpu = session.provider in ON_GPU
     config.instance_group.add(
         name=model.name,
         count=model.active.policy.lanes,
