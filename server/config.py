@@ -65,7 +65,7 @@ class ServerConfig(BaseSettings):
     """Variants kept for each version besides the routed and the previous one."""
     cpus: Annotated[int, Field(ge=0, le=_MOST_PROCESSORS)] = 0
     """Processors to use; 0 for all that this process may use."""
-    provider: Provider | Literal["auto"] = "cpu"
+    provider: Literal["auto", Provider] = "cpu"
     """Where models compute; a model's instance_group of KIND_CPU keeps it on the processor."""
     gpu: Annotated[int, Field(ge=0, lt=MOST_DEVICES)] = 0
     """Number of the GPU, for cuda and tensorrt."""

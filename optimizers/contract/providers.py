@@ -160,7 +160,7 @@ def try_provider(provider: Provider, options: ProviderOptions) -> None:
         raise NotSupported(f"provider {provider} computes wrongly here: {y.tolist()}")
 
 
-def settle_provider(asked: Provider | Literal["auto"], options: ProviderOptions) -> Choice:
+def settle_provider(asked: Literal["auto", Provider], options: ProviderOptions) -> Choice:
     """Find out whether the provider asked for works here; for `auto`, which is the best that does.
 
     Raises:
