@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import platform
 import signal
 from collections.abc import Awaitable, Callable, Collection, Coroutine
@@ -14,7 +15,8 @@ from typing import Any, Final
 import onnxruntime
 
 from optimizers.contract.host import cpu_budget, this_host
-from optimizers.contract.runtime import require_provider
+from optimizers.contract.provider_options import ENGINE_CACHE, device_name
+from optimizers.contract.providers import settle_provider
 from server.config import ServerConfig
 from server.errors import FailedPrecondition
 from server.journal import Journal
@@ -47,10 +49,16 @@ class App:
 
         Raises:
             FailedPrecondition: The repository or the state directory cannot be used.
-            NotSupported: The provider is not to be had here.
+            NotSupported: The provider does not work here.
         """
-        require_provider(config.provider)
+        chosen = settle_provider(config.provider, config.provider_options)
+        if config.provider != "cpu":
+            _log.info("Models compute on %s: %s", chosen.provider, chosen.why)
+        config = config.model_copy(update={"provider": chosen.provider})
+        # For TensorRT in this process and in the workers that measure what it will serve.
+        os.environ.setdefault(ENGINE_CACHE, str(config.state.absolute() / "engines"))
         self.config = config
+        self._device = chosen.provider, device_name(chosen.provider, config.provider_options)
         self.host = this_host(config.cpus or max(1, int(cpu_budget())))
         self.metrics = Metrics(triton_names=config.triton_metrics)
         repository = ModelRepository(config.repository)
@@ -125,6 +133,7 @@ class App:
         self.metrics.build_info.labels(
             product_version(), onnxruntime.__version__, platform.python_version()
         ).set(1)
+        self.metrics.provider_info.labels(*self._device).set(1)
         stack.callback(self.store.close)
         stack.callback(self.journal.close)
         try:

@@ -113,7 +113,16 @@ def serve_command(
     jobs: Annotated[int | None, typer.Option(help="Jobs at once. Default 1.")] = None,
     keep_variants: Annotated[int | None, typer.Option(help="Per version. Default 5.")] = None,
     cpus: Annotated[int | None, typer.Option(help="Processors to use; 0: all.")] = None,
-    provider: Annotated[str | None, typer.Option(help="cpu | cuda. Default cpu.")] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="auto | cpu | cuda | tensorrt | openvino. Default cpu.")
+    ] = None,
+    gpu: Annotated[int | None, typer.Option(help="Number of the GPU. Default 0.")] = None,
+    gpu_memory_bytes: Annotated[
+        int | None, typer.Option(help="Limit of each model on the GPU; 0: none.")
+    ] = None,
+    cuda_graphs: Annotated[
+        bool | None, typer.Option(help="Capture a CUDA graph for each set of shapes.")
+    ] = None,
     max_batch: Annotated[int | None, typer.Option(help="Rows joined into one run.")] = None,
     max_queue_items: Annotated[int | None, typer.Option(help="Waiting requests.")] = None,
     max_queue_bytes: Annotated[int | None, typer.Option(help="Waiting bytes.")] = None,

@@ -17,6 +17,7 @@ from pydantic_settings import (
 
 from optimizers.contract.documents import cut, read_text, shown, shown_key, unknown_key
 from optimizers.contract.errors import InvalidDocument
+from optimizers.contract.provider_options import MOST_DEVICES, Provider, ProviderOptions
 from server.logs import Format, Level
 
 SETTINGS_FILE: Final = "hone-server.toml"
@@ -80,8 +81,14 @@ class ServerConfig(BaseSettings):
     """Variants kept for each version besides the routed and the previous one."""
     cpus: Annotated[int, Field(ge=0, le=_MOST_PROCESSORS)] = 0
     """Processors to use; 0 for all that this process may use."""
-    provider: Literal["cpu", "cuda"] = "cpu"
+    provider: Literal["auto", Provider] = "cpu"
     """Where models compute; a model's instance_group of KIND_CPU keeps it on the processor."""
+    gpu: Annotated[int, Field(ge=0, lt=MOST_DEVICES)] = 0
+    """Number of the GPU, for cuda and tensorrt."""
+    gpu_memory_bytes: Annotated[int, Field(ge=0, le=_MOST_BYTES)] = 0
+    """Most that each model keeps on the GPU for tensors; 0 for no limit."""
+    cuda_graphs: bool = False
+    """Whether cuda captures a graph for each set of input shapes."""
     max_batch: Positive = 32
     """Most rows joined into one run where `config.pbtxt` does not say."""
     max_queue_items: Positive = 1024
@@ -123,6 +130,13 @@ class ServerConfig(BaseSettings):
     """How records are written to standard error."""
     log_level: Level = "info"
     """The least level that is written."""
+
+    @property
+    def provider_options(self) -> ProviderOptions:
+        """What the provider is told for every model."""
+        return ProviderOptions(
+            device=self.gpu, memory_limit_bytes=self.gpu_memory_bytes, graphs=self.cuda_graphs
+        )
 
     @classmethod
     def settings_customise_sources(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from optimizers.contract.errors import HoneError, InvalidModel
@@ -13,6 +13,7 @@ from optimizers.contract.host import Host, memory_available_bytes
 from optimizers.contract.manifest import ORIGINAL, Manifest
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.prepacked import directory_name
+from optimizers.contract.provider_options import ON_GPU
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import SessionSpec
 from server.config import ServerConfig
@@ -145,6 +146,8 @@ class Loader:
                 opened.variant,
                 active=opened is model.active,
                 memory=opened.opening.memory,
+                lanes=opened.policy.lanes,
+                threads=opened.opening.session.spec.intra_op_threads,
             )
 
     def hide(self, model: ModelVersion, variant: str) -> None:
@@ -237,16 +240,23 @@ class Loader:
 
 def original_session(config: ModelConfig, server: ServerConfig, host: Host) -> SessionSpec:
     """How an original is opened: narrow runs on every processor unless `config.pbtxt` says."""
-    provider = "cpu" if config.stays_on_cpu else server.provider
+    # The app has settled what `auto` means before anything is loaded.
+    provider = "cpu" if config.stays_on_cpu or server.provider == "auto" else server.provider
     threads = min(config.threads or 1, host.cpus)
-    usual = host.cpus if provider == "cpu" else 1
+    usual = 1 if provider in ON_GPU else host.cpus
     lanes = min(config.lanes or usual, max(1, host.cpus // threads))
     if config.max_batch_size is None:
         max_batch = server.max_batch
     else:
         max_batch = config.max_batch_size if config.joins else 1
     return SessionSpec(
-        provider=provider, intra_op_threads=threads, lanes=lanes, max_batch=max_batch
+        provider=provider,
+        intra_op_threads=threads,
+        lanes=lanes,
+        max_batch=max_batch,
+        provider_options=replace(
+            server.provider_options, allow_fallback=config.allow_provider_fallback
+        ),
     )
 
 

@@ -48,6 +48,12 @@ class Metrics:
             (*OF_VARIANT, "active"),
             registry=registry,
         )
+        self.session_lanes = Gauge(
+            "hone_session_lanes", "Runs that may go on at once.", OF_VARIANT, registry=registry
+        )
+        self.session_threads = Gauge(
+            "hone_session_threads", "Threads inside one run.", OF_VARIANT, registry=registry
+        )
         self.swaps = Counter(
             "hone_swaps_total",
             "Changes of a route, by result.",
@@ -67,6 +73,12 @@ class Metrics:
         )
         self.build_info = Gauge(
             "hone_build_info", "1.", ("version", "onnxruntime", "python"), registry=registry
+        )
+        self.provider_info = Gauge(
+            "hone_provider_info",
+            "1: where models compute that do not say otherwise.",
+            ("provider", "device"),
+            registry=registry,
         )
 
     def of_version(self, model: str, version: int) -> VersionMetrics:
@@ -100,14 +112,24 @@ class Metrics:
         self._unaddressed.refused(reason)
 
     def show_variant(
-        self, model: str, version: int, variant: str, *, active: bool, memory: ResidentMemory
+        self,
+        model: str,
+        version: int,
+        variant: str,
+        *,
+        active: bool,
+        memory: ResidentMemory,
+        lanes: int,
+        threads: int,
     ) -> None:
-        """Say that a variant is open, whether it is routed to, and what it holds."""
+        """Say that a variant is open, whether it is routed to, and what it holds and uses."""
         self.hide_variant(model, version, variant)
         labels = (model, str(version), variant)
         self.variant_info.labels(*labels, "true" if active else "false").set(1)
         self.session_memory.labels(*labels, "anonymous").set(memory.anonymous_bytes)
         self.session_memory.labels(*labels, "file").set(memory.file_bytes)
+        self.session_lanes.labels(*labels).set(lanes)
+        self.session_threads.labels(*labels).set(threads)
 
     def hide_variant(self, model: str, version: int, variant: str) -> None:
         """Take a variant that is no longer open out of the gauges; its counters stay."""
@@ -116,6 +138,8 @@ class Metrics:
             self.variant_info.remove(*labels, active)
         for kind in ("anonymous", "file"):
             self.session_memory.remove(*labels, kind)
+        for family in (self.session_lanes, self.session_threads):
+            family.remove(*labels)
 
     def forget_variant(self, model: str, version: int, variant: str) -> None:
         """Drop every series of a variant that was deleted, so that labels stay bounded."""

@@ -21,6 +21,7 @@ from server.triton_warm_up import WarmUpSample, read_warm_up, unused_samples
 _PLATFORMS: Final = ("", "onnxruntime_onnx", "onnx_onnxv1")
 _BACKENDS: Final = ("", "onnxruntime")
 _THREADS: Final = "intra_op_thread_count"
+_FALLBACK: Final = "allow_provider_fallback"
 _COUNT: Final = re.compile(r"[0-9]{1,9}")
 _MOST_THREADS: Final = 1024
 _MOST_LANES: Final = 1024
@@ -39,7 +40,7 @@ _HONOURED: Final = {
     "output": ("name", "data_type", "dims", "label_filename"),
     "instance_group": ("name", "count", "kind"),
     "dynamic_batching": (),
-    "parameters": (_THREADS,),
+    "parameters": (_THREADS, _FALLBACK),
     "model_warmup": (),
     "response_cache": (),
 }
@@ -81,6 +82,8 @@ class ModelConfig:
         lanes: Concurrent runs; 0 when not said.
         threads: Threads inside one run; 0 when not said.
         stays_on_cpu: Whether every instance group is of KIND_CPU.
+        allow_provider_fallback: Whether nodes that the server's provider cannot compute may run
+            on the processor.
         model_file: Name of the model file in a version folder.
         cached: Whether answers are kept and given again to equal requests.
         warm_up: Requests to run before a version counts as ready.
@@ -98,6 +101,7 @@ class ModelConfig:
     lanes: int = 0
     threads: int = 0
     stays_on_cpu: bool = False
+    allow_provider_fallback: bool = False
     model_file: str = "model.onnx"
     cached: bool = False
     warm_up: tuple[WarmUpSample, ...] = ()
@@ -190,6 +194,7 @@ def _read(message: Any, source: str) -> ModelConfig:
         batching=read_batching(source, message),
         lanes=_lanes(source, message.instance_group),
         threads=_threads(source, message),
+        allow_provider_fallback=_allows_fallback(source, message),
         stays_on_cpu=bool(message.instance_group)
         and all(one.kind == pb.ModelInstanceGroup.KIND_CPU for one in message.instance_group),
         model_file=_model_file(source, message.default_model_filename),
@@ -308,6 +313,17 @@ def _threads(source: str, message: Any) -> int:
     return int(text)
 
 
+def _allows_fallback(source: str, message: Any) -> bool:
+    if _FALLBACK not in message.parameters:
+        return False
+    text = message.parameters[_FALLBACK].string_value
+    if text not in ("true", "false"):
+        raise InvalidDocument(
+            f"{source}: parameters.{_FALLBACK} must be true or false, got {shown(text)}"
+        )
+    return bool(text == "true")
+
+
 def _ignored(message: Any) -> Iterator[str]:
     """Names of the fields that are set and have no effect here."""
     for descriptor, value in message.ListFields():
@@ -326,7 +342,7 @@ def _ignored(message: Any) -> Iterator[str]:
         if name == "instance_group" and any(
             group.kind == pb.ModelInstanceGroup.KIND_GPU for group in value
         ):
-            yield "instance_group.kind KIND_GPU (--provider cuda puts every model there)"
+            yield "instance_group.kind KIND_GPU (--provider puts every model there)"
 
 
 def _shapes_agree(declared: tuple[int, ...], actual: tuple[int, ...]) -> bool:

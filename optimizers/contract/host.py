@@ -140,27 +140,36 @@ def _gpus() -> Iterator[str]:
                 yield value.strip()
 
 
-def _cgroup_quotas() -> list[float]:
+def _cgroup_quotas() -> Iterator[float]:
+    """Processors allowed by this process's control group and by each one above it."""
     root = Path("/sys/fs/cgroup")
-    quotas = []
-    own = root
-    for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
-        if line.startswith("0::"):
-            own = root / line[3:].lstrip("/")
-    for directory in {root, own, *own.parents}:
-        if not directory.is_relative_to(root):
+    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+        _, controllers, own = line.split(":", maxsplit=2)
+        if not controllers:
+            mount, quota = root, _quota_v2
+        elif "cpu" in controllers.split(","):
+            mount, quota = root / "cpu", _quota_v1
+        else:
             continue
-        try:
-            quota, period = (directory / "cpu.max").read_text(encoding="ascii").split()
-        except (OSError, ValueError):
-            continue
-        if quota != "max":
-            quotas.append(int(quota) / int(period))
-    quota_v1 = _number(root / "cpu/cpu.cfs_quota_us")
-    period_v1 = _number(root / "cpu/cpu.cfs_period_us")
-    if quota_v1 and period_v1 and quota_v1 > 0:
-        quotas.append(quota_v1 / period_v1)
-    return quotas
+        group = mount / own.lstrip("/")
+        for directory in (group, *group.parents):
+            if directory.is_relative_to(mount) and (processors := quota(directory)):
+                yield processors
+
+
+def _quota_v2(group: Path) -> float:
+    """Processors that a group may use; 0 without a limit."""
+    try:
+        quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return 0
+    return 0 if quota == "max" else int(quota) / int(period)
+
+
+def _quota_v1(group: Path) -> float:
+    """Processors that a group may use; 0 without a limit, which is -1 in the file."""
+    quota, period = (_number(group / f"cpu.cfs_{one}_us") for one in ("quota", "period"))
+    return quota / period if quota and period and quota > 0 else 0
 
 
 def _droppable_bytes(path: Path) -> int:

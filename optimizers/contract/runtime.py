@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -12,22 +12,22 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from optimizers.contract.cuda import device_runner
 from optimizers.contract.errors import (
     InvalidDocument,
-    InvalidModel,
-    NotSupported,
     OutOfMemory,
     RunFailed,
     SessionClosed,
 )
 from optimizers.contract.onnx_file import read_onnx_file
+from optimizers.contract.provider_options import Provider, ProviderOptions
+from optimizers.contract.providers import open_inference_session
 from optimizers.contract.signature import Signature, tensor_spec
 
 Feeds = Mapping[str, NDArray[Any]]
 """Input name → array of the signature's datatype and shape."""
 
 Optimization = Literal["all", "extended", "basic", "disabled"]
-Provider = Literal["cpu", "cuda"]
 
 _LEVELS: Final = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -35,9 +35,11 @@ _LEVELS: Final = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
-_PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ERRORS_ONLY: Final = 4
-_SIGNS_OF_NO_MEMORY: Final = ("bad allocation", "bad_alloc", "Failed to allocate memory")
+_SIGNS_OF_NO_MEMORY: Final = (
+    *("bad allocation", "bad_alloc", "Failed to allocate memory"),
+    *("out of memory", "smaller than requested bytes"),  # of a GPU, of its limited arena
+)
 _CLOSED: Final = "this variant was closed while the request waited; try again"
 
 
@@ -53,6 +55,7 @@ class SessionSpec:
         arena: Whether the runtime keeps freed memory for itself.
         optimization: onnxruntime's graph optimisation level.
         spinning: Whether idle threads burn CPU to wake faster.
+        provider_options: What the provider is told besides.
     """
 
     provider: Provider = "cpu"
@@ -62,6 +65,7 @@ class SessionSpec:
     arena: bool = False
     optimization: Optimization = "all"
     spinning: bool = False
+    provider_options: ProviderOptions = field(default_factory=ProviderOptions)
 
     def __post_init__(self) -> None:
         for name in ("intra_op_threads", "lanes", "max_batch"):
@@ -104,6 +108,7 @@ class Session:
         Raises:
             InvalidModel: The file is damaged, unsupported, or refers to files outside its
                 directory.
+            NotSupported: The provider cannot be had here, or not for all of the model.
         """
         read_onnx_file(path)
         self.path = path
@@ -111,12 +116,13 @@ class Session:
         self._file, self._file_spec = path, spec
         if packed is not None:
             self._file, self._file_spec = packed, replace(spec, optimization="disabled")
-        session = _open(self._file, self._file_spec)
+        session = self._open(self._file_spec)
         self._narrow: onnxruntime.InferenceSession | None = session
         self._wide: onnxruntime.InferenceSession | None = None
         self.wide_threads = 0
         """Threads inside a wide run; 0 while there is no second session."""
         self.signature = signature_of(session)
+        self._device = device_runner(session, spec, self.signature)
         self._inline_options = onnxruntime.RunOptions()
         self._under_way: set[onnxruntime.RunOptions] = set()
         self._is_ended = False
@@ -131,7 +137,7 @@ class Session:
         self._wide = None
         if threads:
             spec = replace(self._file_spec, intra_op_threads=threads, lanes=1)
-            self._wide = _open(self._file, spec)
+            self._wide = self._open(spec)
         self.wide_threads = threads
 
     def run(
@@ -185,7 +191,12 @@ class Session:
     def close(self) -> None:
         """Wait for what is running and free the session's memory."""
         self._lanes.shutdown(wait=True)
-        self._narrow = self._wide = None
+        if self._device is not None:
+            self._device.close()
+        self._device = self._narrow = self._wide = None
+
+    def _open(self, spec: SessionSpec) -> onnxruntime.InferenceSession:
+        return open_inference_session(self._file, session_options(spec), spec)
 
     def _on_lane(
         self,
@@ -213,6 +224,8 @@ class Session:
         if session is None:
             raise SessionClosed(_CLOSED)
         try:
+            if self._device is not None:
+                return self._device.run(feeds, outputs, options)
             results = session.run(outputs, feeds, options)
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
             if options.terminate:
@@ -233,37 +246,6 @@ def signature_of(session: onnxruntime.InferenceSession) -> Signature:
         inputs=tuple(tensor_spec(i.name, i.type, i.shape) for i in session.get_inputs()),
         outputs=tuple(tensor_spec(o.name, o.type, o.shape) for o in session.get_outputs()),
     )
-
-
-def require_provider(provider: Provider) -> None:
-    """Make sure that this installation of onnxruntime can compute on `provider`.
-
-    Raises:
-        NotSupported: It cannot; the text says what to install.
-    """
-    available = onnxruntime.get_available_providers()
-    if _PROVIDERS[provider] not in available:
-        raise NotSupported(
-            f"provider {provider} needs {_PROVIDERS[provider]}, but this onnxruntime has "
-            f"{', '.join(available)}; run: pip install 'hone-server[{provider}]' in an environment "
-            "of its own"
-        )
-
-
-def _open(path: Path, spec: SessionSpec) -> onnxruntime.InferenceSession:
-    require_provider(spec.provider)
-    wanted = _PROVIDERS[spec.provider]
-    try:
-        session = onnxruntime.InferenceSession(str(path), session_options(spec), providers=[wanted])
-    except Exception as error:  # onnxruntime raises a dozen unrelated classes
-        raise InvalidModel(f"onnxruntime cannot load {path.name}: {_short(error)}") from error
-    used = session.get_providers()
-    if used[0] != wanted:  # without a usable device it goes on with the processor in silence
-        raise NotSupported(
-            f"{path.name} was to run on {spec.provider}, but no usable device was found and "
-            f"onnxruntime fell back to {', '.join(used)}"
-        )
-    return session
 
 
 def session_options(spec: SessionSpec) -> onnxruntime.SessionOptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from optimizers.contract.provider_options import ON_GPU
 from optimizers.contract.signature import TensorSpec
 from server.model import ModelVersion
 from server.pb import model_config_pb2 as config_pb
@@ -38,7 +39,7 @@ def model_config(model: ModelVersion) -> config_pb.ModelConfig:
         config.output.add(
             **_tensor(tensor, max_batch > 0), label_filename=label_files.get(tensor.name, "")
         )
-    on_gpu = session.provider == "cuda"
+    on_gpu = session.provider in ON_GPU
     config.instance_group.add(
         name=model.name,
         count=model.active.policy.lanes,

@@ -112,7 +112,7 @@ def test_a_reopened_variant_counts_on_and_a_deleted_one_only_in_its_versions_tot
     memory = ResidentMemory(anonymous_bytes=1, file_bytes=2)
     for _ in range(2):
         variant = metrics.of_variant("net", 1, "v-1")
-        metrics.show_variant("net", 1, "v-1", active=True, memory=memory)
+        metrics.show_variant("net", 1, "v-1", active=True, memory=memory, lanes=1, threads=1)
         variant.ran(1, [0.1], 0.1)
         variant.succeeded([0.2])
         variant.answered("CANCELLED", 0.1)

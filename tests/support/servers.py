@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +43,15 @@ def serve_command(repository: Path, state: Path, *flags: str) -> list[str]:
 
 @contextmanager
 def running(
-    repository: Path, state: Path, *flags: str, environment: dict[str, str] | None = None
+    repository: Path,
+    state: Path,
+    *flags: str,
+    environment: dict[str, str] | None = None,
+    under: Sequence[str] = (),
 ) -> Iterator[Server]:
-    """Start a server, wait for its Ready line, stop it afterwards."""
+    """Start a server, by the command `under` if given, wait for its Ready line, stop it after."""
     process = subprocess.Popen(
-        serve_command(repository, state, *flags),
+        [*under, *serve_command(repository, state, *flags)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
