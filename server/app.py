@@ -54,6 +54,8 @@ class App:
         chosen = settle_provider(config.provider, config.provider_options)
         if config.provider != "cpu":
             _log.info("Models compute on %s: %s", chosen.provider, chosen.why)
+        if config.cuda_graphs and chosen.provider != "cuda":
+            _log.warning("--cuda-graphs has no effect: models compute on %s", chosen.provider)
         config = config.model_copy(update={"provider": chosen.provider})
         # For TensorRT in this process and in the workers that measure what it will serve.
         os.environ.setdefault(ENGINE_CACHE, str(config.state.absolute() / "engines"))

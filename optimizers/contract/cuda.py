@@ -54,7 +54,7 @@ class CudaRunner:
         # onnxruntime forbids runs from several threads as soon as graphs are captured.
         self._only_thread = (
             ThreadPoolExecutor(1, thread_name_prefix="graphs")
-            if spec.provider_options.graphs
+            if spec.provider == "cuda" and spec.provider_options.graphs
             else None
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import math
 import weakref
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,10 +43,10 @@ def page_locked(shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> ND
     return np.frombuffer(memoryview(memory), dtype).reshape(shape)
 
 
-@cache
 def _cuda_runtime() -> ctypes.CDLL | None:
     """The CUDA runtime that is loaded already: another copy would have contexts of its own."""
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    for line in maps.splitlines():
         path = line.split(maxsplit=5)[-1]
         if Path(path).name.startswith(_LIBRARY):
             return ctypes.CDLL(path)

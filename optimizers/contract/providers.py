@@ -193,7 +193,8 @@ def _providers(model: Path, spec: Wanted) -> list[tuple[str, dict[str, str]]]:
     if spec.provider == "tensorrt":
         told.update(engine_cache())
         told.update(profile_shapes(_inputs(model), spec.max_batch))
-        cuda = arguments("cuda", options, threads=threads, lanes=lanes)
+        plain = replace(options, graphs=False)  # a graph holds all of a model or nothing
+        cuda = arguments("cuda", plain, threads=threads, lanes=lanes)
         providers.append((EXECUTION_PROVIDERS["cuda"], cuda))
     return providers
 

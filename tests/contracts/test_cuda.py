@@ -22,8 +22,6 @@ from optimizers.contract.providers import try_provider
 from optimizers.contract.runtime import Session, SessionSpec
 from tests.support import models
 
-GRAPHS = ProviderOptions(graphs=True)
-
 
 @pytest.fixture(params=[False, True], ids=["pooled", "graphs"])
 def graphs(request: pytest.FixtureRequest) -> bool:
@@ -37,7 +35,8 @@ def opened(path: Path) -> onnxruntime.InferenceSession:
 def bound(path: Path, graphs: bool = False) -> CudaRunner:
     """A runner whose device is the processor: the same binding, copies and bookkeeping."""
     options = ProviderOptions(graphs=graphs)
-    return CudaRunner(opened(path), SessionSpec(provider_options=options), device="cpu")
+    spec = SessionSpec(provider="cuda", provider_options=options)
+    return CudaRunner(opened(path), spec, device="cpu")
 
 
 def run(runner: CudaRunner, feeds: dict[str, NDArray[Any]], *names: str) -> list[NDArray[Any]]:
@@ -179,7 +178,7 @@ def test_the_processor_and_texts_need_no_runner(tmp_path: Path) -> None:
 
 def test_without_cuda_no_memory_is_locked() -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this onnxruntime may have loaded CUDA")
+        pytest.skip("NOT TESTED: needs an onnxruntime without CUDA")
     assert page_locked((4, 4), np.dtype(np.float32), 0) is None
 
 

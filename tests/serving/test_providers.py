@@ -93,7 +93,7 @@ async def test_openvino_serves_and_a_model_beyond_it_is_refused_by_name(
             allowed, _ = await client.infer("allowed", texts)
         listed = hone("models", admin=server.admin).stdout
     np.testing.assert_allclose(answers["y"], [[0, 1, 2]] * 2, atol=1e-5)
-    assert allowed["y"].tolist() == [["a", "b", "c"]]
+    assert allowed["y"].tolist() == [[b"a", b"b", b"c"]]
     assert "Identity" in listed
 
 
