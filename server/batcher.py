@@ -132,7 +132,6 @@ class Batcher:
         rows: int,
         outputs: tuple[str, ...],
         deadline: float | None = None,
-        *,
         timeout_s: float = 0.0,
         priority: int = 0,
     ) -> Arrays:
@@ -165,7 +164,10 @@ class Batcher:
         waiting.cost_s = rows * curve.row_s
         if timeout_s or priority or self._admission.has_rules:
             self._admission.place(waiting, timeout_s, priority)
-        self._admission.admit(waiting, curve, now, self._busy_s(now), self._free_lanes)
+        self._admission.admit(waiting)
+        if not self._free_lanes:
+            self._admission.require_time(waiting, curve, now, self._busy_s(now))
+        self._admission.enters(waiting)
         self._line.append(waiting)
         self._idle.clear()
         self._in_hand += 1
@@ -238,7 +240,7 @@ class Batcher:
         if self._policy.batching.policy(waiting.level).delays:
             self._admission.left(waiting)
             self._line.move_to_level(waiting, LAST_LEVEL)
-            self._admission.came_back(waiting)
+            self._admission.enters(waiting)
             return
         self._line.remove(waiting)
         self._admission.left(waiting)
@@ -385,7 +387,7 @@ class Batcher:
         left = [waiting for waiting in batch if not waiting.future.done()]
         for waiting in left:
             waiting.joint = None
-            self._admission.came_back(waiting)
+            self._admission.enters(waiting)
         self._line.put_back_alone(left)
 
     def _settle(self) -> None:

@@ -13,7 +13,7 @@ from server.opened import OpenVariant
 from server.repository import ModelEntry
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class ModelVersion:
     """A version of a model while it is served. Belongs to the event loop.
 

@@ -68,13 +68,15 @@ class Registry:
             NotReady: It is known but does not serve now.
             InvalidRequest: The address makes no sense.
         """
+        versions = self._versions.get(name)
+        if versions is not None and not address:
+            return versions[self.default_version(name)], ""
         number, at, variant = address.partition("@")
         if at and not variant:
             raise InvalidRequest(
                 f"model_version '{address[:64]}' names no variant after '@'; expected "
                 "VERSION@VARIANT"
             )
-        versions = self._versions.get(name)
         if versions is None:
             if name in self._entries:
                 raise NotReady(f"Request for unknown model: '{name}' has no available versions")

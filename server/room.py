@@ -94,20 +94,11 @@ class Admission:
         if longest:
             waiting.leaves_at = waiting.since + longest
 
-    def admit(
-        self, waiting: Waiting, curve: CostCurve, now: float, busy_s: float, free_lanes: int
-    ) -> None:
-        """Let a request into the line's bounds.
-
-        Args:
-            waiting: The request, placed.
-            curve: What its rows cost.
-            now: The time.
-            busy_s: Expected time until the lanes are free, summed over them.
-            free_lanes: Lanes that are free now.
+    def admit(self, waiting: Waiting) -> None:
+        """Make sure that a request, once placed, fits into every bound on items and bytes.
 
         Raises:
-            Overloaded: It may not wait; the text says which bound was met.
+            Overloaded: It does not; the text says which bound was met.
         """
         policy, line, room, size = self._policy, self._line, self._room, waiting.size_bytes
         if line.items >= policy.max_queue_items:
@@ -127,30 +118,19 @@ class Admission:
             )
         if self._counts_levels:
             self._require_level(waiting)
-        if not free_lanes:
-            self._require_time(waiting, curve, now, busy_s)
-        room.take(size)
-        if self._counts_levels:
-            self._by_level[waiting.level] = self._by_level.get(waiting.level, 0) + 1
 
-    def left(self, waiting: Waiting) -> None:
-        """A request left the line: it runs, or it was refused, or its caller has gone."""
-        self._room.give(waiting.size_bytes)
-        if self._counts_levels and waiting.level in self._by_level:
-            self._by_level[waiting.level] -= 1
+    def require_time(self, waiting: Waiting, curve: CostCurve, now: float, busy_s: float) -> None:
+        """Make sure that a request which has to wait can be answered in time.
 
-    def came_back(self, waiting: Waiting) -> None:
-        """A request that had left the line is in it again."""
-        self._room.take(waiting.size_bytes)
-        if self._counts_levels and waiting.level in self._by_level:
-            self._by_level[waiting.level] += 1
+        Args:
+            waiting: The request, placed.
+            curve: What its rows cost.
+            now: The time.
+            busy_s: Expected time until the lanes are free, summed over them.
 
-    def _require_level(self, waiting: Waiting) -> None:
-        most = self._policy.batching.policy(waiting.level).max_items
-        if most and self._by_level.get(waiting.level, 0) >= most:
-            self._refuse("queue_items", f"{most} requests of priority {waiting.level} are waiting")
-
-    def _require_time(self, waiting: Waiting, curve: CostCurve, now: float, busy_s: float) -> None:
+        Raises:
+            Overloaded: It could not, or it would wait longer than the server lets anybody.
+        """
         wait_s = (self._line.cost_s + busy_s) / self._policy.lanes
         if wait_s > self._policy.max_queue_s:
             self._refuse(
@@ -167,6 +147,23 @@ class Admission:
                     f"an answer would take about {needed_s:.3g} s, the caller waits "
                     f"{max(0.0, ends - now):.3g} s",
                 )
+
+    def enters(self, waiting: Waiting) -> None:
+        """A request joins the line, for the first time or again."""
+        self._room.take(waiting.size_bytes)
+        if self._counts_levels:
+            self._by_level[waiting.level] = self._by_level.get(waiting.level, 0) + 1
+
+    def left(self, waiting: Waiting) -> None:
+        """A request left the line: it runs, or it was refused, or its caller has gone."""
+        self._room.give(waiting.size_bytes)
+        if self._counts_levels:
+            self._by_level[waiting.level] -= 1
+
+    def _require_level(self, waiting: Waiting) -> None:
+        most = self._policy.batching.policy(waiting.level).max_items
+        if most and self._by_level.get(waiting.level, 0) >= most:
+            self._refuse("queue_items", f"{most} requests of priority {waiting.level} are waiting")
 
     def _refuse(self, reason: OverloadReason, what: str) -> None:
         self._refused(reason)

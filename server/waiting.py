@@ -24,6 +24,10 @@ LAST_LEVEL: Final = 1 << 30
 _MOST_EMPTY_PLACES: Final = 64
 
 
+BucketName = tuple[int, bool, Shapes | None, tuple[str, ...]]
+"""Level, whether each runs alone, and what those have in common that may share a run."""
+
+
 class Endable(Protocol):
     """A run that may be ended because nobody waits for it."""
 
@@ -65,10 +69,21 @@ class Waiting:
         cost_s: Expected share of a run.
         joint: The run it takes part in; None while it waits.
         waits: Whether it is in the line.
+        bucket: Where it stands there.
     """
 
     __slots__ = (
-        *("cost_s", "deadline", "feeds", "future", "joint", "leaves_at", "level", "outputs"),
+        *(
+            "bucket",
+            "cost_s",
+            "deadline",
+            "feeds",
+            "future",
+            "joint",
+            "leaves_at",
+            "level",
+            "outputs",
+        ),
         *("rows", "runs_alone", "shapes", "since", "size_bytes", "waits"),
     )
 
@@ -94,9 +109,10 @@ class Waiting:
         self.cost_s = 0.0
         self.joint: Joint | None = None
         self.waits = False
+        self.bucket: BucketName | None = None
         size, has_rows, shapes = 0, True, []
         for array in feeds.values():
-            size += array.nbytes if array.dtype.hasobject is False else _text_bytes(array)
+            size += _text_bytes(array) if array.dtype.hasobject else array.nbytes
             shape = array.shape
             if not shape or shape[0] != rows:
                 has_rows = False
@@ -123,7 +139,6 @@ class Waiting:
 
 
 _Bucket = deque[Waiting]
-_BucketName = tuple[int, bool, Shapes | None, tuple[str, ...]]
 
 
 class WaitingLine:
@@ -136,7 +151,7 @@ class WaitingLine:
     """
 
     def __init__(self) -> None:
-        self._buckets: dict[_BucketName, _Bucket] = {}
+        self._buckets: dict[BucketName, _Bucket] = {}
         self.items = 0
         self.size_bytes = 0
         self.cost_s = 0.0
@@ -159,7 +174,7 @@ class WaitingLine:
 
     def move_to_level(self, waiting: Waiting, level: int) -> None:
         """Let a request that waits go on waiting at another level."""
-        self._buckets[_bucket_name(waiting)].remove(waiting)
+        self._bucket_of(waiting).remove(waiting)
         self._leave(waiting)
         waiting.level = level
         self.append(waiting)
@@ -179,7 +194,7 @@ class WaitingLine:
         """Rows of all requests that could share a run with `first`, its own included."""
         if first.runs_alone:
             return first.rows
-        return sum(one.rows for one in self._buckets[_bucket_name(first)] if one.waits)
+        return sum([one.rows for one in self._bucket_of(first) if one.waits])
 
     def take_batch(
         self, first: Waiting, max_rows: int, may_join: Callable[[Waiting, int], bool]
@@ -191,8 +206,7 @@ class WaitingLine:
             max_rows: Most rows together; a request that has more runs alone.
             may_join: Asked of each candidate with the rows that the run would have.
         """
-        name = _bucket_name(first)
-        bucket = self._buckets[name]
+        bucket = self._bucket_of(first)
         bucket.popleft()
         self._leave(first)
         batch, rows = [first], first.rows
@@ -208,13 +222,17 @@ class WaitingLine:
             else:
                 passed_over.append(candidate)
         bucket.extendleft(reversed(passed_over))
-        if not bucket:
-            del self._buckets[name]
+        if not bucket and first.bucket is not None:
+            del self._buckets[first.bucket]
         return batch
 
-    def _next_bucket(self) -> _BucketName | None:
+    def _bucket_of(self, waiting: Waiting) -> _Bucket:
+        assert waiting.bucket is not None, "only what entered the line stands in it"
+        return self._buckets[waiting.bucket]
+
+    def _next_bucket(self) -> BucketName | None:
         """The bucket whose first request is next; drops buckets in which nothing waits."""
-        best: _BucketName | None = None
+        best: BucketName | None = None
         best_rank = (0, 0.0, False)
         for name, bucket in list(self._buckets.items()):
             while bucket and not bucket[0].waits:
@@ -233,7 +251,7 @@ class WaitingLine:
         self.items += 1
         self.size_bytes += waiting.size_bytes
         self.cost_s += waiting.cost_s
-        name = _bucket_name(waiting)
+        name = waiting.bucket = _bucket_name(waiting)
         bucket = self._buckets.get(name)
         if bucket is None:
             bucket = self._buckets[name] = deque()
@@ -254,7 +272,7 @@ class WaitingLine:
         self._empty_places = 0
 
 
-def _bucket_name(waiting: Waiting) -> _BucketName:
+def _bucket_name(waiting: Waiting) -> BucketName:
     if waiting.runs_alone:
         return (waiting.level, True, None, ())
     return (waiting.level, False, waiting.shapes, waiting.outputs)

@@ -9,7 +9,7 @@ import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +61,7 @@ class Limits:
 LIMITS: Final = Limits()
 
 
-@dataclass(slots=True, kw_only=True)
-class DecodedRequest:
+class DecodedRequest(NamedTuple):
     """A ModelInferRequest in our own words.
 
     Attributes:

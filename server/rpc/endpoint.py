@@ -31,11 +31,12 @@ class Unary:
 
     Attributes:
         request: The request's message class.
-        call: Takes the request and the caller's deadline on the monotonic clock, or None.
+        call: Takes the request and the caller's deadline on the monotonic clock, or None; gives
+            the response or its bytes.
     """
 
     request: type[Message]
-    call: Callable[[Any, float | None], Awaitable[Message]]
+    call: Callable[[Any, float | None], Awaitable[Message | bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,12 +191,12 @@ def _handler(
     )
 
 
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()
+def _serialize(message: Message | bytes) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
-def _unary(method: Unary) -> Callable[[Any, Any], Awaitable[Message]]:
-    async def handle(request: Any, context: Any) -> Message:
+def _unary(method: Unary) -> Callable[[Any, Any], Awaitable[Message | bytes]]:
+    async def handle(request: Any, context: Any) -> Message | bytes:
         if isinstance(request, DecodeError):
             await _refuse_bytes(method, context)
         try:

@@ -23,9 +23,10 @@ from server.model import ModelVersion
 from server.pb import open_inference_pb2 as pb
 from server.registry import Registry, State
 from server.routes import Routes
-from server.rpc.codec import decode_request, encode_response
+from server.rpc.codec import decode_request
 from server.rpc.description import PLATFORM, model_config, model_statistics
 from server.rpc.endpoint import Duplex, Service, Unary
+from server.rpc.layouts import Layouts
 from server.rpc.load_parameters import decode_load
 from server.rpc.parameters import decode_parameters
 from server.rpc.status import code_of
@@ -72,6 +73,7 @@ class Inference:
         self._metrics = metrics
         self._version = version
         self._strict_readiness = strict_readiness
+        self._layouts: dict[ModelVersion, Layouts] = {}
         self.accepting = True
         """Whether readiness may be claimed; false while the server stops."""
 
@@ -130,10 +132,12 @@ class Inference:
         tried = self.accepting and self._registry.tried
         return tried and (not self._strict_readiness or self._registry.ready)
 
-    async def model_infer(
-        self, request: pb.ModelInferRequest, deadline: float | None
-    ) -> pb.ModelInferResponse:
-        """Answer one request by the routed variant, or by the one it names."""
+    async def model_infer(self, request: pb.ModelInferRequest, deadline: float | None) -> bytes:
+        """Answer one request by the routed variant, or by the one it names.
+
+        Returns:
+            A serialised ModelInferResponse.
+        """
         start = time.perf_counter()
         try:
             model, address = self._registry.find(request.model_name, request.model_version)
@@ -141,28 +145,28 @@ class Inference:
             self._metrics.unaddressed(_REASONS.get(type(error), "unknown_model"))
             raise
         opened = model.active
-        timeout_s, priority = 0.0, 0
         totals = opened.metrics.version
         totals.in_flight += 1
         try:
-            parameters = decode_parameters(request.parameters)
-            if parameters:
+            timeout_s, priority = 0.0, 0
+            if request.parameters:
+                parameters = decode_parameters(request.parameters)
                 address = _one_address(address, parameters.get("variant"))
                 timeout_s = 1e-6 * int(parameters.get("timeout", 0))
                 priority = int(parameters.get("priority", 0))
             if address:
                 opened = await self._routes.opened(model, address)
-            decoded = decode_request(request, model.signature)
-            _check_rows(model, decoded.feeds, decoded.rows)
+            layouts = self._layouts.get(model) or self._new_layouts(model)
+            decoded, key = layouts.recognise(request)
+            if decoded is None:
+                decoded = decode_request(request, model.signature)
+                _check_rows(model, decoded.feeds, decoded.rows)
+                if key is not None:
+                    layouts.remember(key, request, model.signature, decoded)
             arrays = await opened.infer(
-                decoded.feeds,
-                decoded.rows,
-                decoded.outputs,
-                deadline,
-                timeout_s=timeout_s,
-                priority=priority,
+                decoded.feeds, decoded.rows, decoded.outputs, deadline, timeout_s, priority
             )
-            response = encode_response(
+            response = layouts.encode(
                 model_name=model.name,
                 version=model.version,
                 variant=opened.variant,
@@ -304,6 +308,12 @@ class Inference:
                 raise InvalidRequest(f"unknown unload parameter '{key[:64]}'")
         await self._loading.unload(_model_name(request))
         return pb.RepositoryModelUnloadResponse()
+
+    def _new_layouts(self, model: ModelVersion) -> Layouts:
+        """The forms of a version's requests; those of versions that serve no more are dropped."""
+        known = self._layouts
+        self._layouts = {one: known[one] for one in self._registry.models() if one in known}
+        return self._layouts.setdefault(model, Layouts())
 
     def _find(self, request: _Named) -> ModelVersion:
         """The version that a request names; the variant it may name too must exist."""

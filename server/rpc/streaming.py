@@ -16,7 +16,7 @@ from typing import Final
 from server.pb import open_inference_pb2 as pb
 from server.rpc.status import describe
 
-Infer = Callable[[pb.ModelInferRequest, float | None], Awaitable[pb.ModelInferResponse]]
+Infer = Callable[[pb.ModelInferRequest, float | None], Awaitable[bytes]]
 
 _FINAL: Final = "triton_final_response"
 _ERRORS_END_THE_STREAM: Final = ("triton_grpc_error", "true")
@@ -117,7 +117,7 @@ class InferenceStream:
     async def _answer(self, request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
         answer = pb.ModelStreamInferResponse()
         try:
-            answer.infer_response.CopyFrom(await self._infer(request, self._deadline))
+            answer.infer_response.ParseFromString(await self._infer(request, self._deadline))
         except Exception as error:
             if self._errors_end_the_stream:
                 raise
