@@ -107,6 +107,7 @@ class App:
             max_streams=config.max_streams,
             keepalive_s=config.keepalive_seconds,
             keepalive_timeout_s=config.keepalive_timeout_seconds,
+            min_ping_interval_s=config.min_ping_interval_seconds,
             max_age_s=config.max_connection_age_seconds,
             max_age_grace_s=config.max_connection_age_grace_seconds,
         )

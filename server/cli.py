@@ -146,6 +146,9 @@ def serve_command(
     keepalive_timeout_seconds: Annotated[
         float | None, typer.Option(help="How long its answer may take.")
     ] = None,
+    min_ping_interval_seconds: Annotated[
+        float | None, typer.Option(help="How often a client may ping. Default 10.")
+    ] = None,
     max_connection_age_seconds: Annotated[
         float | None, typer.Option(help="Close older connections; 0: never.")
     ] = None,

@@ -111,6 +111,8 @@ class ServerConfig(BaseSettings):
     """How often a silent client is pinged."""
     keepalive_timeout_seconds: Seconds = 20.0
     """How long the answer to such a ping may take."""
+    min_ping_interval_seconds: Seconds = 10.0
+    """How often a client may ping; grpcio closes the connection of one that does so more often."""
     max_connection_age_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """When a connection is closed so that its client connects anew; 0: never."""
     max_connection_age_grace_seconds: Seconds = 30.0

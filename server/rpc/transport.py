@@ -16,7 +16,6 @@ _log = logging.getLogger(__name__)
 Transport = Literal["auto", "native", "grpcio"]
 
 _NATIVE_PACKAGE: Final = "pygrpc_native"
-_SHORTEST_PING_INTERVAL_MS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +27,7 @@ class Connections:
         max_streams: Calls under way on one connection; more wait at the client.
         keepalive_s: How often the server pings a silent client.
         keepalive_timeout_s: How long it waits for the answer before it closes the connection.
+        min_ping_interval_s: How often a client may ping, with calls under way or without.
         max_age_s: When a connection is closed so that its client connects anew; 0: never.
         max_age_grace_s: How long calls under way may take after that.
     """
@@ -36,6 +36,7 @@ class Connections:
     max_streams: int
     keepalive_s: float
     keepalive_timeout_s: float
+    min_ping_interval_s: float
     max_age_s: float = 0.0
     max_age_grace_s: float = 0.0
 
@@ -67,8 +68,11 @@ def new_server(transport: Literal["native", "grpcio"], connections: Connections)
         ("grpc.keepalive_time_ms", int(1000 * connections.keepalive_s)),
         ("grpc.keepalive_timeout_ms", int(1000 * connections.keepalive_timeout_s)),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MS),
-        ("grpc.http2.max_ping_strikes", 2),
+        ("grpc.http2.ping_timeout_ms", int(1000 * connections.keepalive_timeout_s)),
+        (
+            "grpc.http2.min_recv_ping_interval_without_data_ms",
+            int(1000 * connections.min_ping_interval_s),
+        ),
     ]
     if connections.max_age_s:
         options += [
