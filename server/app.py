@@ -29,6 +29,7 @@ from server.rpc.endpoint import Endpoint
 from server.rpc.inference import Inference
 from server.rpc.management import Management
 from server.rpc.reflection import descriptor_pool
+from server.shared_memory import SharedMemory, SharedMemoryLimits
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class App:
             self.metrics,
             version=product_version(),
             strict_readiness=config.strict_readiness,
+            memory=_shared_memory(config),
         )
         management = Management(self.registry, self.routes, self.optimization, self.journal)
         self.public = Endpoint(
@@ -173,6 +175,13 @@ async def serve(app: App, ready: Callable[[], Awaitable[None]]) -> None:
     finally:
         await app.stop()
     _log.info("Stopped")
+
+
+def _shared_memory(config: ServerConfig) -> SharedMemory | None:
+    """What clients register, where they may; a tensor there is no larger than one in a message."""
+    if not config.allow_shared_memory:
+        return None
+    return SharedMemory(SharedMemoryLimits(tensor_bytes=config.max_message_bytes))
 
 
 def product_version() -> str:

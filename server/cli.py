@@ -94,6 +94,9 @@ def serve_command(
     model_control: Annotated[
         str | None, typer.Option(help="none | explicit: public clients may load and unload.")
     ] = None,
+    allow_shared_memory: Annotated[
+        bool | None, typer.Option(help="Clients may pass tensors in this host's shared memory.")
+    ] = None,
     strict_readiness: Annotated[
         bool | None, typer.Option(help="Ready only when every model is.")
     ] = None,

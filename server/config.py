@@ -56,6 +56,8 @@ class ServerConfig(BaseSettings):
     admin_port: Port = 8003
     model_control: str = Field(default="none", pattern="^(none|explicit)$")
     """`explicit` lets public clients load and unload models."""
+    allow_shared_memory: bool = False
+    """Whether public clients may name this host's shared memory as inputs and outputs."""
     strict_readiness: bool = False
     """Whether the server is ready only when every model is."""
     jobs: Positive = 1

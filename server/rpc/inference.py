@@ -26,9 +26,11 @@ from server.routes import Routes
 from server.rpc.codec import decode_request, encode_response
 from server.rpc.description import PLATFORM, model_config, model_statistics
 from server.rpc.endpoint import Duplex, Service, Unary
+from server.rpc.memory_calls import MemoryCalls
 from server.rpc.parameters import decode_parameters
 from server.rpc.status import code_of
 from server.rpc.streaming import InferenceStream
+from server.shared_memory import SharedMemory
 
 SERVICE_NAME: Final = "inference.GRPCInferenceService"
 _CLOCKS_APART_S: Final = 0.005
@@ -36,6 +38,7 @@ _REASONS: Final[dict[type[ServingError], str]] = {
     NotReady: "not_ready",
     InvalidRequest: "invalid_address",
 }
+_SHARED_MEMORY: Final = "system_shared_memory"
 EXTENSIONS: Final = ("model_repository", "model_configuration", "statistics", "binary_tensor_data")
 
 
@@ -63,14 +66,16 @@ class Inference:
         *,
         version: str,
         strict_readiness: bool,
+        memory: SharedMemory | None = None,
     ) -> None:
-        """Answer from `registry` and count in `metrics`."""
+        """Answer from `registry` and count in `metrics`; clients may register in `memory`."""
         self._registry = registry
         self._routes = routes
         self._loading = loading
         self._metrics = metrics
         self._version = version
         self._strict_readiness = strict_readiness
+        self._memory = memory
         self._in_flight: dict[tuple[str, int], Gauge] = {}
         self.accepting = True
         """Whether readiness may be claimed; false while the server stops."""
@@ -113,6 +118,7 @@ class Inference:
                     request=pb.RepositoryModelUnloadRequest,
                     call=self.unload if model_control else refuse,
                 ),
+                **MemoryCalls(self._memory).methods(),
             },
         )
 
@@ -142,7 +148,7 @@ class Inference:
                 deadline = _with_timeout(deadline, parameters.get("timeout"))
             if address:
                 opened = await self._routes.opened(model, address)
-            decoded = decode_request(request, model.signature)
+            decoded = decode_request(request, model.signature, self._memory)
             _check_rows(model, decoded.feeds, decoded.rows)
             arrays = await opened.infer(decoded.feeds, decoded.rows, decoded.outputs, deadline)
             response = encode_response(
@@ -152,6 +158,7 @@ class Inference:
                 request_id=request.id,
                 names=decoded.outputs,
                 arrays=arrays,
+                places=decoded.places,
             )
         except asyncio.CancelledError:
             # gRPC cancels a handler at its caller's deadline, a moment early at worst.
@@ -196,7 +203,8 @@ class Inference:
         self, request: Any, deadline: float | None
     ) -> pb.ServerMetadataResponse:
         """Name, version and the protocol extensions spoken."""
-        return pb.ServerMetadataResponse(name="hone", version=self._version, extensions=EXTENSIONS)
+        extensions = (*EXTENSIONS, *(() if self._memory is None else (_SHARED_MEMORY,)))
+        return pb.ServerMetadataResponse(name="hone", version=self._version, extensions=extensions)
 
     async def model_metadata(
         self, request: pb.ModelMetadataRequest, deadline: float | None
