@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from optimizers.contract.documents import shown_key
 from optimizers.contract.signature import NUMPY_DTYPES, Signature, TensorSpec
-from server.errors import InvalidRequest, TooLarge, Unsupported
+from server.errors import InvalidRequest, TooLarge
 from server.pb import open_inference_pb2 as pb
+from server.rpc.classification import PARAMETER, class_count
 from server.rpc.shared_tensors import Place, output_place, place_of
 from server.shared_memory import SharedMemory
 
@@ -40,6 +41,7 @@ _DATATYPES: Final[dict[np.dtype[Any], str]] = {
     dtype: name for name, dtype in NUMPY_DTYPES.items() if name != "BYTES"
 }
 _NO_PLACES: Final[Mapping[str, Place]] = {}
+_NO_CLASSES: Final[Mapping[str, int]] = {}
 _Input: TypeAlias = tuple[TensorSpec, int, pb.ModelInferRequest.InferInputTensor, Place | None]
 """An input, which of the raw contents is its own, what came for it, its place in shared memory."""
 
@@ -75,12 +77,14 @@ class DecodedRequest:
         rows: Length of the first dimension of the first input; 1 for a scalar.
         outputs: Names of the outputs wanted, in the order wanted.
         places: Those of them that are wanted in shared memory, and where.
+        classes: Those of them that are wanted as classes, and how many.
     """
 
     feeds: dict[str, NDArray[Any]]
     rows: int
     outputs: tuple[str, ...]
     places: Mapping[str, Place]
+    classes: Mapping[str, int]
 
 
 def decode_request(
@@ -106,7 +110,7 @@ def decode_request(
     if len(request.outputs) > limits.outputs:
         raise TooLarge(f"{len(request.outputs)} outputs requested, at most {limits.outputs} may be")
     inputs, sent = _match_inputs(request, signature, memory)
-    outputs, places = _match_outputs(request.outputs, signature, memory)
+    outputs, places, classes = _match_outputs(request.outputs, signature, memory)
     raw = request.raw_input_contents
     if raw and len(raw) != sent:
         raise InvalidRequest(
@@ -129,7 +133,7 @@ def decode_request(
         feeds[spec.name] = array.reshape(shape)
     first = next(iter(feeds.values()), None)
     rows = first.shape[0] if first is not None and first.ndim else 1
-    return DecodedRequest(feeds=feeds, rows=rows, outputs=outputs, places=places)
+    return DecodedRequest(feeds=feeds, rows=rows, outputs=outputs, places=places, classes=classes)
 
 
 def encode_response(
@@ -209,29 +213,37 @@ def _wrong_inputs(request: pb.ModelInferRequest, wanted: Mapping[str, TensorSpec
 
 
 def _match_outputs(
-    requested: Iterable[pb.ModelInferRequest.InferRequestedOutputTensor],
+    requested: Sequence[pb.ModelInferRequest.InferRequestedOutputTensor],
     signature: Signature,
     memory: SharedMemory | None,
-) -> tuple[tuple[str, ...], Mapping[str, Place]]:
-    """The outputs wanted, and where those lie that are wanted in shared memory."""
-    known = [spec.name for spec in signature.outputs]
+) -> tuple[tuple[str, ...], Mapping[str, Place], Mapping[str, int]]:
+    """The outputs wanted, those of them in shared memory, those of them as classes."""
+    if not requested:
+        return tuple([spec.name for spec in signature.outputs]), _NO_PLACES, _NO_CLASSES
+    known = {spec.name: spec for spec in signature.outputs}
     names: list[str] = []
     places: dict[str, Place] = {}
+    classes: dict[str, int] = {}
     for output in requested:
-        if output.name not in known:
+        name = output.name
+        if name not in known:
             raise InvalidRequest(
-                f"unexpected inference output '{shown_key(output.name)}'; expected {known}"
+                f"unexpected inference output '{shown_key(name)}'; expected {list(known)}"
             )
-        if output.name in names:
-            raise InvalidRequest(f"output '{output.name}' is requested twice")
+        if name in names:
+            raise InvalidRequest(f"output '{name}' is requested twice")
         if output.parameters:
-            if "classification" in output.parameters:
-                raise Unsupported("the classification extension is not supported")
-            place = output_place(f"output '{output.name}'", output.parameters, memory)
+            place = output_place(f"output '{name}'", output.parameters, memory)
             if place is not None:
-                places[output.name] = place
-        names.append(output.name)
-    return tuple(names or known), places
+                places[name] = place
+            if PARAMETER in output.parameters:
+                classes[name] = class_count(known[name], output.parameters[PARAMETER])
+            if name in places and name in classes:
+                raise InvalidRequest(
+                    f"output '{name}' can't set both 'shared_memory_region' and '{PARAMETER}'"
+                )
+        names.append(name)
+    return tuple(names), places, classes
 
 
 def _check_shape(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import grpc
+from numpy.typing import NDArray
 from prometheus_client import Gauge
 
 from server.errors import (
@@ -23,8 +24,9 @@ from server.model import ModelVersion
 from server.pb import open_inference_pb2 as pb
 from server.registry import Registry, State
 from server.routes import Routes
-from server.rpc.codec import decode_request, encode_response
-from server.rpc.description import PLATFORM, model_config, model_statistics
+from server.rpc.classification import classify
+from server.rpc.codec import DecodedRequest, decode_request, encode_response
+from server.rpc.description import PLATFORM, max_batch_size, model_config, model_statistics
 from server.rpc.endpoint import Duplex, Service, Unary
 from server.rpc.memory_calls import MemoryCalls
 from server.rpc.parameters import decode_parameters
@@ -39,7 +41,13 @@ _REASONS: Final[dict[type[ServingError], str]] = {
     InvalidRequest: "invalid_address",
 }
 _SHARED_MEMORY: Final = "system_shared_memory"
-EXTENSIONS: Final = ("model_repository", "model_configuration", "statistics", "binary_tensor_data")
+EXTENSIONS: Final = (
+    "classification",
+    "model_repository",
+    "model_configuration",
+    "statistics",
+    "binary_tensor_data",
+)
 
 
 class _Named(Protocol):
@@ -151,6 +159,8 @@ class Inference:
             decoded = decode_request(request, model.signature, self._memory)
             _check_rows(model, decoded.feeds, decoded.rows)
             arrays = await opened.infer(decoded.feeds, decoded.rows, decoded.outputs, deadline)
+            if decoded.classes:
+                arrays = _classified(model, decoded, arrays)
             response = encode_response(
                 model_name=model.name,
                 version=model.version,
@@ -334,6 +344,19 @@ def _check_rows(model: ModelVersion, feeds: dict[str, Any], rows: int) -> None:
             raise InvalidRequest(
                 f"inputs of '{model.name}' must have the same number of rows, got {lengths}"
             )
+
+
+def _classified(
+    model: ModelVersion, decoded: DecodedRequest, arrays: Sequence[NDArray[Any]]
+) -> list[NDArray[Any]]:
+    """The outputs, those wanted as classes in that form."""
+    by_row = max_batch_size(model) > 0
+    return [
+        classify(name, array, decoded.classes[name], model.labels(name), by_row=by_row)
+        if name in decoded.classes
+        else array
+        for name, array in zip(decoded.outputs, arrays, strict=True)
+    ]
 
 
 def _refuse_repository(name: str) -> None:

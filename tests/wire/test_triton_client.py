@@ -69,4 +69,4 @@ def test_every_call_of_a_stock_triton_client_works(triton_python: str, tmp_path:
             check=False,
         )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("held:") == 9
+    assert done.stdout.count("held:") == 10

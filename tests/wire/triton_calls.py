@@ -175,6 +175,17 @@ def check_stream(client):
     assert asyncio.run(ask()) == [str(number) for number in range(20)]
 
 
+def check_classification(client):
+    assert "classification" in client.get_server_metadata().extensions
+    a, b = np.array([[1, 5, 3], [9, 7, 8]], np.float32), np.zeros((2, 3), np.float32)
+    wanted = triton.InferRequestedOutput("sum", class_count=2)
+    result = client.infer("pair", [tensor("a", a), tensor("b", b)], outputs=[wanted])
+    assert result.as_numpy("sum").tolist() == [
+        [b"5.000000:1", b"3.000000:2"],
+        [b"9.000000:0", b"8.000000:2"],
+    ]
+
+
 def check_shared_memory(client):
     assert "system_shared_memory" in client.get_server_metadata().extensions
     client.unregister_system_shared_memory()
@@ -218,6 +229,7 @@ with triton.InferenceServerClient(ADDRESS) as shared:
         check_repository,
         check_asynchronous,
         check_stream,
+        check_classification,
         check_shared_memory,
     ):
         check(shared)
