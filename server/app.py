@@ -87,11 +87,13 @@ class App:
             [self._inference.service(model_control=config.model_control == "explicit")],
             descriptor_pool(management=False),
             max_message_bytes=config.max_message_bytes,
+            response_compression=config.response_compression,
         )
         self.admin = Endpoint(
             [self._inference.service(model_control=True), management.service()],
             descriptor_pool(management=True),
             max_message_bytes=config.max_message_bytes,
+            response_compression=config.response_compression,
         )
         self.metrics_port = 0
         self._stack = AsyncExitStack()

@@ -108,6 +108,9 @@ def serve_command(
     max_queue_items: Annotated[int | None, typer.Option(help="Waiting requests.")] = None,
     max_queue_bytes: Annotated[int | None, typer.Option(help="Waiting bytes.")] = None,
     max_message_bytes: Annotated[int | None, typer.Option(help="Largest message.")] = None,
+    response_compression: Annotated[
+        bool | None, typer.Option(help="Callers may ask for gzip or deflate by metadata.")
+    ] = None,
     drain_seconds: Annotated[float | None, typer.Option(help="Grace when stopping.")] = None,
     measure_seconds: Annotated[
         float | None, typer.Option(help="How long a job waits for stable measurements.")

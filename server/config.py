@@ -76,6 +76,8 @@ class ServerConfig(BaseSettings):
     """Bytes of inputs that may wait for one variant."""
     max_message_bytes: Positive = 64 << 20
     """Largest gRPC message taken or given."""
+    response_compression: bool = False
+    """Whether callers may ask for compressed answers by the metadata `response-compression`."""
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     """How long accepted requests may take after SIGTERM."""
     measure_seconds: Seconds = 120.0
