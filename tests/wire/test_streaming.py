@@ -38,6 +38,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(repository, tmp_path_factory.mktemp("state")) as server:
         yield server
+    assert not [line for line in server.log if "ERROR" in line or "Traceback" in line]
 
 
 def numbered(number: int, *, name: str = "linear", rows: int = 1) -> pb.ModelInferRequest:
