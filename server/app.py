@@ -34,6 +34,7 @@ from server.rpc.inference import Inference
 from server.rpc.management import Management
 from server.rpc.reflection import descriptor_pool
 from server.rpc.transport import Connections, choose_transport, new_server
+from server.shared_memory import SharedMemory, SharedMemoryLimits
 from server.watch import RepositoryWatch
 
 _log = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class App:
             self.metrics,
             version=product_version(),
             strict_readiness=config.strict_readiness,
+            memory=_shared_memory(config),
         )
         management = Management(self.registry, self.routes, self.optimization, self.journal)
         connections = Connections(
@@ -110,17 +112,20 @@ class App:
             min_ping_interval_s=config.min_ping_interval_seconds,
             max_age_s=config.max_connection_age_seconds,
             max_age_grace_s=config.max_connection_age_grace_seconds,
+            response_compression=config.response_compression,
         )
         self.transport = choose_transport(config.transport, connections)
         self.public = Endpoint(
             [self._inference.service(model_control=config.model_control == "explicit")],
             descriptor_pool(management=False),
             new_server(self.transport, connections),
+            response_compression=config.response_compression,
         )
         self.admin = Endpoint(
             [self._inference.service(model_control=True, load_files=True), management.service()],
             descriptor_pool(management=True),
             new_server("grpcio", connections),
+            response_compression=config.response_compression,
         )
         self.metrics_port = 0
         self._stack = AsyncExitStack()
@@ -217,6 +222,13 @@ async def serve(app: App, ready: Callable[[], Awaitable[None]]) -> None:
     finally:
         await app.stop()
     _log.info("Stopped")
+
+
+def _shared_memory(config: ServerConfig) -> SharedMemory | None:
+    """What clients register, where they may; a tensor there is no larger than one in a message."""
+    if not config.allow_shared_memory:
+        return None
+    return SharedMemory(SharedMemoryLimits(tensor_bytes=config.max_message_bytes))
 
 
 def product_version() -> str:

@@ -107,6 +107,9 @@ def serve_command(
     load_threads: Annotated[
         int | None, typer.Option(help="Models loaded at once. Default: processors, at most 2.")
     ] = None,
+    allow_shared_memory: Annotated[
+        bool | None, typer.Option(help="Clients may pass tensors in this host's shared memory.")
+    ] = None,
     strict_readiness: Annotated[
         bool | None, typer.Option(help="Ready only when every model is.")
     ] = None,
@@ -136,6 +139,9 @@ def serve_command(
         int | None, typer.Option(help="Waiting bytes, all models.")
     ] = None,
     max_message_bytes: Annotated[int | None, typer.Option(help="Largest message.")] = None,
+    response_compression: Annotated[
+        bool | None, typer.Option(help="Callers may ask for gzip or deflate by metadata.")
+    ] = None,
     transport: Annotated[
         str | None, typer.Option(help="auto | native | grpcio: what carries public calls.")
     ] = None,

@@ -73,6 +73,8 @@ class ServerConfig(BaseSettings):
     """How often `poll` looks; what it acts on has not changed since its last look."""
     load_threads: Annotated[int, Field(ge=0, le=_MOST_PROCESSORS)] = 0
     """Models loaded at once; 0 for as many as there are processors, at most 2."""
+    allow_shared_memory: bool = False
+    """Whether public clients may name this host's shared memory as inputs and outputs."""
     strict_readiness: bool = False
     """Whether the server is ready only when every model is."""
     jobs: Positive = 1
@@ -117,6 +119,8 @@ class ServerConfig(BaseSettings):
     """When a connection is closed so that its client connects anew; 0: never."""
     max_connection_age_grace_seconds: Seconds = 30.0
     """How long calls under way on such a connection may take."""
+    response_compression: bool = False
+    """Whether callers may ask for compressed answers by the metadata `response-compression`."""
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     """How long accepted requests may take after SIGTERM."""
     measure_seconds: Seconds = 120.0

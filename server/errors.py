@@ -8,6 +8,7 @@ ServingError
 │   ├── UnknownVariant
 │   ├── UnknownProfile
 │   └── UnknownJob
+├── AlreadyExists          what is to be made is there already
 ├── NotReady               known, but not able to answer now
 ├── Overloaded             the queue is full; trying again later makes sense
 ├── TooLarge               a request is beyond a limit; trying again does not help
@@ -82,6 +83,10 @@ class UnknownJob(NotFound):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is no job '{job_id}'; `hone jobs` lists them")
+
+
+class AlreadyExists(ServingError):
+    """What is to be made exists already under that name."""
 
 
 class NotReady(ServingError):

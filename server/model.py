@@ -51,6 +51,13 @@ class ModelVersion:
         """The same for every variant of this version."""
         return self.original.signature
 
+    def labels(self, output: str) -> tuple[str, ...]:
+        """The class names of an output; none where nobody gave any."""
+        named = self.entry.labels.get(output)
+        if named is None and len(self.signature.outputs) == 1:
+            named = self.entry.labels.get("")
+        return named or ()
+
     def resolve(self, address: str) -> str:
         """The id of the variant that `address` means.
 

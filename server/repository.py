@@ -20,6 +20,7 @@ from optimizers.contract.manifest import MANIFEST_FILE, Manifest, manifest_to_js
 from optimizers.contract.profile import ModelPolicy, model_policy
 from server.errors import FailedPrecondition, UnknownModel
 from server.file_names import is_version
+from server.labels import read_labels
 from server.overrides import Override
 from server.triton_config import ModelConfig, model_config
 
@@ -28,6 +29,7 @@ _log = logging.getLogger(__name__)
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _CONFIG_FILE: Final = "config.pbtxt"
 _POLICY_FILE: Final = "hone.yaml"
+_LABELS_FILE: Final = "labels.txt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,8 @@ class ModelEntry:
         config: What `config.pbtxt` says, or all defaults.
         policy: What `hone.yaml` says, or all defaults.
         versions: Version → its model file, ascending; the file need not exist.
+        labels: Output's name → names of its classes; "" stands for the only output of a model that
+            has one.
         error: Why no version can be served; "" when they can be tried.
         warnings: What is ignored or odd, for people.
     """
@@ -49,6 +53,7 @@ class ModelEntry:
     config: ModelConfig = field(default_factory=ModelConfig)
     policy: ModelPolicy = field(default_factory=ModelPolicy)
     versions: dict[int, Path] = field(default_factory=dict)
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     error: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -329,6 +334,7 @@ def _parse_entry(folder: Path, override: Override | None) -> ModelEntry:
         config=config,
         policy=policy,
         versions=versions,
+        labels=_read_labels(folder),
         error=problem,
         warnings=tuple(warnings),
     )
@@ -346,6 +352,12 @@ def _read_policy(folder: Path) -> ModelPolicy:
     source = f"{folder.name}/{_POLICY_FILE}"
     text = read_text(folder / _POLICY_FILE, source)
     return ModelPolicy() if text is None else model_policy(text, source)
+
+
+def _read_labels(folder: Path) -> dict[str, tuple[str, ...]]:
+    """The class names of a model's outputs, as `ModelEntry.labels` has them."""
+    labels = read_labels(folder / _LABELS_FILE, f"{folder.name}/{_LABELS_FILE}")
+    return {} if labels is None else {"": labels}
 
 
 def _find_versions(folder: Path, model_file: str) -> dict[int, Path]:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizers.contract.documents import shown_key
 from optimizers.contract.signature import NUMPY_DTYPES, Signature, TensorSpec
-from server.errors import InvalidRequest, TooLarge, Unsupported
+from server.errors import InvalidRequest, TooLarge
 from server.pb import open_inference_pb2 as pb
+from server.rpc.classification import PARAMETER, class_count
+from server.rpc.shared_tensors import Place, output_place, place_of
+from server.shared_memory import SharedMemory
 
 _LENGTH: Final = struct.Struct("<I")
 _CONTENTS: Final[dict[str, str]] = {
@@ -37,7 +40,10 @@ _CONTENTS: Final[dict[str, str]] = {
 _DATATYPES: Final[dict[np.dtype[Any], str]] = {
     dtype: name for name, dtype in NUMPY_DTYPES.items() if name != "BYTES"
 }
-_SHARED_MEMORY: Final = "shared_memory_"
+_NO_PLACES: Final[Mapping[str, Place]] = {}
+_NO_CLASSES: Final[Mapping[str, int]] = {}
+_Input: TypeAlias = tuple[TensorSpec, int, pb.ModelInferRequest.InferInputTensor, Place | None]
+"""An input, which of the raw contents is its own, what came for it, its place in shared memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,37 +75,52 @@ class DecodedRequest(NamedTuple):
             the message.
         rows: Length of the first dimension of the first input; 1 for a scalar.
         outputs: Names of the outputs wanted, in the order wanted.
+        places: Those of them that are wanted in shared memory, and where.
+        classes: Those of them that are wanted as classes, and how many.
     """
 
     feeds: dict[str, NDArray[Any]]
     rows: int
     outputs: tuple[str, ...]
+    places: Mapping[str, Place] = _NO_PLACES
+    classes: Mapping[str, int] = _NO_CLASSES
 
 
 def decode_request(
-    request: pb.ModelInferRequest, signature: Signature, limits: Limits = LIMITS
+    request: pb.ModelInferRequest,
+    signature: Signature,
+    memory: SharedMemory | None = None,
+    limits: Limits = LIMITS,
 ) -> DecodedRequest:
     """Check a request against a model's signature and take its arrays out.
 
+    Args:
+        request: What came.
+        signature: What the model takes and gives.
+        memory: Where inputs may lie and outputs may be wanted; None where that is not allowed.
+        limits: What one request may hold.
+
     Raises:
         InvalidRequest: It does not fit; the text says what was expected and what came.
+        NotFound: It names shared memory that is not registered.
         TooLarge: It is beyond a limit.
         Unsupported: It asks for something that Hone does not do.
     """
     if len(request.outputs) > limits.outputs:
         raise TooLarge(f"{len(request.outputs)} outputs requested, at most {limits.outputs} may be")
-    inputs = _match_inputs(request, signature)
-    outputs = _match_outputs(request.outputs, signature)
+    inputs, sent = _match_inputs(request, signature, memory)
+    outputs, places, classes = _match_outputs(request.outputs, signature, memory)
     raw = request.raw_input_contents
-    if raw and len(raw) != len(request.inputs):
+    if raw and len(raw) != sent:
         raise InvalidRequest(
-            f"expected one raw_input_contents entry for each of {len(request.inputs)} inputs, "
-            f"got {len(raw)}"
+            f"expected one raw_input_contents entry for each of {sent} inputs, got {len(raw)}"
         )
     feeds: dict[str, NDArray[Any]] = {}
-    for spec, index, tensor in inputs:
+    for spec, index, tensor, place in inputs:
         shape, elements = _check_shape(spec, tensor, limits)
-        if raw:
+        if place is not None:
+            array = _from_place(spec, place, tensor, elements)
+        elif raw:
             if tensor.HasField("contents"):
                 raise InvalidRequest(
                     "contents field must not be specified when using raw_input_contents for "
@@ -111,7 +132,7 @@ def decode_request(
         feeds[spec.name] = array.reshape(shape)
     first = next(iter(feeds.values()), None)
     rows = first.shape[0] if first is not None and first.ndim else 1
-    return DecodedRequest(feeds=feeds, rows=rows, outputs=outputs)
+    return DecodedRequest(feeds=feeds, rows=rows, outputs=outputs, places=places, classes=classes)
 
 
 def encode_response(
@@ -122,8 +143,16 @@ def encode_response(
     request_id: str,
     names: Sequence[str],
     arrays: Sequence[NDArray[Any]],
+    places: Mapping[str, Place] = _NO_PLACES,
 ) -> pb.ModelInferResponse:
-    """Build a response; outputs are always raw, which every client understands."""
+    """Build a response; outputs are always raw, which every client understands.
+
+    An output that has a place is put there, and its raw content is empty.
+
+    Raises:
+        InvalidRequest: An output does not fit into its place.
+        FailedPrecondition: The place cannot be written.
+    """
     response = pb.ModelInferResponse(
         model_name=model_name, model_version=str(version), id=request_id
     )
@@ -131,26 +160,36 @@ def encode_response(
     raw = response.raw_output_contents
     for name, array in zip(names, arrays, strict=True):
         datatype = _DATATYPES.get(array.dtype, "BYTES")
-        response.outputs.add(name=name, datatype=datatype, shape=array.shape)
+        output = response.outputs.add(name=name, datatype=datatype, shape=array.shape)
+        if places and name in places:
+            content = _bytes_raw(array) if datatype == "BYTES" else array
+            places[name].write(content, output)
+            raw.append(b"")
+            continue
         raw.append(_bytes_raw(array) if datatype == "BYTES" else array.tobytes())
     return response
 
 
 def _match_inputs(
-    request: pb.ModelInferRequest, signature: Signature
-) -> list[tuple[TensorSpec, int, pb.ModelInferRequest.InferInputTensor]]:
-    """Every input of the signature with its place in the request and what came for it."""
+    request: pb.ModelInferRequest, signature: Signature, memory: SharedMemory | None
+) -> tuple[list[_Input], int]:
+    """Every input of the signature, and how many have their content in the request."""
     wanted = {spec.name: spec for spec in signature.inputs}
     if len(request.inputs) != len(wanted):
         raise InvalidRequest(_wrong_inputs(request, wanted))
-    places: dict[str, tuple[int, pb.ModelInferRequest.InferInputTensor]] = {}
-    for index, tensor in enumerate(request.inputs):
-        if tensor.name not in wanted or tensor.name in places:
+    found: dict[str, _Input] = {}
+    sent = 0
+    for tensor in request.inputs:
+        name = tensor.name
+        if name not in wanted or name in found:
             raise InvalidRequest(_wrong_inputs(request, wanted))
-        if tensor.parameters and any(key.startswith(_SHARED_MEMORY) for key in tensor.parameters):
-            raise Unsupported(f"input '{tensor.name}': shared memory is not enabled on this server")
-        places[tensor.name] = (index, tensor)
-    return [(spec, *places[spec.name]) for spec in signature.inputs]
+        place = None
+        if tensor.parameters:
+            place = place_of(f"input '{name}'", tensor.parameters, memory)
+        found[name] = (wanted[name], sent, tensor, place)
+        if place is None:
+            sent += 1
+    return [found[spec.name] for spec in signature.inputs], sent
 
 
 def _wrong_inputs(request: pb.ModelInferRequest, wanted: Mapping[str, TensorSpec]) -> str:
@@ -173,27 +212,37 @@ def _wrong_inputs(request: pb.ModelInferRequest, wanted: Mapping[str, TensorSpec
 
 
 def _match_outputs(
-    requested: Iterable[pb.ModelInferRequest.InferRequestedOutputTensor],
+    requested: Sequence[pb.ModelInferRequest.InferRequestedOutputTensor],
     signature: Signature,
-) -> tuple[str, ...]:
-    known = [spec.name for spec in signature.outputs]
+    memory: SharedMemory | None,
+) -> tuple[tuple[str, ...], Mapping[str, Place], Mapping[str, int]]:
+    """The outputs wanted, those of them in shared memory, those of them as classes."""
+    if not requested:
+        return tuple([spec.name for spec in signature.outputs]), _NO_PLACES, _NO_CLASSES
+    known = {spec.name: spec for spec in signature.outputs}
     names: list[str] = []
+    places: dict[str, Place] = {}
+    classes: dict[str, int] = {}
     for output in requested:
-        if output.name not in known:
+        name = output.name
+        if name not in known:
             raise InvalidRequest(
-                f"unexpected inference output '{shown_key(output.name)}'; expected {known}"
+                f"unexpected inference output '{shown_key(name)}'; expected {list(known)}"
             )
-        if output.name in names:
-            raise InvalidRequest(f"output '{output.name}' is requested twice")
-        for key in output.parameters:
-            if key == "classification":
-                raise Unsupported("the classification extension is not supported")
-            if key.startswith(_SHARED_MEMORY):
-                raise Unsupported(
-                    f"output '{output.name}': shared memory is not enabled on this server"
+        if name in names:
+            raise InvalidRequest(f"output '{name}' is requested twice")
+        if output.parameters:
+            place = output_place(f"output '{name}'", output.parameters, memory)
+            if place is not None:
+                places[name] = place
+            if PARAMETER in output.parameters:
+                classes[name] = class_count(known[name], output.parameters[PARAMETER])
+            if name in places and name in classes:
+                raise InvalidRequest(
+                    f"output '{name}' can't set both 'shared_memory_region' and '{PARAMETER}'"
                 )
-        names.append(output.name)
-    return tuple(names or known)
+        names.append(name)
+    return tuple(names), places, classes
 
 
 def _check_shape(
@@ -235,18 +284,37 @@ def _check_shape(
 def _from_raw(spec: TensorSpec, raw: bytes, elements: int) -> NDArray[Any]:
     if spec.datatype == "BYTES":
         return _text_array(spec, _split_bytes(spec, raw, elements))
-    dtype = NUMPY_DTYPES[spec.datatype]
-    expected = elements * dtype.itemsize
-    if len(raw) != expected:
-        raise InvalidRequest(
-            f"unexpected total byte size {len(raw)} for input '{spec.name}', expecting {expected}"
-        )
+    _check_size(spec, len(raw), elements)
     if spec.datatype == "BOOL":
         bits = np.frombuffer(raw, np.uint8)
         if bits.size and bits.max() > 1:
             raise InvalidRequest(f"input '{spec.name}': a BOOL must be the byte 0 or 1")
         return bits.view(np.bool_)
-    return np.frombuffer(raw, dtype)
+    return np.frombuffer(raw, NUMPY_DTYPES[spec.datatype])
+
+
+def _from_place(
+    spec: TensorSpec,
+    place: Place,
+    tensor: pb.ModelInferRequest.InferInputTensor,
+    elements: int,
+) -> NDArray[Any]:
+    if tensor.HasField("contents"):
+        raise InvalidRequest(
+            f"contents field must not be specified for input '{spec.name}', which lies in shared "
+            "memory"
+        )
+    if spec.datatype != "BYTES":
+        _check_size(spec, place.byte_size, elements)
+    return _from_raw(spec, place.read(), elements)
+
+
+def _check_size(spec: TensorSpec, size: int, elements: int) -> None:
+    expected = elements * NUMPY_DTYPES[spec.datatype].itemsize
+    if size != expected:
+        raise InvalidRequest(
+            f"unexpected total byte size {size} for input '{spec.name}', expecting {expected}"
+        )
 
 
 def _from_contents(

@@ -22,9 +22,7 @@ _DATATYPE_NUMBERS: Final[dict[str, Any]] = {name: number for number, name in DAT
 def model_config(model: ModelVersion) -> config_pb.ModelConfig:
     """What is in effect; the batch sizes are those of the original, whichever variant answers."""
     session = model.original.session
-    declared = model.entry.config.max_batch_size
-    batches = model.signature.has_batch_dimension and session.max_batch > 1
-    max_batch = declared if declared is not None else (session.max_batch if batches else 0)
+    max_batch = max_batch_size(model)
     config = config_pb.ModelConfig(
         name=model.name,
         platform=PLATFORM,
@@ -49,7 +47,7 @@ def model_config(model: ModelVersion) -> config_pb.ModelConfig:
             else config_pb.ModelInstanceGroup.KIND_CPU
         ),
     )
-    if batches:
+    if model.signature.has_batch_dimension and session.max_batch > 1:
         config.dynamic_batching.CopyFrom(_dynamic_batching(model.entry.config.batching))
     if model.entry.config.cached:
         config.response_cache.enable = True
@@ -66,6 +64,15 @@ def model_config(model: ModelVersion) -> config_pb.ModelConfig:
     threads = model.active.manifest.session.intra_op_threads
     config.parameters["intra_op_thread_count"].string_value = str(threads)
     return config
+
+
+def max_batch_size(model: ModelVersion) -> int:
+    """Triton's word for whether the first dimension counts rows: 0 when it does not."""
+    declared = model.entry.config.max_batch_size
+    if declared is not None:
+        return declared
+    most = model.original.session.max_batch
+    return most if model.signature.has_batch_dimension and most > 1 else 0
 
 
 def model_statistics(model: ModelVersion, totals: Statistics) -> pb.ModelStatistics:

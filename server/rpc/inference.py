@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import grpc
+from numpy.typing import NDArray
 
 from server.errors import (
     FailedPrecondition,
@@ -23,14 +24,17 @@ from server.model import ModelVersion
 from server.pb import open_inference_pb2 as pb
 from server.registry import Registry, State
 from server.routes import Routes
-from server.rpc.codec import decode_request
-from server.rpc.description import PLATFORM, model_config, model_statistics
+from server.rpc.classification import classify
+from server.rpc.codec import DecodedRequest, decode_request, encode_response
+from server.rpc.description import PLATFORM, max_batch_size, model_config, model_statistics
 from server.rpc.endpoint import Duplex, Service, Unary
 from server.rpc.layouts import Layouts
 from server.rpc.load_parameters import decode_load
+from server.rpc.memory_calls import MemoryCalls
 from server.rpc.parameters import decode_parameters
 from server.rpc.status import code_of
 from server.rpc.streaming import InferenceStream
+from server.shared_memory import SharedMemory
 
 SERVICE_NAME: Final = "inference.GRPCInferenceService"
 _CLOCKS_APART_S: Final = 0.005
@@ -38,7 +42,14 @@ _REASONS: Final[dict[type[ServingError], str]] = {
     NotReady: "not_ready",
     InvalidRequest: "invalid_address",
 }
-EXTENSIONS: Final = ("model_repository", "model_configuration", "statistics", "binary_tensor_data")
+_SHARED_MEMORY: Final = "system_shared_memory"
+EXTENSIONS: Final = (
+    "classification",
+    "model_repository",
+    "model_configuration",
+    "statistics",
+    "binary_tensor_data",
+)
 
 
 class _Named(Protocol):
@@ -65,8 +76,9 @@ class Inference:
         *,
         version: str,
         strict_readiness: bool,
+        memory: SharedMemory | None = None,
     ) -> None:
-        """Answer from `registry` and count in `metrics`."""
+        """Answer from `registry` and count in `metrics`; clients may register in `memory`."""
         self._registry = registry
         self._routes = routes
         self._loading = loading
@@ -74,6 +86,7 @@ class Inference:
         self._version = version
         self._strict_readiness = strict_readiness
         self._layouts: dict[ModelVersion, Layouts] = {}
+        self._memory = memory
         self.accepting = True
         """Whether readiness may be claimed; false while the server stops."""
 
@@ -123,6 +136,7 @@ class Inference:
                     request=pb.RepositoryModelUnloadRequest,
                     call=self.unload if model_control else refuse,
                 ),
+                **MemoryCalls(self._memory).methods(),
             },
         )
 
@@ -159,21 +173,24 @@ class Inference:
             layouts = self._layouts.get(model) or self._new_layouts(model)
             decoded, key = layouts.recognise(request)
             if decoded is None:
-                decoded = decode_request(request, model.signature)
+                decoded = decode_request(request, model.signature, self._memory)
                 _check_rows(model, decoded.feeds, decoded.rows)
                 if key is not None:
                     layouts.remember(key, request, model.signature, decoded)
             arrays = await opened.infer(
                 decoded.feeds, decoded.rows, decoded.outputs, deadline, timeout_s, priority
             )
-            response = layouts.encode(
-                model_name=model.name,
-                version=model.version,
-                variant=opened.variant,
-                request_id=request.id,
-                names=decoded.outputs,
-                arrays=arrays,
-            )
+            if decoded.classes or decoded.places:
+                response = _special_answer(model, opened.variant, request.id, decoded, arrays)
+            else:
+                response = layouts.encode(
+                    model_name=model.name,
+                    version=model.version,
+                    variant=opened.variant,
+                    request_id=request.id,
+                    names=decoded.outputs,
+                    arrays=arrays,
+                )
         except asyncio.CancelledError:
             # gRPC cancels a handler at its caller's deadline, a moment early at worst.
             late = deadline is not None and deadline <= time.monotonic() + _CLOCKS_APART_S
@@ -226,7 +243,8 @@ class Inference:
         self, request: Any, deadline: float | None
     ) -> pb.ServerMetadataResponse:
         """Name, version and the protocol extensions spoken."""
-        return pb.ServerMetadataResponse(name="hone", version=self._version, extensions=EXTENSIONS)
+        extensions = (*EXTENSIONS, *(() if self._memory is None else (_SHARED_MEMORY,)))
+        return pb.ServerMetadataResponse(name="hone", version=self._version, extensions=extensions)
 
     async def model_metadata(
         self, request: pb.ModelMetadataRequest, deadline: float | None
@@ -345,6 +363,40 @@ def _check_rows(model: ModelVersion, feeds: dict[str, Any], rows: int) -> None:
             raise InvalidRequest(
                 f"inputs of '{model.name}' must have the same number of rows, got {lengths}"
             )
+
+
+def _special_answer(
+    model: ModelVersion,
+    variant: str,
+    request_id: str,
+    decoded: DecodedRequest,
+    arrays: list[NDArray[Any]],
+) -> bytes:
+    """The answer where outputs are wanted as classes or in shared memory."""
+    if decoded.classes:
+        arrays = _classified(model, decoded, arrays)
+    return encode_response(
+        model_name=model.name,
+        version=model.version,
+        variant=variant,
+        request_id=request_id,
+        names=decoded.outputs,
+        arrays=arrays,
+        places=decoded.places,
+    ).SerializeToString()
+
+
+def _classified(
+    model: ModelVersion, decoded: DecodedRequest, arrays: Sequence[NDArray[Any]]
+) -> list[NDArray[Any]]:
+    """The outputs, those wanted as classes in that form."""
+    by_row = max_batch_size(model) > 0
+    return [
+        classify(name, array, decoded.classes[name], model.labels(name), by_row=by_row)
+        if name in decoded.classes
+        else array
+        for name, array in zip(decoded.outputs, arrays, strict=True)
+    ]
 
 
 def _refuse_repository(name: str) -> None:

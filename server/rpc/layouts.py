@@ -24,7 +24,7 @@ _ID_TAG: Final = b"\x1a"  # field 3 of ModelInferResponse, length-delimited
 _RAW_TAG: Final = b"\x32"  # field 6, likewise
 
 
-class _Place(NamedTuple):
+class _Input(NamedTuple):
     """Where one input lies in the request, and what it is."""
 
     name: str
@@ -35,7 +35,7 @@ class _Place(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    places: tuple[_Place, ...]
+    inputs: tuple[_Input, ...]
     rows: int
     outputs: tuple[str, ...]
 
@@ -79,7 +79,7 @@ class Layouts:
         if layout is None:
             return None, key
         feeds: dict[str, NDArray[Any]] = {}
-        for name, number, size_bytes, dtype, shape in layout.places:
+        for name, number, size_bytes, dtype, shape in layout.inputs:
             content = raw[number]
             if len(content) != size_bytes:
                 return None, None
@@ -101,7 +101,7 @@ class Layouts:
         order = {tensor.name: index for index, tensor in enumerate(request.inputs)}
         self._requests[key] = _Layout(
             tuple(
-                _Place(
+                _Input(
                     spec.name,
                     order[spec.name],
                     decoded.feeds[spec.name].nbytes,

@@ -30,6 +30,7 @@ class Connections:
         min_ping_interval_s: How often a client may ping, with calls under way or without.
         max_age_s: When a connection is closed so that its client connects anew; 0: never.
         max_age_grace_s: How long calls under way may take after that.
+        response_compression: Whether answers may have to be compressed.
     """
 
     max_message_bytes: int
@@ -39,6 +40,7 @@ class Connections:
     min_ping_interval_s: float
     max_age_s: float = 0.0
     max_age_grace_s: float = 0.0
+    response_compression: bool = False
 
 
 def choose_transport(wanted: Transport, connections: Connections) -> Literal["native", "grpcio"]:
@@ -92,4 +94,6 @@ def _obstacle(connections: Connections) -> str:
         return f"the package {_NATIVE_PACKAGE.replace('_', '-')} is not installed"
     if connections.max_age_s:
         return "it cannot close connections by age (--max-connection-age-seconds)"
+    if connections.response_compression:
+        return "it cannot compress answers (--response-compression)"
     return ""

@@ -15,7 +15,7 @@ from optimizers.contract.signature import NUMPY_DTYPES, Signature, TensorSpec
 from server.client import inference_request
 from server.errors import InvalidRequest, ServingError
 from server.pb import open_inference_pb2 as pb
-from server.rpc.codec import Limits, decode_request, encode_response
+from server.rpc.codec import decode_request, encode_response
 
 NUMERIC = [name for name in NUMPY_DTYPES if name != "BYTES"]
 
@@ -34,9 +34,7 @@ def test_numbers_come_back_bit_by_bit(
     data: some.DataObject, datatype: str, shape: tuple[int, ...]
 ) -> None:
     array = data.draw(some_arrays.arrays(NUMPY_DTYPES[datatype], shape))
-    decoded = decode_request(
-        inference_request("m", {"x": array}), signature(datatype, len(shape)), Limits()
-    )
+    decoded = decode_request(inference_request("m", {"x": array}), signature(datatype, len(shape)))
     assert decoded.feeds["x"].tobytes() == array.tobytes()
     assert decoded.feeds["x"].shape == shape
     assert decoded.rows == shape[0]
@@ -50,7 +48,7 @@ def test_texts_come_back_letter_by_letter(texts: list[str]) -> None:
     array = np.empty(len(texts), dtype=np.object_)
     array[:] = texts
     request = inference_request("m", {"x": array})
-    decoded = decode_request(request, signature("BYTES", 1), Limits())
+    decoded = decode_request(request, signature("BYTES", 1))
     assert list(decoded.feeds["x"]) == texts
     assert encode(array).raw_output_contents[0] == request.raw_input_contents[0]
 
@@ -77,7 +75,7 @@ def test_typed_contents_of_every_datatype_are_read(
     request = pb.ModelInferRequest(model_name="m")
     tensor = request.inputs.add(name="x", datatype=datatype, shape=[2])
     getattr(tensor.contents, member).extend(values)
-    decoded = decode_request(request, signature(datatype, 1), Limits())
+    decoded = decode_request(request, signature(datatype, 1))
     assert decoded.feeds["x"].tolist() == values
     assert decoded.feeds["x"].dtype == NUMPY_DTYPES[datatype]
 
@@ -86,7 +84,7 @@ def test_typed_texts_are_read() -> None:
     request = pb.ModelInferRequest(model_name="m")
     tensor = request.inputs.add(name="x", datatype="BYTES", shape=[2])
     tensor.contents.bytes_contents.extend(["süß".encode(), b"a\x00b"])
-    decoded = decode_request(request, signature("BYTES", 1), Limits())
+    decoded = decode_request(request, signature("BYTES", 1))
     assert decoded.feeds["x"].tolist() == ["süß", "a\x00b"]
 
 
@@ -94,7 +92,7 @@ def test_half_precision_must_be_raw() -> None:
     request = pb.ModelInferRequest(model_name="m")
     request.inputs.add(name="x", datatype="FP16", shape=[1]).contents.fp32_contents.append(1)
     with pytest.raises(InvalidRequest, match="must be sent as raw_input_contents"):
-        decode_request(request, signature("FP16", 1), Limits())
+        decode_request(request, signature("FP16", 1))
 
 
 @given(
@@ -108,7 +106,7 @@ def test_any_shape_and_bytes_are_read_or_refused_and_nothing_else(
     request = pb.ModelInferRequest(model_name="m", raw_input_contents=[raw])
     request.inputs.add(name="x", datatype=datatype, shape=shape)
     try:
-        decoded = decode_request(request, signature(datatype, 2), Limits())
+        decoded = decode_request(request, signature(datatype, 2))
     except ServingError:
         return
     assert list(decoded.feeds["x"].shape) == shape

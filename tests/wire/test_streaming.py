@@ -38,6 +38,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(repository, tmp_path_factory.mktemp("state")) as server:
         yield server
+    assert not [line for line in server.log if "ERROR" in line or "Traceback" in line]
 
 
 def numbered(number: int, *, name: str = "linear", rows: int = 1) -> pb.ModelInferRequest:
@@ -221,9 +222,9 @@ class Endless:
 async def test_a_full_stream_is_read_no_further(size: int, most: int) -> None:
     gate = asyncio.Semaphore(0)
 
-    async def infer(request: pb.ModelInferRequest, deadline: float | None) -> pb.ModelInferResponse:
+    async def infer(request: pb.ModelInferRequest, deadline: float | None) -> bytes:
         await gate.acquire()
-        return pb.ModelInferResponse(id=request.id)
+        return pb.ModelInferResponse(id=request.id).SerializeToString()
 
     sender = Endless(size)
     limits = StreamLimits(requests=8, request_bytes=1000)
@@ -244,9 +245,9 @@ async def test_a_full_stream_is_read_no_further(size: int, most: int) -> None:
 async def test_closing_the_answers_cancels_what_is_in_flight() -> None:
     cancelled = []
 
-    async def infer(request: pb.ModelInferRequest, deadline: float | None) -> pb.ModelInferResponse:
+    async def infer(request: pb.ModelInferRequest, deadline: float | None) -> bytes:
         if request.id == "1":
-            return pb.ModelInferResponse(id=request.id)
+            return pb.ModelInferResponse(id=request.id).SerializeToString()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -264,9 +265,9 @@ async def test_closing_the_answers_cancels_what_is_in_flight() -> None:
 
 
 async def test_what_ends_the_requests_is_raised_after_the_answers() -> None:
-    async def infer(request: pb.ModelInferRequest, deadline: float | None) -> pb.ModelInferResponse:
+    async def infer(request: pb.ModelInferRequest, deadline: float | None) -> bytes:
         await asyncio.sleep(0.01)
-        return pb.ModelInferResponse(id=request.id)
+        return pb.ModelInferResponse(id=request.id).SerializeToString()
 
     async def requests() -> AsyncIterator[pb.ModelInferRequest]:
         yield pb.ModelInferRequest(id="1")

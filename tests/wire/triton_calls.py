@@ -4,12 +4,14 @@ usage: triton_calls.py HOST:PORT
 """
 
 import asyncio
+import os
 import queue
 import sys
 
 import numpy as np
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+import tritonclient.utils.shared_memory as triton_memory
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 ADDRESS = sys.argv[1]
@@ -181,6 +183,50 @@ def check_stream(client):
     assert asyncio.run(ask()) == [str(number) for number in range(20)]
 
 
+def check_classification(client):
+    assert "classification" in client.get_server_metadata().extensions
+    a, b = np.array([[1, 5, 3], [9, 7, 8]], np.float32), np.zeros((2, 3), np.float32)
+    wanted = triton.InferRequestedOutput("sum", class_count=2)
+    result = client.infer("pair", [tensor("a", a), tensor("b", b)], outputs=[wanted])
+    assert result.as_numpy("sum").tolist() == [
+        [b"5.000000:1", b"3.000000:2"],
+        [b"9.000000:0", b"8.000000:2"],
+    ]
+
+
+def check_shared_memory(client):
+    assert "system_shared_memory" in client.get_server_metadata().extensions
+    client.unregister_system_shared_memory()
+    client.unregister_cuda_shared_memory()
+    a, b = np.ones((2, 3), np.float32), np.full((2, 3), 2, np.float32)
+    key = f"/client-{os.getpid()}"
+    memory = triton_memory.create_shared_memory_region("both", key, 200)
+    try:
+        triton_memory.set_shared_memory_region(memory, [a, b])
+        client.register_system_shared_memory("both", key, 200)
+        assert client.get_system_shared_memory_status().regions["both"].byte_size == 200
+        refused(
+            lambda: client.register_system_shared_memory("both", key, 200),
+            "ALREADY_EXISTS",
+            "already in manager",
+        )
+        inputs = [triton.InferInput(name, (2, 3), "FP32") for name in ("a", "b")]
+        inputs[0].set_shared_memory("both", 24)
+        inputs[1].set_shared_memory("both", 24, offset=24)
+        wanted = triton.InferRequestedOutput("sum")
+        wanted.set_shared_memory("both", 24, offset=48)
+        plain = triton.InferRequestedOutput("difference")
+        result = client.infer("pair", inputs, outputs=[wanted, plain])
+        output = result.get_output("sum")
+        found = triton_memory.get_contents_as_numpy(memory, np.float32, output.shape, offset=48)
+        assert (found == a + b).all()
+        assert (result.as_numpy("difference") == a - b).all()
+        client.unregister_system_shared_memory("both")
+        refused(lambda: client.infer("pair", inputs), "NOT_FOUND", "Unable to find")
+    finally:
+        triton_memory.destroy_shared_memory_region(memory)
+
+
 with triton.InferenceServerClient(ADDRESS) as shared:
     for check in (
         check_server,
@@ -191,6 +237,8 @@ with triton.InferenceServerClient(ADDRESS) as shared:
         check_repository,
         check_asynchronous,
         check_stream,
+        check_classification,
+        check_shared_memory,
     ):
         check(shared)
         print("held:", check.__name__)
