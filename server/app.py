@@ -40,6 +40,7 @@ from server.watch import RepositoryWatch
 _log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S: Final = 0.2
+_LOCAL: Final = ("127.0.0.1", "::1", "localhost")
 
 
 class App:
@@ -114,7 +115,9 @@ class App:
             max_age_grace_s=config.max_connection_age_grace_seconds,
             response_compression=config.response_compression,
         )
-        self.transport = choose_transport(config.transport, connections)
+        self.transport = choose_transport(
+            config.transport, connections, is_local=config.host in _LOCAL
+        )
         self.public = Endpoint(
             [self._inference.service(model_control=config.model_control == "explicit")],
             descriptor_pool(management=False),

@@ -43,8 +43,15 @@ class Connections:
     response_compression: bool = False
 
 
-def choose_transport(wanted: Transport, connections: Connections) -> Literal["native", "grpcio"]:
+def choose_transport(
+    wanted: Transport, connections: Connections, *, is_local: bool
+) -> Literal["native", "grpcio"]:
     """Which transport serves; where it is not the native one, the log says why.
+
+    Args:
+        wanted: What was asked for.
+        connections: What it has to do.
+        is_local: Whether only this machine can reach it.
 
     Raises:
         FailedPrecondition: The native one was asked for by name and cannot serve this.
@@ -53,6 +60,11 @@ def choose_transport(wanted: Transport, connections: Connections) -> Literal["na
         return "grpcio"
     obstacle = _obstacle(connections)
     if not obstacle:
+        if not is_local:
+            _log.warning(
+                "The native transport reads a message whole before it looks at its size; where "
+                "callers are not trusted, serve with --transport grpcio"
+            )
         return "native"
     if wanted == "native":
         raise FailedPrecondition(f"--transport native cannot be used: {obstacle}")
@@ -72,7 +84,7 @@ def new_server(transport: Literal["native", "grpcio"], connections: Connections)
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.ping_timeout_ms", int(1000 * connections.keepalive_timeout_s)),
         (
-            "grpc.http2.min_recv_ping_interval_without_data_ms",
+            "grpc.http2.min_ping_interval_without_data_ms",
             int(1000 * connections.min_ping_interval_s),
         ),
     ]

@@ -21,7 +21,7 @@ Request = inference.ModelInferRequest
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     repository = tmp_path_factory.mktemp("models")
     models.linear(repository / "linear/1/model.onnx")
     models.two_inputs(repository / "pair/1/model.onnx")

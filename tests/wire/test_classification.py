@@ -26,7 +26,7 @@ LABELS = "apple\r\npickle\n\nsüß\n"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder: Path = tmp_path_factory.mktemp("models")
     for name, config, labels in (
         ("plain", "", None),

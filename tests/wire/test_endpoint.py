@@ -21,7 +21,7 @@ INFERENCE = "inference.GRPCInferenceService"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder: Path = tmp_path_factory.mktemp("models")
     models.linear(folder / "linear/1/model.onnx")
     with running(folder, tmp_path_factory.mktemp("state")) as server:
