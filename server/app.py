@@ -9,10 +9,11 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import onnxruntime
 
+from optimizers.contract.errors import NotSupported
 from optimizers.contract.host import cpu_budget, this_host
 from optimizers.contract.runtime import require_provider
 from server.config import ServerConfig
@@ -30,6 +31,10 @@ from server.rpc.endpoint import Endpoint
 from server.rpc.inference import Inference
 from server.rpc.management import Management
 from server.rpc.reflection import descriptor_pool
+from server.rpc.traced import keep_metadata
+
+if TYPE_CHECKING:
+    from server.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +54,7 @@ class App:
         require_provider(config.provider)
         self.config = config
         self.host = this_host(config.cpus or max(1, int(cpu_budget())))
+        self._tracing = _tracing(config)
         self.metrics = Metrics(triton_names=config.triton_metrics)
         repository = ModelRepository(config.repository)
         self.store = VariantStore(config.state)
@@ -80,17 +86,21 @@ class App:
             self.metrics,
             version=product_version(),
             strict_readiness=config.strict_readiness,
+            tracing=self._tracing,
         )
+        before_each = keep_metadata if self._tracing is not None else None
         management = Management(self.registry, self.routes, self.optimization, self.journal)
         self.public = Endpoint(
             [self._inference.service(model_control=config.model_control == "explicit")],
             descriptor_pool(management=False),
             max_message_bytes=config.max_message_bytes,
+            before_each=before_each,
         )
         self.admin = Endpoint(
             [self._inference.service(model_control=True), management.service()],
             descriptor_pool(management=True),
             max_message_bytes=config.max_message_bytes,
+            before_each=before_each,
         )
         self.metrics_port = 0
         self._stack = AsyncExitStack()
@@ -106,6 +116,8 @@ class App:
         self.metrics.build_info.labels(
             product_version(), onnxruntime.__version__, platform.python_version()
         ).set(1)
+        if self._tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, self._tracing.close)
         stack.callback(self.store.close)
         stack.callback(self.journal.close)
         try:
@@ -182,6 +194,24 @@ def product_version() -> str:
         return version("hone-server")
     except PackageNotFoundError:
         return "0+unknown"
+
+
+def _tracing(config: ServerConfig) -> Tracing | None:
+    """What traces requests, loaded only when it is wanted.
+
+    Raises:
+        NotSupported: OpenTelemetry is not installed.
+    """
+    if not config.trace_endpoint:
+        return None
+    try:
+        from server.tracing import Tracing
+    except ImportError as error:
+        raise NotSupported(
+            "--trace-endpoint needs OpenTelemetry, which is not installed here; "
+            "`pip install 'hone-server[trace]'` brings it"
+        ) from error
+    return Tracing(config.trace_endpoint, ratio=config.trace_ratio, version=product_version())
 
 
 async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

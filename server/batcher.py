@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from optimizers.contract.runtime import Feeds
 from server.errors import DeadlineExceeded, ModelFailed, Overloaded
+from server.timeline import Timeline, note_run
 from server.waiting import Arrays, Waiting, WaitingLine
 
 
@@ -98,11 +99,17 @@ class Batcher:
         self._line = WaitingLine()
         self._free_lanes = policy.lanes
         self._flush_is_due = False
+        self._traces = False
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def infer(
-        self, feeds: Feeds, rows: int, outputs: Sequence[str], deadline: float | None = None
+        self,
+        feeds: Feeds,
+        rows: int,
+        outputs: Sequence[str],
+        deadline: float | None = None,
+        timeline: Timeline | None = None,
     ) -> Arrays:
         """Answer one request.
 
@@ -111,6 +118,7 @@ class Batcher:
             rows: Length of the first dimension.
             outputs: Names of the outputs wanted.
             deadline: When the caller stops waiting, on the batcher's clock.
+            timeline: Where to note when it waits and runs.
 
         Returns:
             One array per name in `outputs`.
@@ -127,6 +135,10 @@ class Batcher:
             feeds, rows, tuple(outputs), deadline, self._clock(), loop.create_future()
         )
         self._admit(waiting)
+        if timeline is not None:
+            self._traces = True
+            timeline.queued_at = waiting.since
+            waiting.timeline = timeline
         if not self._flush_is_due:
             self._flush_is_due = True
             loop.call_soon(self._flush)
@@ -250,6 +262,8 @@ class Batcher:
         error: BaseException | None,
     ) -> None:
         self._free_lanes += 1
+        if self._traces:
+            self._note(batch, started)
         if results is not None:
             now = self._clock()
             rows = _rows(batch)
@@ -260,6 +274,10 @@ class Batcher:
         else:
             # One of them may be at fault: let every request fail or succeed on its own.
             self._line.put_back_alone(batch)
+
+    def _note(self, batch: list[Waiting], started: float) -> None:
+        timelines = [waiting.timeline for waiting in batch]
+        note_run(timelines, rows=_rows(batch), started_at=started, ended_at=self._clock())
 
 
 def _rows(batch: list[Waiting]) -> int:

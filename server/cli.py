@@ -119,6 +119,12 @@ def serve_command(
     job_stall_seconds: Annotated[
         float | None, typer.Option(help="A worker silent for longer is ended.")
     ] = None,
+    trace_endpoint: Annotated[
+        str | None, typer.Option(help="URL of an OpenTelemetry collector (OTLP over HTTP).")
+    ] = None,
+    trace_ratio: Annotated[
+        float | None, typer.Option(help="Share of requests that begin a trace. Default 1.")
+    ] = None,
     log_format: Annotated[str | None, typer.Option(help="text | json. Default text.")] = None,
     log_level: Annotated[
         str | None, typer.Option(help="debug | info | warning | error. Default info.")

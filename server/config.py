@@ -88,6 +88,10 @@ class ServerConfig(BaseSettings):
     job_stall_seconds: Seconds = 900.0
     """A worker silent for longer is ended."""
 
+    trace_endpoint: str = Field(default="", pattern=r"^(https?://[!-~]+)?$")
+    """URL of an OpenTelemetry collector (OTLP over HTTP); nothing is traced without one."""
+    trace_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+    """Share of requests that begin a trace; a caller's own trace decides for itself."""
     log_format: Format = "text"
     """How records are written to standard error."""
     log_level: Level = "info"

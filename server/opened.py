@@ -22,6 +22,7 @@ from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
 from server.batcher import Batcher, BatchPolicy, Inline
 from server.errors import GoldenMismatch
+from server.timeline import Timeline
 from server.totals import VariantMetrics
 
 _INLINE_BELOW_S: Final = 100e-6
@@ -84,10 +85,15 @@ class OpenVariant:
         self._batcher = Batcher(opening.session, self.policy, metrics)
 
     async def infer(
-        self, feeds: Feeds, rows: int, outputs: Sequence[str], deadline: float | None
+        self,
+        feeds: Feeds,
+        rows: int,
+        outputs: Sequence[str],
+        deadline: float | None,
+        timeline: Timeline | None = None,
     ) -> list[NDArray[Any]]:
         """Answer one request; see `Batcher.infer`."""
-        return await self._batcher.infer(feeds, rows, outputs, deadline)
+        return await self._batcher.infer(feeds, rows, outputs, deadline, timeline)
 
     def terminate(self) -> None:
         """End the runs under way: nobody waits for them any more."""

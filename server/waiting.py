@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizers.contract.runtime import Feeds
+from server.timeline import Timeline
 
 Arrays = list[NDArray[Any]]
 
@@ -30,9 +31,13 @@ class Waiting:
         future: Gets the answer.
         size_bytes: Bytes of its inputs.
         key: Requests of equal keys may share a run; None: it runs alone.
+        timeline: Where its run is noted; None: nowhere.
     """
 
-    __slots__ = ("deadline", "feeds", "future", "key", "outputs", "rows", "since", "size_bytes")
+    __slots__ = (
+        *("deadline", "feeds", "future", "key", "outputs", "rows", "since", "size_bytes"),
+        "timeline",
+    )
 
     def __init__(
         self,
@@ -49,6 +54,7 @@ class Waiting:
         self.deadline = deadline
         self.since = since
         self.future = future
+        self.timeline: Timeline | None = None
         self.size_bytes = sum(_size_bytes(array) for array in feeds.values())
         self.key: tuple[Any, ...] | None = (outputs,)
         for name, array in feeds.items():

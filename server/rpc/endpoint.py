@@ -82,7 +82,12 @@ class Endpoint:
     """Listens on one address and serves some services there."""
 
     def __init__(
-        self, services: list[Service], pool: DescriptorPool, *, max_message_bytes: int
+        self,
+        services: list[Service],
+        pool: DescriptorPool,
+        *,
+        max_message_bytes: int,
+        before_each: Callable[[Any], None] | None = None,
     ) -> None:
         """Prepare to serve.
 
@@ -90,6 +95,7 @@ class Endpoint:
             services: What to serve.
             pool: Their descriptors under their public names, for reflection.
             max_message_bytes: Largest message taken or given.
+            before_each: Called with the context of each single answer's call, in its task.
         """
         self._server: Any = grpc.aio.server(
             options=[
@@ -103,7 +109,8 @@ class Endpoint:
         self._stopping = asyncio.Event()
         for service in services:
             handlers = {
-                name: _handler(method, self._stopping) for name, method in service.methods.items()
+                name: _handler(method, self._stopping, before_each)
+                for name, method in service.methods.items()
             }
             self._server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(service.name, handlers),)
@@ -154,7 +161,11 @@ class Endpoint:
         await self._server.stop(grace_s)
 
 
-def _handler(method: Unary | Streaming, stopping: asyncio.Event) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(
+    method: Unary | Streaming,
+    stopping: asyncio.Event,
+    before_each: Callable[[Any], None] | None,
+) -> grpc.RpcMethodHandler[Any, Any]:
     def parse(content: bytes) -> Message | DecodeError:
         try:
             return method.request.FromString(content)
@@ -163,7 +174,7 @@ def _handler(method: Unary | Streaming, stopping: asyncio.Event) -> grpc.RpcMeth
 
     if isinstance(method, Unary):
         return grpc.unary_unary_rpc_method_handler(
-            _unary(method),
+            _unary(method) if before_each is None else _after(before_each, _unary(method)),
             request_deserializer=parse,
             response_serializer=_serialize,
         )
@@ -190,6 +201,16 @@ def _unary(method: Unary) -> Callable[[Any, Any], Awaitable[Message]]:
             raise
 
     return handle
+
+
+def _after(
+    before_each: Callable[[Any], None], handle: Callable[[Any, Any], Awaitable[Message]]
+) -> Callable[[Any, Any], Awaitable[Message]]:
+    async def handle_after(request: Any, context: Any) -> Message:
+        before_each(context)
+        return await handle(request, context)
+
+    return handle_after
 
 
 def _streaming(

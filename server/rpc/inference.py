@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 
@@ -27,6 +28,11 @@ from server.rpc.description import PLATFORM, model_config, model_statistics
 from server.rpc.endpoint import Service, Unary
 from server.rpc.parameters import decode_parameters
 from server.rpc.status import code_of
+from server.rpc.traced import traced
+from server.timeline import Timeline
+
+if TYPE_CHECKING:
+    from server.tracing import Tracing
 
 SERVICE_NAME: Final = "inference.GRPCInferenceService"
 _CLOCKS_APART_S: Final = 0.005
@@ -35,6 +41,9 @@ _REASONS: Final[dict[type[ServingError], str]] = {
     InvalidRequest: "invalid_address",
 }
 EXTENSIONS: Final = ("model_repository", "model_configuration", "statistics", "binary_tensor_data")
+
+
+_Infer = Callable[[pb.ModelInferRequest, float | None], Awaitable[pb.ModelInferResponse]]
 
 
 class _Named(Protocol):
@@ -61,14 +70,16 @@ class Inference:
         *,
         version: str,
         strict_readiness: bool,
+        tracing: Tracing | None = None,
     ) -> None:
-        """Answer from `registry` and count in `metrics`."""
+        """Answer from `registry`, count in `metrics` and, if there is one, tell `tracing`."""
         self._registry = registry
         self._routes = routes
         self._loading = loading
         self._metrics = metrics
         self._version = version
         self._strict_readiness = strict_readiness
+        self._tracing = tracing
         self.accepting = True
         """Whether readiness may be claimed; false while the server stops."""
 
@@ -81,6 +92,9 @@ class Inference:
                 "--model-control explicit, or use the admin endpoint"
             )
 
+        infer: _Infer = self.model_infer
+        if self._tracing is not None:
+            infer = traced(self.model_infer, self._tracing)
         return Service(
             name=SERVICE_NAME,
             methods={
@@ -91,7 +105,7 @@ class Inference:
                     request=pb.ServerMetadataRequest, call=self.server_metadata
                 ),
                 "ModelMetadata": Unary(request=pb.ModelMetadataRequest, call=self.model_metadata),
-                "ModelInfer": Unary(request=pb.ModelInferRequest, call=self.model_infer),
+                "ModelInfer": Unary(request=pb.ModelInferRequest, call=infer),
                 "ModelConfig": Unary(request=pb.ModelConfigRequest, call=self.model_config),
                 "ModelStatistics": Unary(
                     request=pb.ModelStatisticsRequest, call=self.model_statistics
@@ -117,9 +131,21 @@ class Inference:
         return tried and (not self._strict_readiness or self._registry.ready)
 
     async def model_infer(
-        self, request: pb.ModelInferRequest, deadline: float | None
+        self,
+        request: pb.ModelInferRequest,
+        deadline: float | None,
+        timeline: Timeline | None = None,
     ) -> pb.ModelInferResponse:
-        """Answer one request by the routed variant, or by the one it names."""
+        """Answer one request by the routed variant, or by the one it names.
+
+        Args:
+            request: What is asked.
+            deadline: When the caller stops waiting, on the monotonic clock.
+            timeline: Where to note when it waits and runs.
+
+        Raises:
+            HoneError: It cannot be answered; see `rpc.status`.
+        """
         start = time.perf_counter()
         try:
             model, address = self._registry.find(request.model_name, request.model_version)
@@ -138,7 +164,9 @@ class Inference:
                 opened = await self._routes.opened(model, address)
             decoded = decode_request(request, model.signature)
             _check_rows(model, decoded.feeds, decoded.rows)
-            arrays = await opened.infer(decoded.feeds, decoded.rows, decoded.outputs, deadline)
+            arrays = await opened.infer(
+                decoded.feeds, decoded.rows, decoded.outputs, deadline, timeline
+            )
             response = encode_response(
                 model_name=model.name,
                 version=model.version,
