@@ -107,6 +107,9 @@ def serve_command(
     max_batch: Annotated[int | None, typer.Option(help="Rows joined into one run.")] = None,
     max_queue_items: Annotated[int | None, typer.Option(help="Waiting requests.")] = None,
     max_queue_bytes: Annotated[int | None, typer.Option(help="Waiting bytes.")] = None,
+    cache_bytes: Annotated[
+        int | None, typer.Option(help="Answers kept for models with response_cache. Default 0.")
+    ] = None,
     max_message_bytes: Annotated[int | None, typer.Option(help="Largest message.")] = None,
     drain_seconds: Annotated[float | None, typer.Option(help="Grace when stopping.")] = None,
     measure_seconds: Annotated[

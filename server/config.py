@@ -75,6 +75,8 @@ class ServerConfig(BaseSettings):
     """Requests that may wait for one variant."""
     max_queue_bytes: Annotated[int, Field(ge=1, le=_MOST_BYTES)] = 256 << 20
     """Bytes of inputs that may wait for one variant."""
+    cache_bytes: Annotated[int, Field(ge=0, le=_MOST_BYTES)] = 0
+    """Most bytes of answers kept for models whose `config.pbtxt` asks for it; 0: none."""
     max_message_bytes: Positive = 64 << 20
     """Largest gRPC message taken or given."""
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
