@@ -1,4 +1,4 @@
-"""When one request waited and ran; kept only for requests that are traced."""
+"""Who served one request, and when it waited and ran; kept only for requests that are traced."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ class Timeline:
 
     Attributes:
         identity: What its trace knows it by.
+        served_by: Model, version and variant; empty until they are known.
         queued_at: When it began to wait for a lane.
         started_at: When its run began.
         ended_at: When its run was over.
@@ -18,10 +19,13 @@ class Timeline:
         together: The traced requests of its run, itself among them.
     """
 
-    __slots__ = ("ended_at", "identity", "queued_at", "rows", "started_at", "together")
+    __slots__ = (
+        *("ended_at", "identity", "queued_at", "rows", "served_by", "started_at", "together"),
+    )
 
     def __init__(self, identity: Any) -> None:
         self.identity = identity
+        self.served_by: tuple[str, ...] = ()
         self.queued_at: float | None = None
         self.started_at: float | None = None
         self.ended_at: float | None = None

@@ -24,6 +24,7 @@ from server.timeline import Timeline
 
 METHOD: Final = "inference.GRPCInferenceService/ModelInfer"
 _PATH: Final = "/v1/traces"
+_SERVED_BY: Final = ("hone.model", "hone.version", "hone.variant")
 _LONGEST_VALUE: Final = 256
 _MOST_LINKS: Final = 32
 _SEND_SECONDS: Final = 5
@@ -117,28 +118,24 @@ class TracedRequest:
     def __init__(self, tracing: Tracing, span: Span) -> None:
         self._tracing = tracing
         self._span = span
-        self._attributes: dict[str, str | int] = {}
         self.timeline = Timeline(span.get_span_context())
-
-    def answered_by(self, *, model: str, version: str, variant: str) -> None:
-        """Say who answered."""
-        self._attributes = {"hone.model": model, "hone.version": version, "hone.variant": variant}
 
     def end(self, code: str) -> None:
         """The request is over, with the gRPC status code of that name."""
         span, timeline = self._span, self.timeline
-        span.set_attributes({**self._attributes, "rpc.response.status_code": code})
+        served: dict[str, str | int] = dict(zip(_SERVED_BY, timeline.served_by, strict=False))
+        span.set_attributes({**served, "rpc.response.status_code": code})
         if code in _OUR_FAULT:
             span.set_status(Status(StatusCode.ERROR, code))
         if timeline.queued_at is not None:
             started = timeline.started_at
             left = time.monotonic() if started is None else started
-            attributes = {**self._attributes, "hone.ran": started is not None}
+            attributes = {**served, "hone.ran": started is not None}
             self._tracing.child(span, "queue", timeline.queued_at, left, attributes)
         if timeline.started_at is not None and timeline.ended_at is not None:
             others = [one.identity for one in timeline.together if one is not timeline]
             attributes = {
-                **self._attributes,
+                **served,
                 "hone.batch.rows": timeline.rows,
                 "hone.batch.traced_requests": len(timeline.together),
             }

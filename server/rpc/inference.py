@@ -164,6 +164,8 @@ class Inference:
                 opened = await self._routes.opened(model, address)
             decoded = decode_request(request, model.signature)
             _check_rows(model, decoded.feeds, decoded.rows)
+            if timeline is not None:
+                timeline.served_by = (model.name, str(model.version), opened.variant)
             arrays = await opened.infer(
                 decoded.feeds, decoded.rows, decoded.outputs, deadline, timeline
             )

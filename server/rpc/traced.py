@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
@@ -16,9 +16,7 @@ from server.timeline import Timeline
 if TYPE_CHECKING:
     from server.tracing import Tracing
 
-_Infer = Callable[
-    [pb.ModelInferRequest, float | None, Timeline | None], Awaitable[pb.ModelInferResponse]
-]
+_Answer = TypeVar("_Answer")
 _metadata: ContextVar[Iterable[tuple[str, str | bytes]]] = ContextVar("metadata", default=())
 
 
@@ -28,22 +26,18 @@ def keep_metadata(context: Any) -> None:
 
 
 def traced(
-    infer: _Infer, tracing: Tracing
-) -> Callable[[pb.ModelInferRequest, float | None], Awaitable[pb.ModelInferResponse]]:
+    infer: Callable[[pb.ModelInferRequest, float | None, Timeline | None], Awaitable[_Answer]],
+    tracing: Tracing,
+) -> Callable[[pb.ModelInferRequest, float | None], Awaitable[_Answer]]:
     """`infer`, each sampled request inside its span; see `keep_metadata`."""
 
-    async def call(request: pb.ModelInferRequest, deadline: float | None) -> pb.ModelInferResponse:
+    async def call(request: pb.ModelInferRequest, deadline: float | None) -> _Answer:
         begun = tracing.begin(_metadata.get(), model=request.model_name, request_id=request.id)
         if begun is None:
             return await infer(request, deadline, None)
         code = grpc.StatusCode.OK
         try:
-            response = await infer(request, deadline, begun.timeline)
-            begun.answered_by(
-                model=response.model_name,
-                version=response.model_version,
-                variant=response.parameters["variant"].string_param,
-            )
+            return await infer(request, deadline, begun.timeline)
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED
             raise
@@ -52,6 +46,5 @@ def traced(
             raise
         finally:
             begun.end(code.name)
-        return response
 
     return call
