@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from server.errors import FailedPrecondition, InvalidRequest, NotReady
 from server.rpc.status import describe
 
+_Answer = TypeVar("_Answer")
 _WHOLE_SERVER: Final = ""
 _LAST_WORD_S: Final = 0.1
 _NO_DEADLINE_S: Final = 1e9
@@ -102,19 +103,29 @@ class _Health(health.HealthServicer):  # type: ignore[misc]
 class Endpoint:
     """Listens on one address and serves some services there."""
 
-    def __init__(self, services: list[Service], pool: DescriptorPool, server: Any) -> None:
+    def __init__(
+        self,
+        services: list[Service],
+        pool: DescriptorPool,
+        server: Any,
+        *,
+        before_each: Callable[[Any], None] | None = None,
+    ) -> None:
         """Prepare to serve.
 
         Args:
             services: What to serve.
             pool: Their descriptors under their public names, for reflection.
             server: What carries the calls; see `new_server`.
+            before_each: Called with the context of each call of a `Unary` or `Duplex`, in the task
+                that handles it.
         """
         self._server = server
         self._stopping = asyncio.Event()
         for service in services:
             handlers = {
-                name: _handler(method, self._stopping) for name, method in service.methods.items()
+                name: _handler(method, self._stopping, before_each)
+                for name, method in service.methods.items()
             }
             self._server.add_registered_method_handlers(service.name, handlers)
         self._health = _Health(self._stopping)
@@ -164,7 +175,9 @@ class Endpoint:
 
 
 def _handler(
-    method: Unary | Streaming | Duplex, stopping: asyncio.Event
+    method: Unary | Streaming | Duplex,
+    stopping: asyncio.Event,
+    before_each: Callable[[Any], None] | None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
     def parse(content: bytes) -> Message | DecodeError:
         try:
@@ -174,13 +187,13 @@ def _handler(
 
     if isinstance(method, Unary):
         return grpc.unary_unary_rpc_method_handler(
-            _unary(method),
+            _after(before_each, _unary(method)),
             request_deserializer=parse,
             response_serializer=_serialize,
         )
     if isinstance(method, Duplex):
         return grpc.stream_stream_rpc_method_handler(
-            _duplex(method, stopping),
+            _after(before_each, _duplex(method, stopping)),
             request_deserializer=parse,
             response_serializer=_serialize,
         )
@@ -207,6 +220,19 @@ def _unary(method: Unary) -> Callable[[Any, Any], Awaitable[Message | bytes]]:
             raise
 
     return handle
+
+
+def _after(
+    before_each: Callable[[Any], None] | None, handle: Callable[[Any, Any], Awaitable[_Answer]]
+) -> Callable[[Any, Any], Awaitable[_Answer]]:
+    if before_each is None:
+        return handle
+
+    async def handle_after(request: Any, context: Any) -> _Answer:
+        before_each(context)
+        return await handle(request, context)
+
+    return handle_after
 
 
 def _streaming(
