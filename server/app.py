@@ -10,13 +10,15 @@ import signal
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import onnxruntime
 
+from optimizers.contract.errors import NotSupported
 from optimizers.contract.host import cpu_budget, this_host
 from optimizers.contract.provider_options import ENGINE_CACHE, device_name
 from optimizers.contract.providers import settle_provider
+from server.cache import ResponseCache
 from server.config import ServerConfig
 from server.errors import FailedPrecondition
 from server.journal import Journal
@@ -33,9 +35,13 @@ from server.rpc.endpoint import Endpoint
 from server.rpc.inference import Inference
 from server.rpc.management import Management
 from server.rpc.reflection import descriptor_pool
+from server.rpc.traced import keep_metadata
 from server.rpc.transport import Connections, choose_transport, new_server
 from server.shared_memory import SharedMemory, SharedMemoryLimits
 from server.watch import RepositoryWatch
+
+if TYPE_CHECKING:
+    from server.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +70,7 @@ class App:
         self.config = config
         self._device = chosen.provider, device_name(chosen.provider, config.provider_options)
         self.host = this_host(config.cpus or max(1, int(cpu_budget())))
+        self._tracing = _tracing(config)
         self.metrics = Metrics(triton_names=config.triton_metrics)
         repository = ModelRepository(config.repository)
         self.store = VariantStore(config.state)
@@ -74,6 +81,7 @@ class App:
             store=self.store,
             journal=self.journal,
             metrics=self.metrics,
+            cache=_cache(config, self.metrics),
             room=Room(config.max_total_queue_items, config.max_total_queue_bytes),
         )
         self.registry = Registry()
@@ -103,7 +111,9 @@ class App:
             version=product_version(),
             strict_readiness=config.strict_readiness,
             memory=_shared_memory(config),
+            tracing=self._tracing,
         )
+        before_each = keep_metadata if self._tracing is not None else None
         management = Management(self.registry, self.routes, self.optimization, self.journal)
         connections = Connections(
             max_message_bytes=config.max_message_bytes,
@@ -123,12 +133,14 @@ class App:
             descriptor_pool(management=False),
             new_server(self.transport, connections),
             response_compression=config.response_compression,
+            before_each=before_each,
         )
         self.admin = Endpoint(
             [self._inference.service(model_control=True, load_files=True), management.service()],
             descriptor_pool(management=True),
             new_server("grpcio", connections),
             response_compression=config.response_compression,
+            before_each=before_each,
         )
         self.metrics_port = 0
         self._stack = AsyncExitStack()
@@ -145,6 +157,8 @@ class App:
             product_version(), onnxruntime.__version__, platform.python_version()
         ).set(1)
         self.metrics.provider_info.labels(*self._device).set(1)
+        if self._tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, self._tracing.close)
         stack.callback(self.store.close)
         stack.callback(self.journal.close)
         try:
@@ -240,6 +254,32 @@ def product_version() -> str:
         return version("hone-server")
     except PackageNotFoundError:
         return "0+unknown"
+
+
+def _cache(config: ServerConfig, metrics: Metrics) -> ResponseCache | None:
+    if not config.cache_bytes:
+        return None
+    cache = ResponseCache(config.cache_bytes)
+    metrics.show_cache(lambda: cache.size_bytes)
+    return cache
+
+
+def _tracing(config: ServerConfig) -> Tracing | None:
+    """What traces requests, loaded only when it is wanted.
+
+    Raises:
+        NotSupported: OpenTelemetry is not installed.
+    """
+    if not config.trace_endpoint:
+        return None
+    try:
+        from server.tracing import Tracing
+    except ImportError as error:
+        raise NotSupported(
+            "--trace-endpoint needs OpenTelemetry, which is not installed here; "
+            "`pip install 'hone-server[trace]'` brings it"
+        ) from error
+    return Tracing(config.trace_endpoint, ratio=config.trace_ratio, version=product_version())
 
 
 async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

@@ -22,6 +22,7 @@ from server.cost import CostCurve, Costs
 from server.errors import DeadlineExceeded, ModelFailed, QueueTimeout
 from server.policy import BatchPolicy
 from server.room import Admission, Room
+from server.timeline import Timeline, note_run
 from server.waiting import LAST_LEVEL, Arrays, Joint, Waiting, WaitingLine
 
 _CROWD_RUNS: Final = 8
@@ -123,6 +124,7 @@ class Batcher:
         self._crowded_until = 0.0
         self._flush_is_due = False
         self._delay: asyncio.TimerHandle | None = None
+        self._traces = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -134,6 +136,7 @@ class Batcher:
         deadline: float | None = None,
         timeout_s: float = 0.0,
         priority: int = 0,
+        timeline: Timeline | None = None,
     ) -> Arrays:
         """Answer one request.
 
@@ -144,6 +147,7 @@ class Batcher:
             deadline: When the caller stops waiting, on the batcher's clock.
             timeout_s: Longest wait for a lane that the caller accepts; 0: no limit of its own.
             priority: The level the caller chose, 1 the highest; 0: the default.
+            timeline: Where to note when it waits and runs.
 
         Returns:
             One array per name in `outputs`.
@@ -173,6 +177,10 @@ class Batcher:
         self._in_hand += 1
         if self._in_hand > 1 and self._runner.wide_threads:
             self._crowded_until = now + _CROWD_RUNS * curve.seconds(1)
+        if timeline is not None:
+            self._traces = True
+            timeline.queued_at = now
+            waiting.timeline = timeline
         if not self._flush_is_due:
             self._flush_is_due = True
             loop.call_soon(self._flush)
@@ -369,6 +377,8 @@ class Batcher:
         self._free_lanes += running.lanes
         self._running.discard(running)
         batch = running.batch
+        if self._traces:
+            self._note(running)
         if results is not None:
             took = self._clock() - running.started
             if running.wide:
@@ -402,6 +412,11 @@ class Batcher:
             for running in self._running
             if running.joint.callers  # else it was ended and is over in a moment
         )
+
+    def _note(self, running: _Running) -> None:
+        timelines = [waiting.timeline for waiting in running.batch]
+        ended_at = self._clock()
+        note_run(timelines, rows=running.rows, started_at=running.started, ended_at=ended_at)
 
 
 def _earliest(one: float | None, other: float | None) -> float | None:

@@ -138,6 +138,9 @@ def serve_command(
     max_total_queue_bytes: Annotated[
         int | None, typer.Option(help="Waiting bytes, all models.")
     ] = None,
+    cache_bytes: Annotated[
+        int | None, typer.Option(help="Answers kept for models with response_cache. Default 0.")
+    ] = None,
     max_message_bytes: Annotated[int | None, typer.Option(help="Largest message.")] = None,
     response_compression: Annotated[
         bool | None, typer.Option(help="Callers may ask for gzip or deflate by metadata.")
@@ -171,6 +174,12 @@ def serve_command(
     job_memory_bytes: Annotated[int | None, typer.Option(help="Limit of a worker.")] = None,
     job_stall_seconds: Annotated[
         float | None, typer.Option(help="A worker silent for longer is ended.")
+    ] = None,
+    trace_endpoint: Annotated[
+        str | None, typer.Option(help="URL of an OpenTelemetry collector (OTLP over HTTP).")
+    ] = None,
+    trace_ratio: Annotated[
+        float | None, typer.Option(help="Share of requests that begin a trace. Default 1.")
     ] = None,
     log_format: Annotated[str | None, typer.Option(help="text | json. Default text.")] = None,
     log_level: Annotated[

@@ -103,6 +103,8 @@ class ServerConfig(BaseSettings):
     """Requests that may wait for all variants together."""
     max_total_queue_bytes: Annotated[int, Field(ge=1, le=_MOST_BYTES)] = 1 << 30
     """Bytes of inputs that may wait for all variants together."""
+    cache_bytes: Annotated[int, Field(ge=0, le=_MOST_BYTES)] = 0
+    """Most bytes of answers kept for models whose `config.pbtxt` asks for it; 0: none."""
     max_message_bytes: Positive = 64 << 20
     """Largest gRPC message taken or given."""
     transport: Literal["auto", "native", "grpcio"] = "auto"
@@ -132,6 +134,10 @@ class ServerConfig(BaseSettings):
     job_stall_seconds: Seconds = 900.0
     """A worker silent for longer is ended."""
 
+    trace_endpoint: str = Field(default="", pattern=r"^(https?://[!-~]+)?$")
+    """URL of an OpenTelemetry collector (OTLP over HTTP); nothing is traced without one."""
+    trace_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+    """Share of requests that begin a trace; a caller's own trace decides for itself."""
     log_format: Format = "text"
     """How records are written to standard error."""
     log_level: Level = "info"

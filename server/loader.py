@@ -16,6 +16,7 @@ from optimizers.contract.prepacked import directory_name
 from optimizers.contract.provider_options import ON_GPU
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import SessionSpec
+from server.cache import ResponseCache
 from server.config import ServerConfig
 from server.errors import FailedPrecondition, NotEnoughMemory
 from server.journal import Journal, Route
@@ -43,6 +44,7 @@ class Loader:
     journal: Journal
     metrics: Metrics
     room: Room
+    cache: ResponseCache | None = None
 
     async def load(self, entry: ModelEntry, version: int) -> ModelVersion:
         """Open a version: its routed variant if that may serve here, else its original.
@@ -57,6 +59,8 @@ class Loader:
             raise InvalidModel(f"{entry.name}/{version} has no {file.name}; expected an ONNX model")
         started = time.monotonic()
         self.metrics.expect_version(entry.name, version)
+        if entry.config.cached and self.cache is None:
+            _log.warning("%s asks for a response cache; --cache-bytes gives none", entry.name)
         spec = original_session(entry.config, self.config, self.host)
         sha256 = await asyncio.to_thread(lambda: read_onnx_file(file).sha256())
         opening = await asyncio.to_thread(open_original, file, spec, self._place(sha256))
@@ -161,10 +165,14 @@ class Loader:
         return manifest.evaluation.certificate.host.difference(self.host)
 
     def _serve(self, entry: ModelEntry, manifest: Manifest, opening: Opening) -> OpenVariant:
+        metrics = self.metrics.of_variant(manifest.model, manifest.version, manifest.variant)
+        cache = None
+        if self.cache is not None and entry.config.cached:
+            cache = self.cache.of_variant(metrics.cached())
         return OpenVariant(
             manifest,
             opening,
-            self.metrics.of_variant(manifest.model, manifest.version, manifest.variant),
+            metrics,
             QueueBounds(
                 items=entry.config.batching.default_policy.max_items or self.config.max_queue_items,
                 size_bytes=self.config.max_queue_bytes,
@@ -172,6 +180,7 @@ class Loader:
                 room=self.room,
             ),
             entry.config.batching,
+            cache,
         )
 
     def _place(self, content: str) -> Place:

@@ -6,6 +6,7 @@ when it is scraped (`scraping`); what is rare is counted here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -106,6 +107,14 @@ class Metrics:
     def loaded(self, model: str, version: int, seconds: float) -> None:
         """A version was loaded, which took `seconds`."""
         self.of_version(model, version).load_seconds = seconds
+
+    def show_cache(self, size_bytes: Callable[[], float]) -> None:
+        """Tell how large the cache of answers is; called once."""
+        Gauge(
+            "hone_cache_bytes",
+            "Size of the answers kept for equal requests.",
+            registry=self.registry,
+        ).set_function(size_bytes)
 
     def unaddressed(self, reason: str) -> None:
         """Count a request refused because no version answers to what it named."""

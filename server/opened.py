@@ -16,17 +16,20 @@ from optimizers.contract.manifest import Manifest
 from optimizers.contract.memory import ResidentMemory, resident_memory
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.prepacked import prepacked_model
-from optimizers.contract.runtime import Session, SessionSpec
+from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
 from optimizers.contract.width import widen_if_faster
 from server.batcher import Batcher
+from server.cache import VariantCache
 from server.cost import Costs
 from server.errors import GoldenMismatch
 from server.policy import BatchPolicy
 from server.probe import Findings, probe
 from server.room import Room
+from server.timeline import Timeline
 from server.totals import VariantMetrics
 from server.triton_batching import Batching
+from server.waiting import Arrays
 
 _INLINE_BELOW_S: Final = 100e-6
 """A run of one row that costs less than this is cheaper than a hand-over to another thread."""
@@ -94,6 +97,7 @@ class OpenVariant:
         metrics: VariantMetrics,
         bounds: QueueBounds,
         batching: Batching,
+        cache: VariantCache | None = None,
     ) -> None:
         """Serve `opening` as the variant that `manifest` describes.
 
@@ -103,6 +107,7 @@ class OpenVariant:
             metrics: Where it counts.
             bounds: How much may wait.
             batching: What the model's `config.pbtxt` says of waiting and joining.
+            cache: Where it keeps its answers, if it does.
         """
         self.manifest = manifest
         self.variant = manifest.variant
@@ -125,7 +130,8 @@ class OpenVariant:
             metrics,
             bounds.room,
         )
-        self.infer = self._batcher.infer
+        self._cache = cache
+        self.infer = self._batcher.infer if cache is None else self._look_up_or_infer
         """Answers one request; see `Batcher.infer`."""
 
     def terminate(self) -> None:
@@ -134,8 +140,31 @@ class OpenVariant:
 
     async def close(self) -> None:
         """Let what was accepted finish, then give the memory back to the machine."""
+        if self._cache is not None:
+            self._cache.close()
         await self._batcher.drain()
         await asyncio.to_thread(self._free)
+
+    async def _look_up_or_infer(
+        self,
+        feeds: Feeds,
+        rows: int,
+        outputs: tuple[str, ...],
+        deadline: float | None = None,
+        timeout_s: float = 0.0,
+        priority: int = 0,
+        timeline: Timeline | None = None,
+    ) -> Arrays:
+        """Answer from the cache, else compute and keep the answer."""
+        assert self._cache is not None
+        key, kept = self._cache.look_up(feeds, outputs)
+        if kept is not None:
+            return kept
+        arrays = await self._batcher.infer(
+            feeds, rows, outputs, deadline, timeout_s, priority, timeline
+        )
+        self._cache.put(key, arrays)
+        return arrays
 
     def _free(self) -> None:
         self.opening.session.close()

@@ -69,6 +69,7 @@ def _families(versions: tuple[VersionMetrics, ...]) -> Iterator[Metric]:
     for name, text, pick in _HISTOGRAMS:
         yield _histogram(name, text, [(labels, one, pick(one)) for labels, one in variants])
     yield _requests(variants)
+    yield from _cache(variants)
     yield _rejected(versions)
     in_flight = GaugeMetricFamily(
         "hone_requests_in_flight",
@@ -113,6 +114,27 @@ def _requests(variants: _Labelled) -> Metric:
         for code, count in counts.items():
             family.add_metric((*labels, code), count, created=metrics.created_unix_s)
     return family
+
+
+def _cache(variants: _Labelled) -> Iterator[Metric]:
+    """Nothing but names where no variant keeps answers."""
+    hits = CounterMetricFamily(
+        "hone_cache_hits_total",
+        "Requests whose answer was in the cache.",
+        labels=OF_VARIANT,
+    )
+    misses = CounterMetricFamily(
+        "hone_cache_misses_total",
+        "Requests looked for in the cache in vain.",
+        labels=OF_VARIANT,
+    )
+    for labels, metrics in variants:
+        totals = metrics.cache
+        if totals is not None:
+            hits.add_metric(labels, totals.hits.count, created=metrics.created_unix_s)
+            misses.add_metric(labels, totals.misses.count, created=metrics.created_unix_s)
+    yield hits
+    yield misses
 
 
 def _rejected(versions: Iterable[VersionMetrics]) -> Metric:

@@ -40,6 +40,19 @@ class Duration:
         self.seconds += seconds
 
 
+@dataclass(slots=True)
+class CacheTotals:
+    """Requests looked for in the cache, with the time that the look took.
+
+    Attributes:
+        hits: Those whose answer was there.
+        misses: The others.
+    """
+
+    hits: Duration = field(default_factory=Duration)
+    misses: Duration = field(default_factory=Duration)
+
+
 @dataclass(slots=True, kw_only=True)
 class Statistics:
     """What Triton's ModelStatistics call tells of a version.
@@ -52,6 +65,7 @@ class Statistics:
         rows: Rows computed.
         last_unix_s: When a request was last answered or refused; 0: never.
         by_rows: Runs by their rows.
+        cache: Looks into the cache of answers.
     """
 
     success: Duration = field(default_factory=Duration)
@@ -61,6 +75,7 @@ class Statistics:
     rows: int = 0
     last_unix_s: float = 0.0
     by_rows: dict[int, Duration] = field(default_factory=dict)
+    cache: CacheTotals = field(default_factory=CacheTotals)
 
     @property
     def runs(self) -> int:
@@ -81,6 +96,8 @@ class Statistics:
             (self.success, other.success),
             (self.queue, other.queue),
             (self.compute, other.compute),
+            (self.cache.hits, other.cache.hits),
+            (self.cache.misses, other.cache.misses),
         ):
             mine.add(theirs.seconds, theirs.count)
         for code, duration in other.failed.items():
@@ -105,10 +122,18 @@ class VariantMetrics:
         queue_depth: Requests that wait now.
         failed: Requests that got an error, by the name of its gRPC status code.
         by_rows: Runs by their rows.
+        cache: Looks into the cache of answers; None while the variant has none.
     """
 
     __slots__ = (
-        *("_compute_per_request", "_last_unix_s", "batch_rows", "by_rows", "compute_seconds"),
+        *(
+            "_compute_per_request",
+            "_last_unix_s",
+            "batch_rows",
+            "by_rows",
+            "cache",
+            "compute_seconds",
+        ),
         *("created_unix_s", "failed", "queue_depth", "queue_seconds", "request_seconds"),
         *("variant", "version"),
     )
@@ -124,6 +149,7 @@ class VariantMetrics:
         self.queue_depth = 0
         self.failed: dict[str, Duration] = {}
         self.by_rows: dict[int, Duration] = {}
+        self.cache: CacheTotals | None = None
         self._compute_per_request = Duration()
         self._last_unix_s = 0.0
 
@@ -170,6 +196,12 @@ class VariantMetrics:
         """So many requests wait now."""
         self.queue_depth = waiting
 
+    def cached(self) -> CacheTotals:
+        """Where looks into the cache count; from now on they are told."""
+        if self.cache is None:
+            self.cache = CacheTotals()
+        return self.cache
+
     def statistics(self) -> Statistics:
         """The running totals."""
         success, queue = self.request_seconds.read(), self.queue_seconds.read()
@@ -181,6 +213,7 @@ class VariantMetrics:
             rows=int(self.batch_rows.read().total),
             last_unix_s=self._last_unix_s,
             by_rows=dict(self.by_rows),
+            cache=self.cache or CacheTotals(),
         )
 
 

@@ -67,6 +67,26 @@ _COUNTERS: Final[tuple[tuple[str, str, Callable[[Statistics], float]], ...]] = (
         "Always 0: splitting outputs is not timed apart from the run.",
         lambda totals: 0,
     ),
+    (
+        "nv_cache_num_hits_per_model",
+        "Requests whose answer was in the cache.",
+        lambda totals: totals.cache.hits.count,
+    ),
+    (
+        "nv_cache_num_misses_per_model",
+        "Requests looked for in the cache in vain.",
+        lambda totals: totals.cache.misses.count,
+    ),
+    (
+        "nv_cache_hit_duration_per_model",
+        "Microseconds of looks into the cache that found an answer.",
+        lambda totals: totals.cache.hits.nanoseconds // 1000,
+    ),
+    (
+        "nv_cache_miss_duration_per_model",
+        "Microseconds of looks into the cache that found none.",
+        lambda totals: totals.cache.misses.nanoseconds // 1000,
+    ),
 )
 
 

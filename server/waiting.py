@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from numpy.typing import NDArray
 
 from optimizers.contract.runtime import Feeds
+from server.timeline import Timeline
 
 Arrays = list[NDArray[Any]]
 Shapes = tuple[tuple[int, ...], ...]
@@ -70,6 +71,7 @@ class Waiting:
         joint: The run it takes part in; None while it waits.
         waits: Whether it is in the line.
         bucket: Where it stands there.
+        timeline: Where its run is noted; None: nowhere.
     """
 
     __slots__ = (
@@ -84,7 +86,7 @@ class Waiting:
             "level",
             "outputs",
         ),
-        *("rows", "runs_alone", "shapes", "since", "size_bytes", "waits"),
+        *("rows", "runs_alone", "shapes", "since", "size_bytes", "timeline", "waits"),
     )
 
     def __init__(
@@ -109,6 +111,7 @@ class Waiting:
         self.cost_s = 0.0
         self.joint: Joint | None = None
         self.waits = False
+        self.timeline: Timeline | None = None
         self.bucket: BucketName | None = None
         size, has_rows, shapes = 0, True, []
         for array in feeds.values():

@@ -92,8 +92,8 @@ def model_statistics(model: ModelVersion, totals: Statistics) -> pb.ModelStatist
             compute_input=nothing,
             compute_infer=_duration(totals.compute),
             compute_output=nothing,
-            cache_hit=nothing,
-            cache_miss=nothing,
+            cache_hit=_duration(totals.cache.hits),
+            cache_miss=_duration(totals.cache.misses),
         ),
         batch_stats=[
             pb.InferBatchStatistics(

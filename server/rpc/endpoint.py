@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -20,6 +20,7 @@ from optimizers.contract.documents import shown
 from server.errors import FailedPrecondition, InvalidRequest, NotReady
 from server.rpc.status import describe
 
+_Answer = TypeVar("_Answer")
 _WHOLE_SERVER: Final = ""
 _LAST_WORD_S: Final = 0.1
 _NO_DEADLINE_S: Final = 1e9
@@ -113,6 +114,7 @@ class Endpoint:
         server: Any,
         *,
         response_compression: bool = False,
+        before_each: Callable[[Any], None] | None = None,
     ) -> None:
         """Prepare to serve.
 
@@ -122,12 +124,14 @@ class Endpoint:
             server: What carries the calls; see `new_server`.
             response_compression: Whether a single answer is compressed for a caller whose metadata
                 asks for it; to look costs each call some 3 µs.
+            before_each: Called with the context of each call of a `Unary` or `Duplex`, in the task
+                that handles it.
         """
         self._server = server
         self._stopping = asyncio.Event()
         for service in services:
             handlers = {
-                name: _handler(method, self._stopping, response_compression)
+                name: _handler(method, self._stopping, before_each, response_compression)
                 for name, method in service.methods.items()
             }
             self._server.add_registered_method_handlers(service.name, handlers)
@@ -178,7 +182,10 @@ class Endpoint:
 
 
 def _handler(
-    method: Unary | Streaming | Duplex, stopping: asyncio.Event, response_compression: bool
+    method: Unary | Streaming | Duplex,
+    stopping: asyncio.Event,
+    before_each: Callable[[Any], None] | None,
+    response_compression: bool,
 ) -> grpc.RpcMethodHandler[Any, Any]:
     def parse(content: bytes) -> Message | DecodeError:
         try:
@@ -188,13 +195,13 @@ def _handler(
 
     if isinstance(method, Unary):
         return grpc.unary_unary_rpc_method_handler(
-            _unary(method, response_compression),
+            _after(before_each, _unary(method, response_compression)),
             request_deserializer=parse,
             response_serializer=_serialize,
         )
     if isinstance(method, Duplex):
         return grpc.stream_stream_rpc_method_handler(
-            _duplex(method, stopping),
+            _after(before_each, _duplex(method, stopping)),
             request_deserializer=parse,
             response_serializer=_serialize,
         )
@@ -246,6 +253,19 @@ def _algorithm(context: Any) -> grpc.Compression | None:
                 )
             return _ALGORITHMS[value]
     return None
+
+
+def _after(
+    before_each: Callable[[Any], None] | None, handle: Callable[[Any, Any], Awaitable[_Answer]]
+) -> Callable[[Any, Any], Awaitable[_Answer]]:
+    if before_each is None:
+        return handle
+
+    async def handle_after(request: Any, context: Any) -> _Answer:
+        before_each(context)
+        return await handle(request, context)
+
+    return handle_after
 
 
 def _streaming(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 from numpy.typing import NDArray
@@ -33,8 +33,13 @@ from server.rpc.load_parameters import decode_load
 from server.rpc.memory_calls import MemoryCalls
 from server.rpc.parameters import decode_parameters
 from server.rpc.status import code_of
-from server.rpc.streaming import InferenceStream
+from server.rpc.streaming import Infer, InferenceStream
+from server.rpc.traced import traced
 from server.shared_memory import SharedMemory
+from server.timeline import Timeline
+
+if TYPE_CHECKING:
+    from server.tracing import Tracing
 
 SERVICE_NAME: Final = "inference.GRPCInferenceService"
 _CLOCKS_APART_S: Final = 0.005
@@ -77,14 +82,29 @@ class Inference:
         version: str,
         strict_readiness: bool,
         memory: SharedMemory | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
-        """Answer from `registry` and count in `metrics`; clients may register in `memory`."""
+        """Answer from `registry` and count in `metrics`.
+
+        Args:
+            registry: What serves.
+            routes: Opens variants that a request names.
+            loading: Loads and unloads.
+            metrics: Where is counted.
+            version: Of this server, for its metadata.
+            strict_readiness: Whether readiness asks for every model.
+            memory: Where clients may register shared memory; None: nowhere.
+            tracing: Who is told of every request; None: nobody.
+        """
         self._registry = registry
         self._routes = routes
         self._loading = loading
         self._metrics = metrics
         self._version = version
         self._strict_readiness = strict_readiness
+        self._infer: Infer = (
+            self.model_infer if tracing is None else traced(self.model_infer, tracing)
+        )
         self._layouts: dict[ModelVersion, Layouts] = {}
         self._memory = memory
         self.accepting = True
@@ -117,7 +137,7 @@ class Inference:
                     request=pb.ServerMetadataRequest, call=self.server_metadata
                 ),
                 "ModelMetadata": Unary(request=pb.ModelMetadataRequest, call=self.model_metadata),
-                "ModelInfer": Unary(request=pb.ModelInferRequest, call=self.model_infer),
+                "ModelInfer": Unary(request=pb.ModelInferRequest, call=self._infer),
                 "ModelStreamInfer": Duplex(
                     request=pb.ModelInferRequest, call=self.model_stream_infer
                 ),
@@ -146,11 +166,24 @@ class Inference:
         tried = self.accepting and self._registry.tried
         return tried and (not self._strict_readiness or self._registry.ready)
 
-    async def model_infer(self, request: pb.ModelInferRequest, deadline: float | None) -> bytes:
+    async def model_infer(
+        self,
+        request: pb.ModelInferRequest,
+        deadline: float | None,
+        timeline: Timeline | None = None,
+    ) -> bytes:
         """Answer one request by the routed variant, or by the one it names.
+
+        Args:
+            request: What is asked.
+            deadline: When the caller stops waiting, on the monotonic clock.
+            timeline: Where to note who serves it, and when it waits and runs.
 
         Returns:
             A serialised ModelInferResponse.
+
+        Raises:
+            HoneError: It cannot be answered; see `rpc.status`.
         """
         start = time.perf_counter()
         try:
@@ -177,8 +210,16 @@ class Inference:
                 _check_rows(model, decoded.feeds, decoded.rows)
                 if key is not None:
                     layouts.remember(key, request, model.signature, decoded)
+            if timeline is not None:
+                timeline.served_by = (model.name, str(model.version), opened.variant)
             arrays = await opened.infer(
-                decoded.feeds, decoded.rows, decoded.outputs, deadline, timeout_s, priority
+                decoded.feeds,
+                decoded.rows,
+                decoded.outputs,
+                deadline,
+                timeout_s,
+                priority,
+                timeline,
             )
             if decoded.classes or decoded.places:
                 response = _special_answer(model, opened.variant, request.id, decoded, arrays)
@@ -222,7 +263,7 @@ class Inference:
         metadata: Mapping[str, str],
     ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         """Answer the requests of a stream in the order they come; see `InferenceStream`."""
-        return InferenceStream(self.model_infer, deadline, metadata).answers(requests)
+        return InferenceStream(self._infer, deadline, metadata).answers(requests)
 
     async def server_live(self, request: Any, deadline: float | None) -> pb.ServerLiveResponse:
         """The process answers, so it lives."""

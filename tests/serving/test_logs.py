@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.app import App
@@ -37,6 +37,7 @@ def failed(text: str) -> BaseException:
         return error
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(), st.text())
 def test_any_text_stays_on_its_line(text: str, request_id: str) -> None:
     error = failed(text)

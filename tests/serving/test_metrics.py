@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client import Histogram as Reference
@@ -21,6 +21,7 @@ def page_of(metrics: Metrics) -> list[str]:
     return generate_latest(metrics.registry).decode().splitlines()
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.floats(0, 20) | st.sampled_from(SECONDS), max_size=1200), st.integers(1, 40))
 def test_a_histogram_counts_as_prometheus_client_does(values: list[float], together: int) -> None:
     registry = CollectorRegistry()
