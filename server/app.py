@@ -24,6 +24,7 @@ from server.metrics import Metrics, MetricsEndpoint
 from server.optimization import Optimization
 from server.registry import Registry
 from server.repository import ModelRepository, VariantStore
+from server.residency import Residency, ResidencyPolicy
 from server.routes import Routes
 from server.rpc.endpoint import Endpoint
 from server.rpc.inference import Inference
@@ -67,6 +68,18 @@ class App:
             loader,
             parallel=config.load_threads or min(2, self.host.cpus),
         )
+        self.residency = Residency(
+            self.registry,
+            self.loading,
+            self.metrics,
+            ResidencyPolicy(
+                budget_bytes=config.memory_budget,
+                idle_s=config.idle_unload_seconds,
+                keep_s=config.keep_loaded_seconds,
+                max_items=config.max_queue_items,
+                max_bytes=config.max_queue_bytes,
+            ),
+        )
         self._watch = RepositoryWatch(repository, self.loading)
         self.routes = Routes(self.registry, loader)
         self.optimization = Optimization(
@@ -83,6 +96,7 @@ class App:
             self.registry,
             self.routes,
             self.loading,
+            self.residency,
             self.metrics,
             version=product_version(),
             strict_readiness=config.strict_readiness,
@@ -130,10 +144,11 @@ class App:
         if follows:
             await self._watch.remember()
         await self.loading.scan()
+        stack.push_async_callback(self.residency.close)
         stack.push_async_callback(self._stop_listening)
         await self.admin.start(config.admin_host, config.admin_port)
         await self.public.start(config.host, config.grpc_port)
-        await self.loading.load_all(self._names_at_start())
+        await self.residency.load_all(self._names_at_start())
         if follows:
             follow = asyncio.create_task(self._watch.follow(config.poll_seconds), name="watch")
             stack.push_async_callback(_end, follow)

@@ -89,6 +89,11 @@ class OpenVariant:
         """Answer one request; see `Batcher.infer`."""
         return await self._batcher.infer(feeds, rows, outputs, deadline)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing that was accepted is unanswered."""
+        return self._batcher.is_idle
+
     def terminate(self) -> None:
         """End the runs under way: nobody waits for them any more."""
         self.opening.session.terminate()

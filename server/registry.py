@@ -15,6 +15,9 @@ from server.repository import ModelEntry
 
 UNLOADED: Final = "unloaded"
 """Reason of a version that was taken out on purpose; more may follow it."""
+IDLE: Final = f"{UNLOADED}: idle"
+MEMORY_BUDGET: Final = f"{UNLOADED}: memory budget"
+"""Reasons of versions that are opened again when a request asks for them."""
 
 _T = TypeVar("_T")
 
@@ -184,6 +187,13 @@ class Registry:
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def is_dormant(self, name: str) -> bool:
+        """Whether a model is not open but would be if a request asked for it."""
+        return name not in self._versions and any(
+            key[0] == name and standing.reason in (IDLE, MEMORY_BUDGET)
+            for key, standing in self._standings.items()
+        )
+
     def expect(self, names: Iterable[str]) -> None:
         """These models are to be loaded; from now on they count for strict readiness."""
         self._expected.update(names)
@@ -200,12 +210,12 @@ class Registry:
         self.stand(model.name, model.version, State.READY)
         return former
 
-    def take_out(self, name: str, version: int) -> ModelVersion:
+    def take_out(self, name: str, version: int, reason: str = "") -> ModelVersion:
         """Stop serving a version; the caller closes it."""
         model = self._versions[name].pop(version)
         if not self._versions[name]:
             del self._versions[name]
-        self.stand(name, version, State.UNLOADING)
+        self.stand(name, version, State.UNLOADING, reason)
         return model
 
     def stand(self, name: str, version: int, state: State, reason: str = "") -> None:

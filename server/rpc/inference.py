@@ -21,6 +21,7 @@ from server.metrics import Metrics
 from server.model import ModelVersion
 from server.pb import open_inference_pb2 as pb
 from server.registry import Registry, State
+from server.residency import Residency
 from server.routes import Routes
 from server.rpc.codec import decode_request, encode_response
 from server.rpc.description import PLATFORM, model_config, model_statistics
@@ -58,6 +59,7 @@ class Inference:
         registry: Registry,
         routes: Routes,
         loading: Loading,
+        residency: Residency,
         metrics: Metrics,
         *,
         version: str,
@@ -67,6 +69,7 @@ class Inference:
         self._registry = registry
         self._routes = routes
         self._loading = loading
+        self._residency = residency
         self._metrics = metrics
         self._version = version
         self._strict_readiness = strict_readiness
@@ -132,10 +135,16 @@ class Inference:
         """Answer one request by the routed variant, or by the one it names."""
         start = time.perf_counter()
         try:
-            model, address = self._registry.find(request.model_name, request.model_version)
+            try:
+                model, address = self._registry.find(request.model_name, request.model_version)
+            except NotReady:
+                model, address = await self._bring(
+                    request.model_name, request.model_version, request.ByteSize()
+                )
         except ServingError as error:
             self._metrics.rejection("", 0, _REASONS.get(type(error), "unknown_model"))
             raise
+        model.last_used_s = start
         in_flight = self._in_flight_of(model)
         in_flight.inc()
         opened = model.active
@@ -183,8 +192,12 @@ class Inference:
     async def model_ready(
         self, request: pb.ModelReadyRequest, deadline: float | None
     ) -> pb.ModelReadyResponse:
-        """Whether a model serves; unknown ones are NOT_FOUND, unloaded ones UNAVAILABLE."""
-        self._find(request)
+        """Whether a model serves, or would be opened for a request.
+
+        Unknown ones are NOT_FOUND, unloaded ones UNAVAILABLE.
+        """
+        if not self._residency.brings(request.name):
+            self._find(request)
         return pb.ModelReadyResponse(ready=True)
 
     async def server_metadata(
@@ -197,7 +210,7 @@ class Inference:
         self, request: pb.ModelMetadataRequest, deadline: float | None
     ) -> pb.ModelMetadataResponse:
         """Inputs and outputs with full shapes; -1 where any length fits."""
-        model = self._find(request)
+        model = await self._open(request)
         response = pb.ModelMetadataResponse(
             name=model.name,
             versions=[str(one.version) for one in self._registry.models(model.name)],
@@ -215,7 +228,7 @@ class Inference:
         self, request: pb.ModelConfigRequest, deadline: float | None
     ) -> pb.ModelConfigResponse:
         """What is in effect, in Triton's words."""
-        return pb.ModelConfigResponse(config=model_config(self._find(request)))
+        return pb.ModelConfigResponse(config=model_config(await self._open(request)))
 
     async def model_statistics(
         self, request: pb.ModelStatisticsRequest, deadline: float | None
@@ -279,6 +292,21 @@ class Inference:
         model, address = self._registry.find(request.name, request.version)
         model.resolve(address)
         return model
+
+    async def _open(self, request: _Named) -> ModelVersion:
+        """Like `_find`, but a model that was let go is opened for the request."""
+        model, address = await self._bring(request.name, request.version, 0)
+        model.resolve(address)
+        return model
+
+    async def _bring(self, name: str, address: str, size_bytes: int) -> tuple[ModelVersion, str]:
+        """The version and the variant that a request means, opened for it if need be."""
+        while True:
+            try:
+                return self._registry.find(name, address)
+            except NotReady:
+                if not await self._residency.bring(name, size_bytes):
+                    raise
 
     def _in_flight_of(self, model: ModelVersion) -> Gauge:
         key = (model.name, model.version)
