@@ -101,7 +101,9 @@ class App:
             version=product_version(),
             strict_readiness=config.strict_readiness,
         )
-        management = Management(self.registry, self.routes, self.optimization, self.journal)
+        management = Management(
+            self.registry, self.residency, self.routes, self.optimization, self.journal
+        )
         self.public = Endpoint(
             [self._inference.service(model_control=config.model_control == "explicit")],
             descriptor_pool(management=False),

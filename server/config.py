@@ -25,7 +25,7 @@ _Text = TypeVar("_Text", str, Path)
 _MOST_BYTES: Final = (1 << 63) - 1
 _MOST: Final = (1 << 31) - 1
 _MOST_PROCESSORS: Final = 4096
-_SIZE: Final = re.compile(r"([0-9]{1,18}) ?(B|KiB|MiB|GiB|TiB)")
+_SIZE: Final = re.compile(r"([0-9]{1,18}) ?(B|KiB|MiB|GiB|TiB)?")
 _UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
@@ -45,8 +45,12 @@ Address = Annotated[str, AfterValidator(_without_zero_byte)]
 
 def _bytes(value: object) -> object:
     """A number of bytes, or a text like `512MiB`."""
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    return int(match[1]) * _UNITS[match[2]] if match else value
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        raise ValueError(f"expected a whole number, alone or with one of {', '.join(_UNITS)}")
+    return int(match[1]) * _UNITS[match[2] or "B"]
 
 
 def _names(value: object) -> object:

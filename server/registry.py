@@ -190,9 +190,17 @@ class Registry:
     def is_dormant(self, name: str) -> bool:
         """Whether a model is not open but would be if a request asked for it."""
         return name not in self._versions and any(
-            key[0] == name and standing.reason in (IDLE, MEMORY_BUDGET)
-            for key, standing in self._standings.items()
+            standing.reason in (IDLE, MEMORY_BUDGET) for standing in self._standings_of(name)
         )
+
+    def is_loading(self, name: str) -> bool:
+        """Whether a model is not open but is being opened."""
+        return name not in self._versions and any(
+            standing.state is State.LOADING for standing in self._standings_of(name)
+        )
+
+    def _standings_of(self, name: str) -> list[Standing]:
+        return [standing for key, standing in self._standings.items() if key[0] == name]
 
     def expect(self, names: Iterable[str]) -> None:
         """These models are to be loaded; from now on they count for strict readiness."""

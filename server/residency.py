@@ -1,8 +1,6 @@
 """Which models are open: brought in when asked for, let go when idle or when memory is short.
 
 A model that is let go stays known and counts as ready: the next request for it opens it again.
-What a model holds is what the process grew by when it was opened, at least the size of its
-files: pages that were freed before and are used again do not show as growth.
 """
 
 from __future__ import annotations
@@ -12,12 +10,11 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from optimizers.contract.errors import HoneError
-from optimizers.contract.onnx_file import read_onnx_file
 from server.errors import NotReady, Overloaded
+from server.footprint import Footprint
 from server.loading import Loading
 from server.metrics import Metrics
 from server.model import ModelVersion
@@ -25,8 +22,6 @@ from server.registry import IDLE, MEMORY_BUDGET, Registry
 
 _log = logging.getLogger(__name__)
 
-_MEMORY_PER_FILE_BYTE: Final = 1.5
-"""What a model is expected to hold before it was ever opened."""
 _LOOK_EVERY_S: Final = 0.05
 """How often a request that waits for room looks whether there is some."""
 _LONGEST_WAIT_S: Final = 60.0
@@ -69,6 +64,7 @@ class Residency:
         """Keep the models of `registry` within `policy`."""
         self._registry = registry
         self._loading = loading
+        self._footprint = Footprint(registry, loading)
         self._metrics = metrics
         self._policy = policy
         self._clock = clock
@@ -76,8 +72,6 @@ class Residency:
         self._room = asyncio.Lock()
         self._coming: dict[str, asyncio.Task[str]] = {}
         self._reserved: dict[str, int] = {}
-        self._costs: dict[str, int] = {}
-        self._file_bytes: dict[str, int] = {}
         self._waiting_items = 0
         self._waiting_bytes = 0
         self._watching: asyncio.Task[None] | None = None
@@ -93,7 +87,7 @@ class Residency:
             known = [entry.name for entry in self._registry.entries()]
             self._registry.expect(known if names is None else names)
             for name in sorted(known if names is None else names):
-                if self._fits(await self._estimate(name)) or not self._loading.put_off(
+                if self._fits(await self._footprint.expected_of(name)) or not self._loading.put_off(
                     name, MEMORY_BUDGET
                 ):
                     await self._loading.attempt(name)
@@ -110,25 +104,35 @@ class Residency:
             await asyncio.wait(tasks)
 
     def brings(self, name: str) -> bool:
-        """Whether a model that is not open would be opened for a request."""
-        return self._is_on and (name in self._coming or self._registry.is_dormant(name))
+        """Whether a model that is not open is about to be, or would be for a request."""
+        registry = self._registry
+        return self._is_on and (
+            name in self._coming or registry.is_dormant(name) or registry.is_loading(name)
+        )
 
-    async def bring(self, name: str, size_bytes: int) -> bool:
-        """Open a model because a request asks for it; requests that come meanwhile share that.
+    async def find(self, name: str, address: str, size_bytes: int = 0) -> tuple[ModelVersion, str]:
+        """Like `Registry.find`, but a model that was let go is opened for the request.
 
         Args:
             name: The model.
+            address: As for `Registry.find`.
             size_bytes: Of the request, which is held until the model is open.
-
-        Returns:
-            False if nothing was done, because the model is not one that was let go.
 
         Raises:
             Overloaded: Too many requests wait for models already.
-            NotReady: It could not be opened, or there was no room for too long.
+            NotReady: It does not serve, it could not be opened, or there was no room for too long.
+            ServingError: As for `Registry.find`.
         """
-        if not self.brings(name):
-            return False
+        while True:
+            try:
+                return self._registry.find(name, address)
+            except NotReady:
+                if not self.brings(name):
+                    raise
+            await self._bring(name, size_bytes)
+
+    async def _bring(self, name: str, size_bytes: int) -> None:
+        """Wait until a model is open; requests that come meanwhile share one opening."""
         if self._waiting_items >= self._policy.max_items:
             raise Overloaded(
                 f"{self._waiting_items} requests wait for models to be loaded already",
@@ -151,7 +155,6 @@ class Residency:
             self._waiting_bytes -= size_bytes
         if problem:
             raise NotReady(problem)
-        return True
 
     async def look(self) -> None:
         """Let go what has been idle for too long, and what is too much for the budget."""
@@ -176,18 +179,19 @@ class Residency:
                 _log.exception("idle models could not be let go")
 
     async def _open(self, name: str) -> str:
-        """Open a model for a request; why that did not go, "" when it did."""
-        _log.info("model %s is opened for a request", name)
+        """Open a model for a request; why that did not go, "" when it did or others do it."""
         try:
+            async with self._registry.lock(name):
+                pass  # who loads or unloads it now comes first
             return await self._open_in_room(name)
         finally:
             del self._coming[name]
 
     async def _open_in_room(self, name: str) -> str:
-        needed = await self._estimate(name)
+        needed = await self._footprint.expected_of(name)
         async with self._room:
             end = self._clock() + _LONGEST_WAIT_S
-            while not self._fits(needed):
+            while self._registry.is_dormant(name) and not self._fits(needed):
                 if await self._make_room(name):
                     continue
                 if self._clock() > end:
@@ -196,7 +200,10 @@ class Residency:
                         "model is in use; try again later, or raise --memory-budget"
                     )
                 await asyncio.sleep(_LOOK_EVERY_S)
+            if not self._registry.is_dormant(name):
+                return ""
             self._reserved[name] = needed
+        _log.info("model %s is opened for a request", name)
         try:
             await self._loading.reload(name)
         except HoneError as error:
@@ -214,7 +221,7 @@ class Residency:
         return False
 
     async def _let_go(self, name: str, reason: str) -> bool:
-        self._costs[name] = self._cost(name)
+        self._footprint.of(name)  # what it holds is known only while it is open
         gone = await self._loading.set_aside(name, reason)
         if gone:
             _log.info("model %s %s", name, reason)
@@ -226,7 +233,7 @@ class Residency:
 
         def may_go(name: str) -> bool:
             models = self._registry.models(name)
-            is_free = name not in self._coming and not self._registry.lock(name).locked()
+            is_free = name not in self._reserved and not self._registry.lock(name).locked()
             return is_free and all(model.is_idle and admits(model) for model in models)
 
         def last_used_s(name: str) -> float:
@@ -246,28 +253,4 @@ class Residency:
     def _held(self) -> int:
         """What open models hold, and what those will that are being opened."""
         names = self._open_names() - self._reserved.keys()
-        return sum(map(self._cost, names)) + sum(self._reserved.values())
-
-    def _cost(self, name: str) -> int:
-        """What an open model holds."""
-        measured = sum(
-            opened.opening.memory.total_bytes
-            for model in self._registry.models(name)
-            for opened in model.all_opened()
-        )
-        return max(measured, self._file_bytes.get(name, 0))
-
-    async def _estimate(self, name: str) -> int:
-        """What a model will hold when it is opened."""
-        files = self._loading.files(name)
-        size = await asyncio.to_thread(lambda: sum(map(_size, files)))
-        self._file_bytes[name] = size
-        return max(self._costs.get(name) or int(_MEMORY_PER_FILE_BYTE * size), size)
-
-
-def _size(file: Path) -> int:
-    """Bytes of a model with its external weights; 0 if it cannot be read, as loading will say."""
-    try:
-        return read_onnx_file(file).size_bytes
-    except (HoneError, OSError):
-        return 0
+        return self._footprint.of_all(names) + sum(self._reserved.values())

@@ -13,6 +13,7 @@ from server.errors import (
     FailedPrecondition,
     InvalidRequest,
     NotReady,
+    Overloaded,
     ServingError,
     Unsupported,
 )
@@ -34,6 +35,7 @@ SERVICE_NAME: Final = "inference.GRPCInferenceService"
 _CLOCKS_APART_S: Final = 0.005
 _REASONS: Final[dict[type[ServingError], str]] = {
     NotReady: "not_ready",
+    Overloaded: "waiting_for_load",
     InvalidRequest: "invalid_address",
 }
 EXTENSIONS: Final = ("model_repository", "model_configuration", "statistics", "binary_tensor_data")
@@ -138,7 +140,7 @@ class Inference:
             try:
                 model, address = self._registry.find(request.model_name, request.model_version)
             except NotReady:
-                model, address = await self._bring(
+                model, address = await self._residency.find(
                     request.model_name, request.model_version, request.ByteSize()
                 )
         except ServingError as error:
@@ -295,18 +297,9 @@ class Inference:
 
     async def _open(self, request: _Named) -> ModelVersion:
         """Like `_find`, but a model that was let go is opened for the request."""
-        model, address = await self._bring(request.name, request.version, 0)
+        model, address = await self._residency.find(request.name, request.version)
         model.resolve(address)
         return model
-
-    async def _bring(self, name: str, address: str, size_bytes: int) -> tuple[ModelVersion, str]:
-        """The version and the variant that a request means, opened for it if need be."""
-        while True:
-            try:
-                return self._registry.find(name, address)
-            except NotReady:
-                if not await self._residency.bring(name, size_bytes):
-                    raise
 
     def _in_flight_of(self, model: ModelVersion) -> Gauge:
         key = (model.name, model.version)

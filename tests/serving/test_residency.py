@@ -6,14 +6,17 @@ import asyncio
 import itertools
 import time
 import urllib.request
+from collections import Counter
 from pathlib import Path
+from random import Random
 
+import numpy as np
 import pytest
 
 from server.client import CallFailed, Client, inference_request
 from server.pb import open_inference_pb2 as inference
 from tests.support import models
-from tests.support.calls import floats, index, refusal
+from tests.support.calls import floats, index, refusal, variants
 from tests.support.servers import Server, hone, running, serve_command
 
 WIDTH = 1024
@@ -72,10 +75,14 @@ async def test_what_does_not_fit_is_opened_for_the_first_request(tmp_path: Path)
             assert await states(server) == {"a": BUDGET, "b": READY, "c": BUDGET}
             assert (await client.signature("c")).inputs[0].shape == (-1, WIDTH)
             assert await states(server) == {"a": BUDGET, "b": BUDGET, "c": READY}
+        assert [one.id for one in await variants(server.admin, "a")] == ["original"]
+        assert await states(server) == {"a": READY, "b": BUDGET, "c": BUDGET}
         opened = [line for line in server.log if "is opened for a request" in line]
-        assert [name for line in opened for name in "abc" if f"model {name} " in line] == ["b", "c"]
+        assert [name for line in opened for name in "abc" if f"model {name} " in line] == list(
+            "bca"
+        )
         counted = await page(server)
-        for name in ("a", "b"):
+        for name in ("a", "b", "c"):
             labels = f'{{model="{name}",reason="memory_budget"}}'
             assert f"hone_models_unloaded_total{labels} 1.0" in counted
         assert "unloaded: memory budget" in hone("models", admin=server.admin).stdout
@@ -202,3 +209,50 @@ def test_a_budget_that_is_no_size_is_refused(tmp_path: Path, value: str) -> None
     ended = hone(*serve_command(folder, tmp_path / "state", "--memory-budget", value)[3:])
     assert ended.returncode == 1
     assert "--memory-budget (or HONE_MEMORY_BUDGET" in ended.stderr
+
+
+async def test_loads_unloads_and_requests_in_any_order_end_in_answers_or_reasons(
+    tmp_path: Path,
+) -> None:
+    folder = repository(tmp_path / "models", "a", "b", "c")
+    flags = (*AT_ONCE, "--idle-unload-seconds", "0.2", "--model-control", "poll")
+    random = Random(7)
+    outcomes: Counter[str] = Counter()
+    with running(folder, tmp_path / "state", *flags, "--poll-seconds", "0.1") as server:
+        client, admin = Client(server.public), Client(server.admin)
+        async with client, admin:
+            wanted = {name: (await client.infer(name, {"x": X}))[0]["y"] for name in "abc"}
+            end = time.monotonic() + 4
+
+            async def ask() -> None:
+                while time.monotonic() < end:
+                    name = random.choice("abc")
+                    try:
+                        answers, _ = await client.infer(name, {"x": X}, timeout=30)
+                    except CallFailed as error:
+                        outcomes[error.code.name] += 1
+                    else:
+                        assert np.array_equal(answers["y"], wanted[name])
+                        outcomes["answered"] += 1
+                    await asyncio.sleep(random.random() * 0.1)
+
+            async def change() -> None:
+                while time.monotonic() < end:
+                    name = random.choice("abc")
+                    if random.random() < 0.5:
+                        unload = inference.RepositoryModelUnloadRequest(model_name=name)
+                        answer = inference.RepositoryModelUnloadResponse
+                        await admin.call("RepositoryModelUnload", unload, answer)
+                    load = inference.RepositoryModelLoadRequest(model_name=name)
+                    await admin.call(
+                        "RepositoryModelLoad", load, inference.RepositoryModelLoadResponse
+                    )
+                    (folder / name / "config.pbtxt").write_text("max_batch_size: 0\n")
+                    await asyncio.sleep(random.random() * 0.2)
+
+            await asyncio.gather(*(ask() for _ in range(6)), change(), change())
+            for name in "abc":
+                assert np.array_equal((await client.infer(name, {"x": X}))[0]["y"], wanted[name])
+    assert outcomes["answered"] > 20, outcomes
+    assert set(outcomes) <= {"answered", "UNAVAILABLE"}, outcomes
+    assert not [line for line in server.log if "Traceback" in line], "".join(server.log)
