@@ -29,6 +29,7 @@ from server.metrics_endpoint import MetricsEndpoint
 from server.optimization import Optimization
 from server.registry import Registry
 from server.repository import ModelRepository, VariantStore
+from server.residency import Residency, ResidencyPolicy
 from server.room import Room
 from server.routes import Routes
 from server.rpc.endpoint import Endpoint
@@ -91,6 +92,18 @@ class App:
             loader,
             parallel=config.load_threads or min(2, self.host.cpus),
         )
+        self.residency = Residency(
+            self.registry,
+            self.loading,
+            self.metrics,
+            ResidencyPolicy(
+                budget_bytes=config.memory_budget,
+                idle_s=config.idle_unload_seconds,
+                keep_s=config.keep_loaded_seconds,
+                max_items=config.max_queue_items,
+                max_bytes=config.max_queue_bytes,
+            ),
+        )
         self._watch = RepositoryWatch(repository, self.loading)
         self.routes = Routes(self.registry, loader)
         self.optimization = Optimization(
@@ -107,6 +120,7 @@ class App:
             self.registry,
             self.routes,
             self.loading,
+            self.residency,
             self.metrics,
             version=product_version(),
             strict_readiness=config.strict_readiness,
@@ -114,7 +128,9 @@ class App:
             tracing=self._tracing,
         )
         before_each = keep_metadata if self._tracing is not None else None
-        management = Management(self.registry, self.routes, self.optimization, self.journal)
+        management = Management(
+            self.registry, self.residency, self.routes, self.optimization, self.journal
+        )
         connections = Connections(
             max_message_bytes=config.max_message_bytes,
             max_streams=config.max_streams,
@@ -177,10 +193,11 @@ class App:
         if follows:
             await self._watch.remember()
         await self.loading.scan()
+        stack.push_async_callback(self.residency.close)
         stack.push_async_callback(self._stop_listening)
         await self.admin.start(config.admin_host, config.admin_port)
         await self.public.start(config.host, config.grpc_port)
-        await self.loading.load_all(self._names_at_start())
+        await self.residency.load_all(self._names_at_start())
         if follows:
             follow = asyncio.create_task(self._watch.follow(config.poll_seconds), name="watch")
             stack.push_async_callback(_end, follow)

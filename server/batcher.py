@@ -128,6 +128,11 @@ class Batcher:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits or runs."""
+        return self._idle.is_set()
+
     async def infer(
         self,
         feeds: Feeds,

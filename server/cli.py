@@ -110,6 +110,15 @@ def serve_command(
     allow_shared_memory: Annotated[
         bool | None, typer.Option(help="Clients may pass tensors in this host's shared memory.")
     ] = None,
+    memory_budget: Annotated[
+        str | None, typer.Option(help="For all open models, like 2GiB; 0: no bound.")
+    ] = None,
+    idle_unload_seconds: Annotated[
+        float | None, typer.Option(help="Unload what is not asked for; 0: never.")
+    ] = None,
+    keep_loaded_seconds: Annotated[
+        float | None, typer.Option(help="Least time open under the budget. Default 10.")
+    ] = None,
     strict_readiness: Annotated[
         bool | None, typer.Option(help="Ready only when every model is.")
     ] = None,

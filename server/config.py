@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -26,6 +27,8 @@ _Text = TypeVar("_Text", str, Path)
 _MOST_BYTES: Final = (1 << 63) - 1
 _MOST: Final = (1 << 31) - 1
 _MOST_PROCESSORS: Final = 4096
+_SIZE: Final = re.compile(r"([0-9]{1,18}) ?(B|KiB|MiB|GiB|TiB)?")
+_UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 def _without_zero_byte(value: _Text) -> _Text:
@@ -36,9 +39,20 @@ def _without_zero_byte(value: _Text) -> _Text:
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(ge=1, le=_MOST)]
+Bytes = Annotated[int, Field(ge=0, le=_MOST_BYTES)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Folder = Annotated[Path, AfterValidator(_without_zero_byte)]
 Address = Annotated[str, AfterValidator(_without_zero_byte)]
+
+
+def _bytes(value: object) -> object:
+    """A number of bytes, or a text like `512MiB`."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        raise ValueError(f"expected a whole number, alone or with one of {', '.join(_UNITS)}")
+    return int(match[1]) * _UNITS[match[2] or "B"]
 
 
 def _names(value: object) -> object:
@@ -75,6 +89,13 @@ class ServerConfig(BaseSettings):
     """Models loaded at once; 0 for as many as there are processors, at most 2."""
     allow_shared_memory: bool = False
     """Whether public clients may name this host's shared memory as inputs and outputs."""
+    memory_budget: Annotated[Bytes, BeforeValidator(_bytes)] = 0
+    """Bytes that open models may hold together, for example `2GiB`; 0 for no bound. Models that
+    do not fit are opened when a request asks for them, and the least recently used ones go."""
+    idle_unload_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """A model that was not asked for so long is unloaded until it is; 0 for never."""
+    keep_loaded_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    """How long a model stays open at least before the memory budget makes it go."""
     strict_readiness: bool = False
     """Whether the server is ready only when every model is."""
     jobs: Positive = 1

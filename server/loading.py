@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from optimizers.contract.errors import HoneError, InvalidModel
 from optimizers.contract.manifest import ORIGINAL
@@ -107,6 +108,25 @@ class Loading:
             UnknownModel: Nothing of that name was ever loaded.
         """
         await self._registry.own(self._unload(name))
+
+    async def set_aside(self, name: str, reason: str) -> bool:
+        """Unload a model that answers nothing now, if it does not; `reload` brings it back."""
+        return await self._registry.own(self._set_aside(name, reason))
+
+    def put_off(self, name: str, reason: str) -> bool:
+        """Leave a model unopened for now; False if it must be tried to know what is wrong."""
+        entry = self._registry.entry(name)
+        wanted = () if entry is None or entry.error else self._wanted_versions(entry)
+        for version in wanted:
+            self._registry.stand(name, version, State.UNAVAILABLE, reason)
+        return bool(wanted)
+
+    def files(self, name: str) -> list[Path]:
+        """The model files that loading a model would open."""
+        entry = self._registry.entry(name)
+        if entry is None:
+            return []
+        return [entry.versions[version] for version in self._wanted_versions(entry)]
 
     async def close(self) -> None:
         """Close everything; nobody waits for an answer any more, so runs under way are ended."""
@@ -237,6 +257,19 @@ class Loading:
             except UnknownModel:
                 registry.forget(name)
                 await self._remember(name, None)
+
+    async def _set_aside(self, name: str, reason: str) -> bool:
+        registry = self._registry
+        async with registry.lock(name):
+            models = registry.models(name)
+            if not models or not all(model.is_idle for model in models):
+                return False
+            for model in models:
+                registry.take_out(name, model.version, reason)
+            for model in models:
+                await self._loader.close(model)
+                registry.stand(name, model.version, State.UNAVAILABLE, reason)
+        return True
 
     async def _unload_version(self, name: str, version: int) -> None:
         await self._loader.close(self._registry.take_out(name, version))

@@ -61,6 +61,12 @@ class Metrics:
             ("model", "version", "result"),
             registry=registry,
         )
+        self.models_unloaded = Counter(
+            "hone_models_unloaded_total",
+            "Models that were unloaded until a request asks for them, by reason.",
+            ("model", "reason"),
+            registry=registry,
+        )
         self.jobs = Gauge("hone_jobs", "Jobs by state.", ("state",), registry=registry)
         self.job_duration = Histogram(
             "hone_job_duration_seconds",

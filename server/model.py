@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,8 @@ class ModelVersion:
         extra: Variants opened because a request named them, least recently used first.
         fell_back: The variant that was routed to but may not serve here; "" when there is none.
         is_decided: Whether anybody has said who answers: a verdict or an operator.
+        opened_s: When it was opened, by `time.perf_counter`.
+        last_used_s: When a request last asked for it, by the same clock.
     """
 
     entry: ModelEntry
@@ -40,6 +43,8 @@ class ModelVersion:
     extra: dict[str, OpenVariant] = field(default_factory=dict)
     fell_back: str = ""
     is_decided: bool = False
+    opened_s: float = field(default_factory=time.perf_counter)
+    last_used_s: float = field(default_factory=time.perf_counter)
 
     @property
     def name(self) -> str:
@@ -57,6 +62,11 @@ class ModelVersion:
         if named is None and len(self.signature.outputs) == 1:
             named = self.entry.labels.get("")
         return named or ()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing that was accepted for it is unanswered."""
+        return all(opened.is_idle for opened in self.all_opened())
 
     def resolve(self, address: str) -> str:
         """The id of the variant that `address` means.

@@ -134,6 +134,11 @@ class OpenVariant:
         self.infer = self._batcher.infer if cache is None else self._look_up_or_infer
         """Answers one request; see `Batcher.infer`."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing that was accepted is unanswered."""
+        return self._batcher.is_idle
+
     def terminate(self) -> None:
         """End the runs under way: nobody waits for them any more."""
         self.opening.session.terminate()

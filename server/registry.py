@@ -15,6 +15,9 @@ from server.repository import ModelEntry
 
 UNLOADED: Final = "unloaded"
 """Reason of a version that was taken out on purpose; more may follow it."""
+IDLE: Final = f"{UNLOADED}: idle"
+MEMORY_BUDGET: Final = f"{UNLOADED}: memory budget"
+"""Reasons of versions that are opened again when a request asks for them."""
 
 _T = TypeVar("_T")
 
@@ -186,6 +189,21 @@ class Registry:
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def is_dormant(self, name: str) -> bool:
+        """Whether a model is not open but would be if a request asked for it."""
+        return name not in self._versions and any(
+            standing.reason in (IDLE, MEMORY_BUDGET) for standing in self._standings_of(name)
+        )
+
+    def is_loading(self, name: str) -> bool:
+        """Whether a model is not open but is being opened."""
+        return name not in self._versions and any(
+            standing.state is State.LOADING for standing in self._standings_of(name)
+        )
+
+    def _standings_of(self, name: str) -> list[Standing]:
+        return [standing for key, standing in self._standings.items() if key[0] == name]
+
     def expect(self, names: Iterable[str]) -> None:
         """These models are to be loaded; from now on they count for strict readiness."""
         self._expected.update(names)
@@ -202,12 +220,12 @@ class Registry:
         self.stand(model.name, model.version, State.READY)
         return former
 
-    def take_out(self, name: str, version: int) -> ModelVersion:
+    def take_out(self, name: str, version: int, reason: str = "") -> ModelVersion:
         """Stop serving a version; the caller closes it."""
         model = self._versions[name].pop(version)
         if not self._versions[name]:
             del self._versions[name]
-        self.stand(name, version, State.UNLOADING)
+        self.stand(name, version, State.UNLOADING, reason)
         return model
 
     def stand(self, name: str, version: int, state: State, reason: str = "") -> None:

@@ -14,6 +14,7 @@ from server.errors import (
     FailedPrecondition,
     InvalidRequest,
     NotReady,
+    Overloaded,
     ServingError,
     Unsupported,
 )
@@ -23,6 +24,7 @@ from server.metrics import Metrics
 from server.model import ModelVersion
 from server.pb import open_inference_pb2 as pb
 from server.registry import Registry, State
+from server.residency import Residency
 from server.routes import Routes
 from server.rpc.classification import classify
 from server.rpc.codec import DecodedRequest, decode_request, encode_response
@@ -45,6 +47,7 @@ SERVICE_NAME: Final = "inference.GRPCInferenceService"
 _CLOCKS_APART_S: Final = 0.005
 _REASONS: Final[dict[type[ServingError], str]] = {
     NotReady: "not_ready",
+    Overloaded: "waiting_for_load",
     InvalidRequest: "invalid_address",
 }
 _SHARED_MEMORY: Final = "system_shared_memory"
@@ -77,6 +80,7 @@ class Inference:
         registry: Registry,
         routes: Routes,
         loading: Loading,
+        residency: Residency,
         metrics: Metrics,
         *,
         version: str,
@@ -90,6 +94,7 @@ class Inference:
             registry: What serves.
             routes: Opens variants that a request names.
             loading: Loads and unloads.
+            residency: Opens models that were let go.
             metrics: Where is counted.
             version: Of this server, for its metadata.
             strict_readiness: Whether readiness asks for every model.
@@ -99,6 +104,7 @@ class Inference:
         self._registry = registry
         self._routes = routes
         self._loading = loading
+        self._residency = residency
         self._metrics = metrics
         self._version = version
         self._strict_readiness = strict_readiness
@@ -187,10 +193,16 @@ class Inference:
         """
         start = time.perf_counter()
         try:
-            model, address = self._registry.find(request.model_name, request.model_version)
+            try:
+                model, address = self._registry.find(request.model_name, request.model_version)
+            except NotReady:
+                model, address = await self._residency.find(
+                    request.model_name, request.model_version, request.ByteSize()
+                )
         except ServingError as error:
             self._metrics.unaddressed(_REASONS.get(type(error), "unknown_model"))
             raise
+        model.last_used_s = start
         opened = model.active
         totals = opened.metrics.version
         totals.in_flight += 1
@@ -276,8 +288,12 @@ class Inference:
     async def model_ready(
         self, request: pb.ModelReadyRequest, deadline: float | None
     ) -> pb.ModelReadyResponse:
-        """Whether a model serves; unknown ones are NOT_FOUND, unloaded ones UNAVAILABLE."""
-        self._find(request)
+        """Whether a model serves, or would be opened for a request.
+
+        Unknown ones are NOT_FOUND, unloaded ones UNAVAILABLE.
+        """
+        if not self._residency.brings(request.name):
+            self._find(request)
         return pb.ModelReadyResponse(ready=True)
 
     async def server_metadata(
@@ -291,7 +307,7 @@ class Inference:
         self, request: pb.ModelMetadataRequest, deadline: float | None
     ) -> pb.ModelMetadataResponse:
         """Inputs and outputs with full shapes; -1 where any length fits."""
-        model = self._find(request)
+        model = await self._open(request)
         response = pb.ModelMetadataResponse(
             name=model.name,
             versions=[str(one.version) for one in self._registry.models(model.name)],
@@ -309,7 +325,7 @@ class Inference:
         self, request: pb.ModelConfigRequest, deadline: float | None
     ) -> pb.ModelConfigResponse:
         """What is in effect, in Triton's words."""
-        return pb.ModelConfigResponse(config=model_config(self._find(request)))
+        return pb.ModelConfigResponse(config=model_config(await self._open(request)))
 
     async def model_statistics(
         self, request: pb.ModelStatisticsRequest, deadline: float | None
@@ -377,6 +393,12 @@ class Inference:
     def _find(self, request: _Named) -> ModelVersion:
         """The version that a request names; the variant it may name too must exist."""
         model, address = self._registry.find(request.name, request.version)
+        model.resolve(address)
+        return model
+
+    async def _open(self, request: _Named) -> ModelVersion:
+        """Like `_find`, but a model that was let go is opened for the request."""
+        model, address = await self._residency.find(request.name, request.version)
         model.resolve(address)
         return model
 

@@ -16,6 +16,7 @@ from server.model import ModelVersion
 from server.optimization import Optimization
 from server.pb import management_pb2 as pb
 from server.registry import Registry, State
+from server.residency import Residency
 from server.routes import Routes
 from server.rpc.endpoint import Service, Streaming, Unary
 
@@ -28,10 +29,16 @@ class Management:
     """Handlers of `hone.v1.Management`; each takes a message and a deadline."""
 
     def __init__(
-        self, registry: Registry, routes: Routes, optimization: Optimization, journal: Journal
+        self,
+        registry: Registry,
+        residency: Residency,
+        routes: Routes,
+        optimization: Optimization,
+        journal: Journal,
     ) -> None:
-        """Speak for these four."""
+        """Speak for these."""
         self._registry = registry
+        self._residency = residency
         self._routes = routes
         self._optimization = optimization
         self._journal = journal
@@ -80,7 +87,7 @@ class Management:
         self, request: pb.ListVariantsRequest, deadline: float | None
     ) -> pb.ListVariantsResponse:
         """The variants of one version, the original first, then by age."""
-        model = self._version(request.model, request.version)
+        model = await self._version(request.model, request.version)
         manifests = sorted(
             (variant.manifest for variant in model.variants.values()),
             key=lambda manifest: manifest.created_unix_s,
@@ -93,7 +100,7 @@ class Management:
         self, request: pb.SubmitJobRequest, deadline: float | None
     ) -> pb.SubmitJobResponse:
         """Queue a profile of hone.yaml, or one whose text comes along."""
-        model = self._version(request.model, request.version)
+        model = await self._version(request.model, request.version)
         if request.profile_text:
             name = request.profile or "unnamed"
             profile = profile_document(request.profile_text, "the profile file", name)
@@ -132,7 +139,7 @@ class Management:
         self, request: pb.SetRouteRequest, deadline: float | None
     ) -> pb.RouteResponse:
         """Promote a variant."""
-        model = self._version(request.model, request.version)
+        model = await self._version(request.model, request.version)
         if not request.variant:
             raise InvalidRequest("name the variant to promote: an id, a profile or `original`")
         route = await self._routes.set_route(model, request.variant, unverified=request.unverified)
@@ -142,14 +149,14 @@ class Management:
         self, request: pb.RollBackRequest, deadline: float | None
     ) -> pb.RouteResponse:
         """Return to the variant that answered before."""
-        model = self._version(request.model, request.version)
+        model = await self._version(request.model, request.version)
         return _route(await self._routes.roll_back(model))
 
     async def remove_variant(
         self, request: pb.RemoveVariantRequest, deadline: float | None
     ) -> pb.RemoveVariantResponse:
         """Delete a variant that is neither routed nor what a roll-back returns to."""
-        model = self._version(request.model, request.version)
+        model = await self._version(request.model, request.version)
         await self._routes.remove(model, model.resolve(request.variant))
         return pb.RemoveVariantResponse()
 
@@ -172,11 +179,11 @@ class Management:
             ]
         )
 
-    def _version(self, name: str, version: int) -> ModelVersion:
-        """The version named; 0 is the newest that is ready."""
+    async def _version(self, name: str, version: int) -> ModelVersion:
+        """The version named, opened if it was let go; 0 is the newest that is ready."""
         if version:
-            return self._registry.find(name, str(version))[0]
-        self._registry.find(name, "")
+            return (await self._residency.find(name, str(version)))[0]
+        await self._residency.find(name, "")
         return self._registry.models(name)[-1]
 
     def _describe_version(self, model: ModelVersion, line: Any) -> None:
