@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks import footprint, heavy, light, neighbour, overload
-from benchmarks.contestants import Bench
-from benchmarks.load import require_h2load
+from benchmarks.contestants import Bench, DidNotStart
+from benchmarks.load import LoadFailed, require_h2load
 from benchmarks.models import MODELS, write_repository
 from benchmarks.peers.environments import installed
 from benchmarks.report import render
@@ -101,4 +101,7 @@ def _versions() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (DidNotStart, LoadFailed) as failure:
+        sys.exit(str(failure))

@@ -31,6 +31,10 @@ START_S: Final = 90
 _READY = re.compile(r"^Ready grpc=(\S+)(?: metrics=(\S+) admin=(\S+))?", re.MULTILINE)
 
 
+class DidNotStart(Exception):
+    """A server did not start, or not to answer rightly."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
     """What every part of the benchmarks works on.
@@ -90,7 +94,8 @@ class Contestant:
     def window(self, model: Model, in_flight: int, seconds: float) -> Window:
         """One window of load, its answers checked before and after."""
         target = self.target(model)
-        found = closed_loop(target, self.process, in_flight, seconds)
+        warm_up_s = 1.0 if model.is_heavy else 0.3
+        found = closed_loop(target, self.process, in_flight, warm_up_s=warm_up_s, seconds=seconds)
         self.check(model)
         return found
 
@@ -219,7 +224,7 @@ def _announced(
 def _ready_line(name: str, process: int, log: Path, start: float) -> tuple[str, str]:
     while (match := _READY.search(log.read_text(errors="replace"))) is None:
         if not is_alive(process) or time.perf_counter() - start > START_S:
-            raise SystemExit(f"{name} did not start; it said:\n{log.read_text()[-2000:]}")
+            raise DidNotStart(f"{name} did not start; it said:\n{log.read_text()[-2000:]}")
         time.sleep(0.005)
     return match[1], match[3] or ""
 
@@ -234,7 +239,7 @@ def _await_answers(contestant: Contestant, models: Sequence[Model], log: Path) -
             except (CallFailed, OSError) as error:
                 if not is_alive(contestant.process) or time.perf_counter() > over:
                     text = log.read_text(errors="replace")[-2000:]
-                    raise SystemExit(
+                    raise DidNotStart(
                         f"{contestant.name} does not answer for {model.name} ({error}); "
                         f"it said:\n{text}"
                     ) from error

@@ -11,6 +11,7 @@ from typing import Final
 from benchmarks.contestants import (
     Bench,
     Contestant,
+    DidNotStart,
     bare,
     flags_of,
     has_native,
@@ -37,10 +38,19 @@ _MIB: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """Windows, and rows a second of the raw runtime: (model) → one for each round."""
+    """What was measured.
+
+    Attributes:
+        runs: Windows.
+        raw: Model name → rows a second of the raw runtime, one for each round.
+        absent: Peers that are installed and do not start.
+        hone: Name of the contestant that the rows are about.
+        transport: Its transport.
+    """
 
     runs: Runs = field(default_factory=Runs)
     raw: dict[str, list[float]] = field(default_factory=dict)
+    absent: list[Peer] = field(default_factory=list)
     hone: str
     transport: str
 
@@ -51,7 +61,7 @@ def measure(bench: Bench, *, seconds: float, rounds: int) -> Part:
     found = Found(hone=f"hone, {known[0]}", transport=known[0])
     with ExitStack() as stack:
         own = [stack.enter_context(one) for one in _own(bench, known)]
-        others = [stack.enter_context(peer(one, bench)) for one in bench.peers]
+        others = _started(found, bench, stack)
         for model in (TINY, LENET):
             raw = stack.enter_context(runtime(model, bench.repository, bench.directory))
             for turn in range(rounds):
@@ -85,6 +95,24 @@ def _own(bench: Bench, known: Sequence[str]) -> list[AbstractContextManager[Cont
         *(bare(kind, one, bench) for kind in ("noop", "runtime") for one in over),
         *(hone(bench, *flags_of(one), name=f"hone, {one}", state=f"state-{one}") for one in known),
     ]
+
+
+def _started(found: Found, bench: Bench, stack: ExitStack) -> list[Contestant]:
+    """The peers that start here.
+
+    Raises:
+        DidNotStart: One of those that must.
+    """
+    started = []
+    for one in bench.peers:
+        try:
+            started.append(stack.enter_context(peer(one, bench)))
+        except DidNotStart as error:
+            if one.is_required:
+                raise
+            print(f"{one.product} is left out: {str(error).partition(';')[0]}", flush=True)
+            found.absent.append(one)
+    return started
 
 
 def _add_raw(found: Found, raw: Runtime, model: Model, seconds: float) -> None:
@@ -182,7 +210,8 @@ def _floors(found: Found, peers: Sequence[Peer]) -> Table:
                 number(recorded_ratio(other.name, model) or 0),
             )
             for other, model, rates in _rates(found, peers)
-        ],
+        ]
+        + [(other.product, "all", "does not start here", "-") for other in found.absent],
     )
 
 

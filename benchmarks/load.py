@@ -22,7 +22,6 @@ from typing import Final
 
 from benchmarks.processes import processor_seconds
 
-WARM_UP_S: Final = 0.3
 SERVICE: Final = "/inference.GRPCInferenceService/ModelInfer"
 _DATA = re.compile(r"^traffic:.*\((\d+)\) data$", re.MULTILINE)
 _DONE = re.compile(r"^requests: .* (\d+) done, (\d+) succeeded", re.MULTILINE)
@@ -106,14 +105,16 @@ def grpc_body(content: bytes) -> bytes:
     return b"\0" + len(content).to_bytes(4, "big") + content
 
 
-def closed_loop(target: Target, process: int, in_flight: int, seconds: float) -> Window:
+def closed_loop(
+    target: Target, process: int, in_flight: int, *, warm_up_s: float, seconds: float
+) -> Window:
     """Keep `in_flight` requests under way and look at `seconds` of it, after a warm-up.
 
     Raises:
         LoadFailed: Requests failed, or answers were not what they should be.
     """
-    with offered(target, WARM_UP_S + seconds + 0.2, in_flight=in_flight) as load:
-        time.sleep(WARM_UP_S)
+    with offered(target, warm_up_s + seconds + 0.2, in_flight=in_flight) as load:
+        time.sleep(warm_up_s)
         cpu, start = processor_seconds(process), time.time()
         time.sleep(seconds)
         cpu, end = processor_seconds(process) - cpu, time.time()
@@ -219,14 +220,7 @@ def _command(
         else ["--h1", "-H", "content-type: application/json"]
     )
     return [
-        *(
-            "h2load",
-            "-D",
-            f"{round(seconds * 1000)}ms",
-            f"--log-file={log}",
-            "-d",
-            str(target.body),
-        ),
+        *("h2load", "-D", f"{round(seconds * 1000)}ms", f"--log-file={log}"),
         *("-d", str(target.body)),
         *("-c", str(connections), "-m", str(in_flight // connections), *headers),
         *([f"--rps={rate:.4f}"] if rate else []),

@@ -11,7 +11,7 @@ from typing import Final
 
 from benchmarks.contestants import Bench, Contestant, flags_of, hone, transports
 from benchmarks.footprint import load, unload
-from benchmarks.load import WARM_UP_S, Answer, offered, percentile
+from benchmarks.load import Answer, offered, percentile
 from benchmarks.models import MINILM, RESNET18, TINY, file_of
 from benchmarks.rows import Part, Row, Table, ratios, spread
 from server.client import CallFailed, Client
@@ -28,6 +28,7 @@ goal:
 _ENDED: Final = frozenset(
     {"succeeded", "refused", "failed", "cancelled", "interrupted", "awaiting_measurement"}
 )
+_LEAD_S: Final = 0.3
 _JOB_S: Final = 90
 _STATE: Final = "state-neighbour"
 _LIMITS: Final = {
@@ -204,7 +205,7 @@ async def _watched(
             await asyncio.to_thread(offer)
 
     offering = asyncio.create_task(keep_offering())
-    await asyncio.sleep(WARM_UP_S)
+    await asyncio.sleep(_LEAD_S)
     try:
         start, end = await deed(seconds)
     finally:

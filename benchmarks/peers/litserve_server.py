@@ -1,8 +1,6 @@
-"""LitServe: HTTP/1.1, a row as base64 in JSON, a worker process for each model.
+"""LitServe: HTTP/1.1, a row as base64 in JSON, as many workers for each model as processors.
 
 usage: PYTHON litserve_server.py REPOSITORY HTTP_PORT
-
-A heavy model gets as many workers as there are processors.
 """
 
 import base64
@@ -11,7 +9,7 @@ from pathlib import Path
 
 import litserve
 import numpy as np
-from sessions import CPUS, HEAVY_BYTES, Model, folders
+from sessions import CPUS, Model, folders
 
 
 class Served(litserve.LitAPI):
@@ -41,11 +39,10 @@ class Served(litserve.LitAPI):
 
 if __name__ == "__main__":
     served = folders(sys.argv[1])
-    heavy = any((folder / "1/model.onnx").stat().st_size >= HEAVY_BYTES for folder in served)
     server = litserve.LitServer(
         [Served(folder) for folder in served],
         accelerator="cpu",
-        workers_per_device=CPUS if heavy else 1,
+        workers_per_device=CPUS,
     )
     server.run(
         port=int(sys.argv[2]), host="127.0.0.1", log_level="warning", generate_client_file=False

@@ -1,6 +1,9 @@
 """PyTriton: Triton's C++ front end before a Python process, batching with a delay of 2 ms.
 
 usage: PYTHON pytriton_server.py REPOSITORY GRPC_PORT HTTP_PORT
+
+It brings an interpreter of its own, which must fit the environment's: PyTriton 0.7 with CPython
+3.11.7 ends with "RLock has no attribute _recursion_count", and the benchmarks then leave it out.
 """
 
 import sys
