@@ -77,8 +77,13 @@ def _parts(quick: bool) -> dict[str, Callable[[Bench], Part]]:
     """The benchmarks' parts by name, in order."""
     rounds = 1 if quick else 3
     return {
-        "light": lambda bench: light.measure(bench, seconds=0.3 if quick else 1.0, rounds=rounds),
-        "heavy": lambda bench: heavy.measure(bench, seconds=1.0 if quick else 4.0, rounds=rounds),
+        "light": lambda bench: light.measure(
+            bench,
+            in_flight=(1, 32) if quick else light.IN_FLIGHT,
+            seconds=0.3 if quick else 1.0,
+            rounds=rounds,
+        ),
+        "heavy": lambda bench: heavy.measure(bench, seconds=0.6 if quick else 4.0, rounds=rounds),
         "neighbour": lambda bench: neighbour.measure(
             bench, seconds=1.0 if quick else 4.0, rounds=rounds
         ),
@@ -89,7 +94,7 @@ def _parts(quick: bool) -> dict[str, Callable[[Bench], Part]]:
             reloads=5 if quick else 50,
         ),
         "overload": lambda bench: overload.measure(
-            bench, seconds=1.5 if quick else 4.0, rounds=rounds
+            bench, seconds=1.0 if quick else 4.0, rounds=rounds
         ),
     }
 

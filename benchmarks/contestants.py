@@ -61,7 +61,8 @@ class Contestant:
         process: Root of its process tree.
         address: HOST:PORT.
         admin: Of Hone's admin endpoint; empty for others.
-        start_s: From its start to its Ready line; of a peer, to right answers of all models.
+        start_s: From its start to its Ready line, of Hone with every model ready; of a peer, to
+            right answers of all models.
         is_grpc: Otherwise HTTP/1.1, as LitServe speaks.
         fixed: Whether it answers the same to everything.
         bench: What it serves.
@@ -217,6 +218,11 @@ def _announced(
             name=name, process=process, address=address, admin=admin, bench=bench, fixed=fixed
         )
         taken = time.perf_counter() - start
+        if admin and not asyncio.run(_are_ready(address, models)):
+            while not asyncio.run(_are_ready(address, models)):
+                if time.perf_counter() - start > START_S:
+                    raise DidNotStart(f"{name} says Ready and its models are not")
+            taken = time.perf_counter() - start
         _await_answers(contestant, models, log)
         yield replace(contestant, start_s=taken)
 
@@ -244,6 +250,16 @@ def _await_answers(contestant: Contestant, models: Sequence[Model], log: Path) -
                         f"it said:\n{text}"
                     ) from error
                 time.sleep(0.1)
+
+
+async def _are_ready(address: str, models: Sequence[Model]) -> bool:
+    async with Client(address) as client:
+        for model in models:
+            request = inference.ModelReadyRequest(name=model.name)
+            answer = await client.call("ModelReady", request, inference.ModelReadyResponse)
+            if not answer.ready:
+                return False
+    return True
 
 
 async def _ask(address: str, model: Model) -> inference.ModelInferResponse:

@@ -55,7 +55,9 @@ class Found:
     transport: str
 
 
-def measure(bench: Bench, *, seconds: float, rounds: int) -> Part:
+def measure(
+    bench: Bench, *, in_flight: Sequence[int] = IN_FLIGHT, seconds: float, rounds: int
+) -> Part:
     """Every contestant on tiny and lenet; the peers' floors with resnet18 as well."""
     known = transports() or ("grpcio",)
     found = Found(hone=f"hone, {known[0]}", transport=known[0])
@@ -67,10 +69,8 @@ def measure(bench: Bench, *, seconds: float, rounds: int) -> Part:
             for turn in range(rounds):
                 print(f"{model.name}: round {turn + 1} of {rounds}", flush=True)
                 _add_raw(found, raw, model, seconds)
-                for in_flight in IN_FLIGHT:
-                    found.runs.measure(
-                        [*own, *others], model, in_flight, seconds=seconds, turn=turn
-                    )
+                for many in in_flight:
+                    found.runs.measure([*own, *others], model, many, seconds=seconds, turn=turn)
         if others:
             raw = stack.enter_context(runtime(RESNET18, bench.repository, bench.directory))
             for turn in range(rounds):

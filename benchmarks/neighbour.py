@@ -191,12 +191,12 @@ def _p99_ms(server: Contestant, deed: Deed, seconds: float) -> float:
 async def _watched(
     server: Contestant, deed: Deed, seconds: float
 ) -> tuple[float, float, list[Answer]]:
-    """The deed, and load from before it until after it, in runs of `seconds`."""
+    """The deed, and load from before it until after it, in runs of one second more than `seconds`."""
     target, over = await asyncio.to_thread(server.target, TINY), asyncio.Event()
     answers: list[Answer] = []
 
     def offer() -> None:
-        with offered(target, seconds, in_flight=_IN_FLIGHT, rate=RATE) as load:
+        with offered(target, seconds + 1, in_flight=_IN_FLIGHT, rate=RATE) as load:
             pass
         answers.extend(load.answers)
 
