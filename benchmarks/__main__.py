@@ -31,7 +31,11 @@ def main() -> None:
         SystemExit: h2load is missing, a server is wrong, or a peer is slower than it should be.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a smoke run: numbers mean little")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a smoke run of about two minutes: numbers mean little, and fail nothing",
+    )
     parser.add_argument("--only", nargs="+", choices=_parts(quick=False), help="parts to run")
     parser.add_argument("--no-peers", action="store_true", help="leave installed peers out")
     parser.add_argument("--output", type=Path, help="also write the report to this file")
@@ -69,7 +73,7 @@ def main() -> None:
     if options.output:
         options.output.write_text(report, encoding="utf-8")
     failures = [failure for part in parts for failure in part.failures]
-    if failures:
+    if failures and not options.quick:
         sys.exit("\n".join(failures))
 
 

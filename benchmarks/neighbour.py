@@ -191,7 +191,7 @@ def _p99_ms(server: Contestant, deed: Deed, seconds: float) -> float:
 async def _watched(
     server: Contestant, deed: Deed, seconds: float
 ) -> tuple[float, float, list[Answer]]:
-    """The deed, and load from before it until after it, in runs of one second more than `seconds`."""
+    """The deed, and load from before it until after it; one run of load outlasts most deeds."""
     target, over = await asyncio.to_thread(server.target, TINY), asyncio.Event()
     answers: list[Answer] = []
 
