@@ -114,9 +114,9 @@ def _run(session: Any, x: Any, lanes: int, seconds: float) -> RawWindow:
     over = time.perf_counter() + seconds
 
     def lane() -> tuple[float, list[float]]:
-        times, start = [], time.perf_counter()
+        start, times = time.perf_counter(), list[float]()
         end = start
-        while end < over:
+        while not times or end < over:
             before = end
             session.run(None, {"x": x})
             end = time.perf_counter()
