@@ -11,13 +11,14 @@ BIN := $(VENV)/bin
 TORCH := $(BIN)/pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench proto
+.PHONY: help setup run test check bench bench-peers proto
 
 help:
 	@echo "make run    set up, write the demo models, serve and sharpen them"
 	@echo "make test   set up and run every test"
 	@echo "make check  format, lint, types, architecture, generated code"
-	@echo "make bench  measure against the raw runtime and a bare gRPC echo"
+	@echo "make bench  measure against the raw runtime, no-op servers and installed peers"
+	@echo "make bench-peers  install MLServer, KServe and others in .peers/, then measure"
 	@echo "make proto  generate server/pb from proto/"
 	@echo "make setup  create $(VENV) and install everything"
 
@@ -46,6 +47,10 @@ check: setup
 	scripts/make-proto --check
 
 bench: setup
+	$(BIN)/python -m benchmarks --output benchmarks/RESULTS.md
+
+bench-peers: setup
+	$(BIN)/python -m benchmarks.peers.environments
 	$(BIN)/python -m benchmarks --output benchmarks/RESULTS.md
 
 proto:

@@ -1,78 +1,228 @@
-"""A closed loop of calls against one server, and what they cost it.
+"""The load client: h2load, a C program that costs a fraction of what the servers cost.
 
-usage: python -m benchmarks.load ADDRESS PROCESS REQUEST IN_FLIGHT SECONDS
-
-Prints one JSON object. CPU is that of the server's process, read from /proc around the window.
+It posts one file again and again and keeps so many streams in flight on one connection, as one
+gRPC channel does. It looks at no answer, so `contestants` checks answers before and after every
+window, and a window whose answers are shorter than they should be is refused here.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
+import math
 import os
-import sys
+import re
+import shutil
+import subprocess
+import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-import grpc
+from benchmarks.processes import processor_seconds
 
-WARM_UP_S = 0.3
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-
-
-def processor_seconds(process: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+SERVICE: Final = "/inference.GRPCInferenceService/ModelInfer"
+_DATA = re.compile(r"^traffic:.*\((\d+)\) data$", re.MULTILINE)
+_DONE = re.compile(r"^requests: .* (\d+) done, (\d+) succeeded", re.MULTILINE)
 
 
-async def main(address: str, process: int, content: bytes, in_flight: int, seconds: float) -> None:
-    """Keep `in_flight` calls under way for `seconds`."""
-    options = [("grpc.max_receive_message_length", 64 << 20)]
-    latencies: list[float] = []
-    over = False
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
-        call = channel.unary_unary(
-            "/inference.GRPCInferenceService/ModelInfer",
-            request_serializer=None,
-            response_deserializer=None,
+class LoadFailed(Exception):
+    """h2load or the server under it did not do what it should."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is posted where.
+
+    Attributes:
+        url: Whole address.
+        body: File with the request's bytes.
+        answer_bytes: Length of a right answer on the wire.
+        is_grpc: Otherwise HTTP/1.1 with one connection for each request in flight.
+    """
+
+    url: str
+    body: Path
+    answer_bytes: int
+    is_grpc: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One line of h2load's log: seconds since the epoch, seconds taken, HTTP status."""
+
+    start_s: float
+    latency_s: float
+    status: int
+
+    @property
+    def end_s(self) -> float:
+        """When its last byte had come."""
+        return self.start_s + self.latency_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What one window of load showed.
+
+    Attributes:
+        answers: How many came in it.
+        rate: Answers a second.
+        cpu_ms: Processor time of the server's whole process tree per answer.
+        p50_ms: Median latency.
+        p99_ms: 99th percentile.
+    """
+
+    answers: int
+    rate: float
+    cpu_ms: float
+    p50_ms: float
+    p99_ms: float
+
+
+def require_h2load() -> None:
+    """Install it where that is possible.
+
+    Raises:
+        SystemExit: It is missing and cannot be installed here.
+    """
+    if shutil.which("h2load"):
+        return
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        print("installing h2load (Debian package nghttp2-client)", flush=True)
+        subprocess.run(["apt-get", "update", "-qq"], check=False)
+        subprocess.run(["apt-get", "install", "-y", "-qq", "nghttp2-client"], check=False)
+    if not shutil.which("h2load"):
+        raise SystemExit(
+            "h2load is needed and missing; install it: apt-get install nghttp2-client "
+            "(Debian, Ubuntu), or the package of nghttp2's tools of your distribution"
         )
 
-        async def caller() -> None:
-            while not over:
-                start = time.perf_counter()
-                await call(content)
-                latencies.append(time.perf_counter() - start)
 
-        callers = [asyncio.create_task(caller()) for _ in range(in_flight)]
-        await asyncio.sleep(WARM_UP_S)
-        latencies.clear()
-        before, start = processor_seconds(process), time.perf_counter()
-        await asyncio.sleep(seconds)
-        elapsed, spent = time.perf_counter() - start, processor_seconds(process) - before
-        counted = sorted(latencies)
-        over = True
-        await asyncio.gather(*callers)
-    print(
-        json.dumps(
-            {
-                "calls": len(counted),
-                "rate": len(counted) / elapsed,
-                "cpu_ms": 1e3 * spent / len(counted),
-                "p50_ms": 1e3 * counted[len(counted) // 2],
-                "p99_ms": 1e3 * counted[min(len(counted) - 1, int(0.99 * len(counted)))],
-            }
-        )
+def grpc_body(content: bytes) -> bytes:
+    """A message as gRPC frames it: not compressed, length, content."""
+    return b"\0" + len(content).to_bytes(4, "big") + content
+
+
+def closed_loop(
+    target: Target, process: int, in_flight: int, *, warm_up_s: float, seconds: float
+) -> Window:
+    """Keep `in_flight` requests under way and look at `seconds` of it, after a warm-up.
+
+    Raises:
+        LoadFailed: Requests failed, or answers were not what they should be.
+    """
+    with offered(target, warm_up_s + seconds + 0.2, in_flight=in_flight) as load:
+        time.sleep(warm_up_s)
+        cpu, start = processor_seconds(process), time.time()
+        time.sleep(seconds)
+        cpu, end = processor_seconds(process) - cpu, time.time()
+    found = [one for one in load.answers if start <= one.end_s < end]
+    if not found:
+        raise LoadFailed(f"{target.url} answered nothing within {seconds:g} s")
+    latencies = [one.latency_s for one in found]
+    return Window(
+        answers=len(found),
+        rate=len(found) / (end - start),
+        cpu_ms=1e3 * cpu / len(found),
+        p50_ms=1e3 * percentile(latencies, 0.50),
+        p99_ms=1e3 * percentile(latencies, 0.99),
     )
 
 
-if __name__ == "__main__":
-    asyncio.run(
-        main(
-            sys.argv[1],
-            int(sys.argv[2]),
-            Path(sys.argv[3]).read_bytes(),
-            int(sys.argv[4]),
-            float(sys.argv[5]),
+class Offered:
+    """Load that is being offered; `answers` are there once its block is left."""
+
+    answers: tuple[Answer, ...] = ()
+
+
+@contextmanager
+def offered(
+    target: Target, seconds: float, *, in_flight: int, rate: float | None = None
+) -> Iterator[Offered]:
+    """Offer load while the block runs; leaving it waits until `seconds` are over.
+
+    Args:
+        target: Where to.
+        seconds: How long h2load runs.
+        in_flight: Most requests under way.
+        rate: Requests a second, evenly spaced; None for as many as `in_flight` allow.
+
+    Raises:
+        LoadFailed: Requests failed, or answers were not what they should be.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        log = Path(directory) / "log"
+        process = subprocess.Popen(
+            _command(target, seconds, in_flight, rate, log),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+        load = Offered()
+        try:
+            yield load
+            text, _ = process.communicate(timeout=seconds + 30)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
+        load.answers = read_log(log.read_text() if log.exists() else "")
+    check_summary(text, target)
+
+
+def check_summary(text: str, target: Target) -> None:
+    """Refuse a run with failures or with answers too short to be right.
+
+    A refused gRPC call is HTTP status 200 without a body, so the bytes tell.
+
+    Raises:
+        LoadFailed: As said.
+    """
+    done, data = _DONE.search(text), _DATA.search(text)
+    if done is None or data is None:
+        raise LoadFailed(f"h2load said nothing of {target.url}: {text[-500:]}")
+    answers, succeeded, size = int(done[1]), int(done[2]), int(data[1])
+    if answers == 0 or succeeded < answers:
+        raise LoadFailed(f"{target.url}: {succeeded} of {answers} requests succeeded")
+    if size < 0.99 * answers * target.answer_bytes:
+        raise LoadFailed(
+            f"{target.url}: {size} bytes in {answers} answers, expected {target.answer_bytes} in "
+            "each; the server refused some of them"
+        )
+
+
+def read_log(text: str) -> tuple[Answer, ...]:
+    """h2load's log: microseconds since the epoch, status, microseconds taken; one answer a line."""
+    answers = []
+    for line in text.splitlines():
+        start, status, taken = line.split("\t")[:3]
+        answers.append(
+            Answer(start_s=int(start) / 1e6, latency_s=int(taken) / 1e6, status=int(status))
+        )
+    return tuple(answers)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least `share` of the values do not exceed, by rank."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def _command(
+    target: Target, seconds: float, in_flight: int, rate: float | None, log: Path
+) -> list[str]:
+    connections = 1 if target.is_grpc else in_flight
+    headers = (
+        ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+        if target.is_grpc
+        else ["--h1", "-H", "content-type: application/json"]
     )
+    return [
+        *("h2load", "-D", f"{round(seconds * 1000)}ms", f"--log-file={log}"),
+        *("-d", str(target.body)),
+        *("-c", str(connections), "-m", str(in_flight // connections), *headers),
+        *([f"--rps={rate:.4f}"] if rate else []),
+        target.url,
+    ]

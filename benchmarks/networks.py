@@ -1,22 +1,21 @@
-"""The four models of the benchmarks: fixed random weights, shapes of real networks."""
+"""The four networks of the benchmarks: fixed random weights, shapes of real networks.
+
+usage: python -m benchmarks.networks DIRECTORY
+"""
 
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.models import MODELS, TOKENS, VOCABULARY, file_of
 from optimizers.demo.networks import TutorialNet, export
-
-TOKENS = 128
-VOCABULARY = 30522
 
 
 class Tiny(nn.Module):
@@ -106,43 +105,22 @@ class EncoderLayer(nn.Module):
         return answer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """One model of the benchmarks.
-
-    Attributes:
-        name: Its folder in the repository.
-        build: Makes the torch module.
-        example: Makes the input of `rows` rows.
-        is_heavy: Whether a run costs far more than a call.
-    """
-
-    name: str
-    build: Callable[[], nn.Module]
-    example: Callable[[int], NDArray[np.float32] | NDArray[np.int64]]
-    is_heavy: bool
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "tiny": Tiny,
+    "lenet": TutorialNet,
+    "resnet18": ResNet18,
+    "minilm": Encoder,
+}
 
 
-def _floats(*shape: int) -> Callable[[int], NDArray[np.float32]]:
-    return lambda rows: np.random.default_rng(0).random((rows, *shape), dtype=np.float32)
-
-
-def _tokens(rows: int) -> NDArray[np.int64]:
-    return np.random.default_rng(0).integers(0, VOCABULARY, (rows, TOKENS))
-
-
-NETWORKS = (
-    Network(name="tiny", build=Tiny, example=_floats(64), is_heavy=False),
-    Network(name="lenet", build=TutorialNet, example=_floats(3, 32, 32), is_heavy=False),
-    Network(name="resnet18", build=ResNet18, example=_floats(3, 224, 224), is_heavy=True),
-    Network(name="minilm", build=Encoder, example=_tokens, is_heavy=True),
-)
-
-
-def write_repository(directory: Path, networks: tuple[Network, ...]) -> None:
+def main(directory: Path) -> None:
     """Export every network with input `x`, output `y` and a dynamic batch."""
-    for network in networks:
-        path = directory / network.name / "1" / "model.onnx"
+    for model in MODELS:
+        path = file_of(directory, model.name)
         path.parent.mkdir(parents=True)
         torch.manual_seed(0)
-        export(network.build().eval(), network.example(2), path, names=("x", "y"))
+        export(NETWORKS[model.name]().eval(), model.example(2), path, names=("x", "y"))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

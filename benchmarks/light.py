@@ -1,0 +1,228 @@
+"""Light models, where the server is what costs: against no-op handlers, bare runtimes and peers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Final
+
+from benchmarks.contestants import (
+    Bench,
+    Contestant,
+    DidNotStart,
+    bare,
+    flags_of,
+    has_native,
+    hone,
+    peer,
+    transports,
+)
+from benchmarks.models import LENET, RESNET18, TINY, Model
+from benchmarks.peers.environments import PEERS, Peer
+from benchmarks.peers.floors import recorded_ratio, too_slow
+from benchmarks.processes import memory
+from benchmarks.raw import Arrangement, Runtime, runtime
+from benchmarks.rows import Part, Row, Table, number, ratios, spread
+from benchmarks.runs import Runs
+
+IN_FLIGHT: Final = (1, 8, 32)
+MUCH: Final = 32
+YARDSTICKS: Final = ("kserve", "mlserver")
+_FACTORS: Final = ((TINY, 7, 9), (LENET, 3.5, 5))
+_ONE_ROW: Final = (Arrangement(1, 1, 1), Arrangement(1, 2, 1), Arrangement(2, 1, 1))
+_HEAVY_WINDOWS: Final = 3
+_MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What was measured.
+
+    Attributes:
+        runs: Windows.
+        raw: Model name → rows a second of the raw runtime, one for each round.
+        absent: Peers that are installed and do not start.
+        hone: Name of the contestant that the rows are about.
+        transport: Its transport.
+    """
+
+    runs: Runs = field(default_factory=Runs)
+    raw: dict[str, list[float]] = field(default_factory=dict)
+    absent: list[Peer] = field(default_factory=list)
+    hone: str
+    transport: str
+
+
+def measure(
+    bench: Bench, *, in_flight: Sequence[int] = IN_FLIGHT, seconds: float, rounds: int
+) -> Part:
+    """Every contestant on tiny and lenet; the peers' floors with resnet18 as well."""
+    known = transports() or ("grpcio",)
+    found = Found(hone=f"hone, {known[0]}", transport=known[0])
+    with ExitStack() as stack:
+        own = [stack.enter_context(one) for one in _own(bench, known)]
+        others = _started(found, bench, stack)
+        for model in (TINY, LENET):
+            raw = stack.enter_context(runtime(model, bench.repository, bench.directory))
+            for turn in range(rounds):
+                print(f"{model.name}: round {turn + 1} of {rounds}", flush=True)
+                _add_raw(found, raw, model, seconds)
+                for many in in_flight:
+                    found.runs.measure([*own, *others], model, many, seconds=seconds, turn=turn)
+        if others:
+            raw = stack.enter_context(runtime(RESNET18, bench.repository, bench.directory))
+            for turn in range(rounds):
+                print(f"resnet18, peers: round {turn + 1} of {rounds}", flush=True)
+                _add_raw(found, raw, RESNET18, seconds)
+                found.runs.measure(
+                    others, RESNET18, MUCH, seconds=_HEAVY_WINDOWS * seconds, turn=turn
+                )
+        resident = _resident([*own, *others])
+    note = f"{rounds} windows of {seconds:g} s each (resnet18: {_HEAVY_WINDOWS} times as long)."
+    floors = [_floors(found, bench.peers)] if bench.peers else []
+    return Part(
+        rows=[*_against_peers(found), _against_noop(found), _latency(found)],
+        tables=[found.runs.table("Servers under load", note), resident, *floors],
+        failures=_failures(found, bench.peers),
+    )
+
+
+def _own(bench: Bench, known: Sequence[str]) -> list[AbstractContextManager[Contestant]]:
+    over = ("native", "grpcio") if has_native() else ("grpcio",)
+    return [
+        *(bare(kind, one, bench) for kind in ("noop", "runtime") for one in over),
+        *(hone(bench, *flags_of(one), name=f"hone, {one}", state=f"state-{one}") for one in known),
+    ]
+
+
+def _started(found: Found, bench: Bench, stack: ExitStack) -> list[Contestant]:
+    """The peers that start here.
+
+    Raises:
+        DidNotStart: One of those that must.
+    """
+    started = []
+    for one in bench.peers:
+        try:
+            started.append(stack.enter_context(peer(one, bench)))
+        except DidNotStart as error:
+            if one.is_required:
+                raise
+            print(f"{one.product} is left out: {str(error).partition(';')[0]}", flush=True)
+            found.absent.append(one)
+    return started
+
+
+def _add_raw(found: Found, raw: Runtime, model: Model, seconds: float) -> None:
+    best = max(raw.window(one, seconds / 2).rate for one in _ONE_ROW)
+    found.raw.setdefault(model.name, []).append(best)
+
+
+def _against_peers(found: Found) -> list[Row]:
+    rows = []
+    for model, least, aim in _FACTORS:
+        best = found.runs.best(model.name, YARDSTICKS, MUCH)
+        own = found.runs.values(model.name, found.hone, MUCH, lambda one: one.rate)
+        theirs = found.runs.values(model.name, best or "", MUCH, lambda one: one.rate)
+        rows.append(
+            Row(
+                figure=f"{model.name}, {MUCH} in flight: requests/s against the better of "
+                f"MLServer and KServe{f' ({best})' if best else ''}",
+                values=ratios(own, theirs) if best else (),
+                least=least,
+                aim=aim,
+                unit="x",
+                high_is_good=True,
+                note="" if best else "run `make bench-peers`",
+            )
+        )
+    return rows
+
+
+def _against_noop(found: Found) -> Row:
+    own, noop = (
+        found.runs.values("tiny", one, MUCH, lambda one: one.cpu_ms)
+        for one in (found.hone, f"noop, {found.transport}")
+    )
+    return Row(
+        figure=f"tiny, {MUCH} in flight: server CPU against the no-op handler of the same "
+        f"transport ({found.transport})",
+        values=ratios(own, noop),
+        least=2,
+        aim=1.3,
+        unit="x",
+    )
+
+
+def _latency(found: Found) -> Row:
+    own, theirs = (
+        found.runs.values("tiny", one, 1, lambda one: one.p50_ms) for one in (found.hone, "kserve")
+    )
+    return Row(
+        figure="tiny, 1 in flight: median latency against KServe's",
+        values=ratios(own, theirs) if theirs else (),
+        least=0.5,
+        aim=0.2,
+        unit="x",
+        note="" if theirs else "run `make bench-peers`",
+    )
+
+
+def _resident(contestants: Sequence[Contestant]) -> Table:
+    lines = []
+    for one in contestants:
+        held = memory(one.process)
+        lines.append(
+            (one.name, number(one.start_s), number(held.rss / _MIB), number(held.pss / _MIB))
+        )
+    return Table(
+        title="Start and memory, all four models",
+        note="Start once, beside the others: to the Ready line, of a peer to right answers of all "
+        "models. Memory of the whole process tree after the load above.",
+        heads=("server", "start s", "Rss MiB", "Pss MiB"),
+        lines=lines,
+    )
+
+
+def _rates(found: Found, peers: Sequence[Peer]) -> list[tuple[Peer, str, list[float]]]:
+    return [
+        (other, model, rates)
+        for other in peers
+        for model in found.raw
+        if (rates := found.runs.values(model, other.name, MUCH, lambda one: one.rate))
+    ]
+
+
+def _floors(found: Found, peers: Sequence[Peer]) -> Table:
+    return Table(
+        title="Peers against the raw runtime",
+        note="Requests/s, 32 in flight, over rows/s of onnxruntime alone, one row a run, best of "
+        "1x1, 1x2 and 2x1 (lanes x threads). A run whose ratio is more than 20 % below the "
+        "recorded one fails.",
+        heads=("peer", "model", "ratio", "recorded"),
+        lines=[
+            (
+                other.product,
+                model,
+                spread(ratios(rates, found.raw[model])),
+                number(recorded_ratio(other.name, model) or 0),
+            )
+            for other, model, rates in _rates(found, peers)
+        ]
+        + [(other.product, "all", "does not start here", "-") for other in found.absent],
+    )
+
+
+def _failures(found: Found, peers: Sequence[Peer]) -> list[str]:
+    failures = [
+        f"{one.product} is not installed; run `make bench-peers`"
+        for one in PEERS
+        if one.is_required and one not in peers and peers
+    ]
+    for other, model, rates in _rates(found, peers):
+        failure = too_slow(other.name, model, median(rates), median(found.raw[model]))
+        if failure:
+            failures.append(failure)
+    return failures
