@@ -36,6 +36,7 @@ from server.rpc.endpoint import Endpoint
 from server.rpc.inference import Inference
 from server.rpc.management import Management
 from server.rpc.reflection import descriptor_pool
+from server.rpc.status import use_triton_codes
 from server.rpc.traced import keep_metadata
 from server.rpc.transport import Connections, choose_transport, new_server
 from server.shared_memory import SharedMemory, SharedMemoryLimits
@@ -68,6 +69,8 @@ class App:
         config = config.model_copy(update={"provider": chosen.provider})
         # For TensorRT in this process and in the workers that measure what it will serve.
         os.environ.setdefault(ENGINE_CACHE, str(config.state.absolute() / "engines"))
+        if config.triton_codes:
+            use_triton_codes()
         self.config = config
         self._device = chosen.provider, device_name(chosen.provider, config.provider_options)
         self.host = this_host(config.cpus or max(1, int(cpu_budget())))

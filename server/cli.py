@@ -151,6 +151,9 @@ def serve_command(
         int | None, typer.Option(help="Answers kept for models with response_cache. Default 0.")
     ] = None,
     max_message_bytes: Annotated[int | None, typer.Option(help="Largest message.")] = None,
+    triton_codes: Annotated[
+        bool | None, typer.Option(help="A full queue is UNAVAILABLE, as in Triton.")
+    ] = None,
     response_compression: Annotated[
         bool | None, typer.Option(help="Callers may ask for gzip or deflate by metadata.")
     ] = None,

@@ -142,6 +142,8 @@ class ServerConfig(BaseSettings):
     """When a connection is closed so that its client connects anew; 0: never."""
     max_connection_age_grace_seconds: Seconds = 30.0
     """How long calls under way on such a connection may take."""
+    triton_codes: bool = False
+    """Whether a full queue is UNAVAILABLE, as Triton says it, and not RESOURCE_EXHAUSTED."""
     response_compression: bool = False
     """Whether callers may ask for compressed answers by the metadata `response-compression`."""
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,9 @@ _INLINE_BELOW_S: Final = 100e-6
 
 _LONGEST_INLINE_S: Final = 1e-3
 """How long the event loop may be held up by one run."""
+
+_ONE_MEASURES: Final = threading.Lock()
+"""Models are opened beside each other, but what runs cost is found out by one at a time."""
 
 _libc = ctypes.CDLL(None)
 
@@ -224,17 +228,19 @@ def open_variant(variant: VariantDirectory, place: Place) -> Opening:
 
 
 def _open(path: Path, spec: SessionSpec, place: Place, check: Callable[[Session], None]) -> Opening:
+    release_memory()
     before = resident_memory()
     size_bytes = read_onnx_file(path).size_bytes
     packed = prepacked_model(path, size_bytes, spec, place.packed)
     session = Session(path, spec, packed)
     try:
         check(session)
-        findings = probe(session)
-        wide_ratio = 1.0
-        if packed is not None and findings.measured.shapes is not None:
-            feeds = random_feeds(session.signature, 1)
-            wide_ratio = widen_if_faster(session, feeds, place.threads, rounds=1)
+        with _ONE_MEASURES:
+            findings, wide_ratio = probe(session), 1.0
+            if packed is not None and findings.measured.shapes is not None:
+                feeds = random_feeds(session.signature, 1)
+                wide_ratio = widen_if_faster(session, feeds, place.threads, rounds=1)
+        release_memory()
     except BaseException:
         session.close()
         release_memory()

@@ -334,7 +334,7 @@ def _parse_entry(folder: Path, override: Override | None) -> ModelEntry:
         config=config,
         policy=policy,
         versions=versions,
-        labels=_read_labels(folder),
+        labels=_read_labels(folder, config),
         error=problem,
         warnings=tuple(warnings),
     )
@@ -354,10 +354,21 @@ def _read_policy(folder: Path) -> ModelPolicy:
     return ModelPolicy() if text is None else model_policy(text, source)
 
 
-def _read_labels(folder: Path) -> dict[str, tuple[str, ...]]:
-    """The class names of a model's outputs, as `ModelEntry.labels` has them."""
-    labels = read_labels(folder / _LABELS_FILE, f"{folder.name}/{_LABELS_FILE}")
-    return {} if labels is None else {"": labels}
+def _read_labels(folder: Path, config: ModelConfig) -> dict[str, tuple[str, ...]]:
+    """The class names of a model's outputs, as `ModelEntry.labels` has them.
+
+    Raises:
+        InvalidDocument: A file that `config.pbtxt` names is not there, or holds no labels.
+    """
+    named = {}
+    for output, file in config.label_files.items():
+        source = f"{folder.name}/{file}"
+        labels = read_labels(folder / file, source)
+        if labels is None:
+            raise InvalidDocument(f"{source}: config.pbtxt names it, but it is not there")
+        named[output] = labels
+    usual = read_labels(folder / _LABELS_FILE, f"{folder.name}/{_LABELS_FILE}")
+    return named if usual is None else {"": usual, **named}
 
 
 def _find_versions(folder: Path, model_file: str) -> dict[int, Path]:

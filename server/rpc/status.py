@@ -38,6 +38,20 @@ _CODES: Final[dict[type[contract.HoneError], grpc.StatusCode]] = {
 }
 
 
+_TRITON_CODES: Final[dict[type[contract.HoneError], grpc.StatusCode]] = {
+    errors.Overloaded: grpc.StatusCode.UNAVAILABLE,
+    errors.QueueTimeout: grpc.StatusCode.UNAVAILABLE,
+    errors.TooLarge: grpc.StatusCode.INVALID_ARGUMENT,
+    contract.OutOfMemory: grpc.StatusCode.UNAVAILABLE,
+}
+"""Triton knows no RESOURCE_EXHAUSTED: its clients ask again after UNAVAILABLE."""
+
+
+def use_triton_codes() -> None:
+    """Answer with Triton's codes from now on; said once, before the server listens."""
+    _CODES.update(_TRITON_CODES)
+
+
 def code_of(kind: type[BaseException]) -> grpc.StatusCode | None:
     """The status of an error class or of its nearest listed base; None when nothing fits."""
     return next((_CODES[base] for base in kind.__mro__ if base in _CODES), None)
