@@ -44,6 +44,7 @@ cli = typer.Typer(
     rich_markup_mode=None,
 )
 _PIPE_WIDTH = 160
+_SWITCH_INTERVAL_S = 0.001  # what a thread that loads a model may keep the event loop waiting
 _console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 AdminAddress = Annotated[
@@ -203,6 +204,7 @@ def serve_command(
     flags = {name: value for name, value in locals().items() if name != "story"}
     config = server_config(**flags)
     logs.configure(config.log_format, config.log_level)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     uvloop.run(_serve(config, story))
 
 

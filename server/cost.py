@@ -16,7 +16,7 @@ _RATE: Final = 0.2
 _LARGEST_SURPRISE: Final = 0.5
 """Of the expected time; a run that was held up by something else teaches no more than this."""
 
-_AS_CHEAP: Final = 1.05
+_AS_CHEAP: Final = 1.03
 """A row that costs up to so much more than the cheapest counts as cheap."""
 
 _UNMEASURED: Final = 0.0

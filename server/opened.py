@@ -24,6 +24,7 @@ from server.batcher import Batcher
 from server.cache import VariantCache
 from server.cost import Costs
 from server.errors import GoldenMismatch
+from server.found import Found, keep, recall
 from server.policy import BatchPolicy
 from server.probe import Findings, probe
 from server.room import Room
@@ -228,25 +229,45 @@ def open_variant(variant: VariantDirectory, place: Place) -> Opening:
 
 
 def _open(path: Path, spec: SessionSpec, place: Place, check: Callable[[Session], None]) -> Opening:
-    release_memory()
     before = resident_memory()
     size_bytes = read_onnx_file(path).size_bytes
     packed = prepacked_model(path, size_bytes, spec, place.packed)
     session = Session(path, spec, packed)
     try:
         check(session)
-        with _ONE_MEASURES:
-            findings, wide_ratio = probe(session), 1.0
-            if packed is not None and findings.measured.shapes is not None:
-                feeds = random_feeds(session.signature, 1)
-                wide_ratio = widen_if_faster(session, feeds, place.threads, rounds=1)
-        release_memory()
+        found = _find_out(session, place, may_widen=packed is not None)
     except BaseException:
         session.close()
         release_memory()
         raise
     memory = resident_memory().minus(before)
-    return Opening(session=session, findings=findings, wide_ratio=wide_ratio, memory=memory)
+    return Opening(
+        session=session, findings=found.findings, wide_ratio=found.wide_ratio, memory=memory
+    )
+
+
+def _find_out(session: Session, place: Place, *, may_widen: bool) -> Found:
+    """What runs cost, and who may share one: recalled from an earlier opening, or found now."""
+    feeds = random_feeds(session.signature, 1)
+    file = place.packed.with_name(f"{place.packed.name}.json")
+    found = recall(file, session.spec, place.threads)
+    if found is not None:
+        if found.findings.measured.shapes is not None:
+            session.run(feeds)
+        if found.wide_ratio < 1.0:
+            session.widen(place.threads)
+            session.run(feeds, wide=True)
+        return found
+    with _ONE_MEASURES:
+        findings, wide_ratio = probe(session), 1.0
+        if may_widen and findings.measured.shapes is not None:
+            wide_ratio = widen_if_faster(session, feeds, place.threads, rounds=1)
+    found = Found(
+        spec=session.spec, threads=place.threads, findings=findings, wide_ratio=wide_ratio
+    )
+    if may_widen:  # others are found out in no time
+        keep(file, found)
+    return found
 
 
 def _check_golden(

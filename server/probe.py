@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,9 +24,8 @@ _PROBE_ROWS: Final = 4
 _HEAVY_RUN_S: Final = 0.01
 _ROUNDS: Final = 3
 _PROBE_S: Final = 0.25
-"""Longest time for more rows and more rounds: a slow model shows its cost at once."""
+"""Longest time for timing a light model at all numbers of rows."""
 
-_CHEAPER_BY: Final = 0.97
 _SHARE_OF_MEMORY: Final = 0.25
 """Of the memory available: what one run may need at most."""
 
@@ -47,26 +46,19 @@ class Findings:
 
 
 def probe(session: Session) -> Findings:
-    """Run made-up rows, alone and together. Blocks, for about half a second at most.
-
-    A heavy model is run a few times only.
-    """
+    """Run made-up rows, alone and together. Blocks; a heavy model is asked for six rows only."""
     try:
         feeds = random_feeds(session.signature, 1)
         session.run(feeds)
-        alone_s = _seconds(session, feeds)
+        seconds = {1: _seconds(session, feeds)}
     except HoneError as error:
         unknown = Measured(seconds={1: _UNKNOWN_RUN_S}, row_bytes=1, shapes=None)
         return Findings(
             measured=unknown, max_batch=1, note=f"made-up rows could not be run: {error}"
         )
-    seconds = {1: alone_s}
-    max_batch, note = _rows_that_may_join(session, alone_s)
-    if max_batch > 1:
-        max_batch = min(max_batch, _rows_in_memory(session, max_batch))
+    max_batch, note = _rows_that_may_join(session, seconds)
+    if seconds[1] < _HEAVY_RUN_S:
         _measure(session, max_batch, seconds)
-    elif alone_s < _HEAVY_RUN_S:
-        seconds[1] = min(alone_s, *(_seconds(session, feeds) for _ in range(_ROUNDS)))
     measured = Measured(
         seconds=seconds,
         row_bytes=sum(array.nbytes for array in feeds.values()),
@@ -77,28 +69,45 @@ def probe(session: Session) -> Findings:
     return Findings(measured=measured, max_batch=max_batch, note=note)
 
 
-def _rows_that_may_join(session: Session, alone_s: float) -> tuple[int, str]:
-    """Most rows of several requests in one run, found by trying; 1 with the reason where none."""
-    if session.spec.max_batch == 1:
+def _rows_that_may_join(session: Session, seconds: dict[int, float]) -> tuple[int, str]:
+    """Most rows of several requests in one run, found by trying; 1 with the reason where none.
+
+    What the runs took is added to `seconds`.
+    """
+    most = session.spec.max_batch
+    if most == 1:
         return 1, "served unbatched by its manifest or config.pbtxt"
     if not session.signature.has_batch_dimension:
         return 1, "not every tensor starts with the same variable dimension"
-    rows = min(2 if alone_s > _HEAVY_RUN_S else _PROBE_ROWS, session.spec.max_batch)
+    rows = min(2 if seconds[1] > _HEAVY_RUN_S else _PROBE_ROWS, most)
+    feeds = random_feeds(session.signature, rows, seed=1)
     try:
-        differs = _compare_rows(session, random_feeds(session.signature, rows, seed=1), rows)
+        with _Peak() as peak:
+            start = time.perf_counter()
+            together = session.run(feeds)
+            seconds[rows] = time.perf_counter() - start
+        differs = _difference_alone(session, feeds, together, seconds)
     except HoneError as error:
         return 1, f"made-up rows could not be run together: {error}"
-    return (1, differs) if differs else (session.spec.max_batch, "")
+    if differs:
+        return 1, differs
+    if peak.size_bytes:
+        most = min(most, int(_SHARE_OF_MEMORY * memory_available_bytes() / peak.size_bytes * rows))
+    return max(1, most), ""
 
 
-def _compare_rows(session: Session, feeds: Feeds, rows: int) -> str:
+def _difference_alone(
+    session: Session, feeds: Feeds, together: list[NDArray[Any]], seconds: dict[int, float]
+) -> str:
     """How the answers of rows together differ from those of each alone; "" if they do not."""
-    together = session.run(feeds)
+    rows = len(next(iter(feeds.values())))
     for spec, answer in zip(session.signature.outputs, together, strict=True):
         if answer.ndim == 0 or answer.shape[0] != rows:
             return f"output '{spec.name}' does not have one row per input row"
     for row in range(rows):
-        alone = session.run(_rows(feeds, row, row + 1))
+        start = time.perf_counter()
+        alone = session.run({name: array[row : row + 1] for name, array in feeds.items()})
+        seconds[1] = min(seconds[1], time.perf_counter() - start)
         for spec, one, all_rows in zip(session.signature.outputs, alone, together, strict=True):
             if not _close(one, all_rows[row : row + 1]):
                 return f"output '{spec.name}' of a row depends on its neighbours"
@@ -111,54 +120,36 @@ def _close(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 
 def _measure(session: Session, max_batch: int, seconds: dict[int, float]) -> None:
-    """Add the cost of more rows to `seconds`, until a row gets no cheaper or time is up."""
+    """Time ever more rows in turn, so that a slow moment hits all, until the time is up."""
     end = time.perf_counter() + _PROBE_S
-    sizes = [1]
-    while 2 * sizes[-1] <= max_batch:
-        rows = 2 * sizes[-1]
-        seconds[rows] = _seconds(session, random_feeds(session.signature, rows))
-        sizes.append(rows)
-        before = seconds[rows // 2] / (rows // 2)
-        if time.perf_counter() > end or (
-            seconds[1] > _HEAVY_RUN_S and seconds[rows] / rows > _CHEAPER_BY * before
-        ):
-            break
+    sizes = [1 << power for power in range(max_batch.bit_length())]
     feeds = {rows: random_feeds(session.signature, rows) for rows in sizes}
     for _ in range(_ROUNDS):
-        if time.perf_counter() > end:
-            break
-        for rows in sizes:  # in turn, so that a slow moment hits all
-            seconds[rows] = min(seconds[rows], _seconds(session, feeds[rows]))
+        for rows in sizes:
+            took = _seconds(session, feeds[rows])
+            seconds[rows] = min(seconds.get(rows, took), took)
+            if time.perf_counter() > end:
+                return
 
 
-def _rows_in_memory(session: Session, max_batch: int) -> int:
-    """Most rows whose run leaves most of the available memory to others."""
-    rows = min(2, max_batch)
-    feeds = random_feeds(session.signature, rows)
-    needed = _peak_of(lambda: session.run(feeds))
-    if not needed:
-        return max_batch
-    return max(1, int(_SHARE_OF_MEMORY * memory_available_bytes() / needed * rows))
+class _Peak:
+    """By how much the process grew at most; 0 where nobody tells."""
 
+    def __enter__(self) -> _Peak:
+        self._before = self.size_bytes = 0
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the last peak
+            self._before = _status_bytes("VmRSS")
+        return self
 
-def _peak_of(work: Callable[[], object]) -> int:
-    """Bytes by which the process grew at most while it did `work`; 0 where nobody tells."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the former peak
-        before = _status_bytes("VmRSS")
-        work()
-        return max(0, _status_bytes("VmHWM") - before)
-    except OSError:
-        return 0
+    def __exit__(self, *_: object) -> None:
+        if self._before:
+            self.size_bytes = max(0, _status_bytes("VmHWM") - self._before)
 
 
 def _status_bytes(name: str) -> int:
     text = Path("/proc/self/status").read_text(encoding="ascii")
     return next(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith(name))
-
-
-def _rows(feeds: Feeds, start: int, end: int) -> dict[str, NDArray[Any]]:
-    return {name: array[start:end] for name, array in feeds.items()}
 
 
 def _seconds(session: Session, feeds: Feeds) -> float:

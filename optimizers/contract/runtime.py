@@ -54,7 +54,7 @@ class SessionSpec:
         max_batch: Most rows joined into one run, at least 1; 1 serves every request alone.
         arena: Whether the runtime keeps freed memory for itself.
         optimization: onnxruntime's graph optimisation level.
-        spinning: Whether idle threads burn CPU to wake faster.
+        spinning: Whether threads without work burn CPU to wake faster, while a run goes on.
         provider_options: What the provider is told besides.
     """
 
@@ -136,7 +136,7 @@ class Session:
         """
         self._wide = None
         if threads:
-            spec = replace(self._file_spec, intra_op_threads=threads, lanes=1)
+            spec = replace(self._file_spec, intra_op_threads=threads, lanes=1, spinning=True)
             self._wide = self._open(spec)
         self.wide_threads = threads
 
@@ -258,6 +258,7 @@ def session_options(spec: SessionSpec) -> onnxruntime.SessionOptions:
     options.graph_optimization_level = _LEVELS[spec.optimization]
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spec.spinning)))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 
