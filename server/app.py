@@ -16,6 +16,7 @@ import onnxruntime
 
 from optimizers.contract.errors import NotSupported
 from optimizers.contract.host import cpu_budget, this_host
+from optimizers.contract.prepacked import drop_foreign
 from optimizers.contract.provider_options import ENGINE_CACHE, device_name
 from optimizers.contract.providers import settle_provider
 from server.cache import ResponseCache
@@ -178,6 +179,7 @@ class App:
         self.metrics.provider_info.labels(*self._device).set(1)
         if self._tracing is not None:
             stack.push_async_callback(asyncio.to_thread, self._tracing.close)
+        drop_foreign(self.store.packed_directory, self.host)
         stack.callback(self.store.close)
         stack.callback(self.journal.close)
         try:

@@ -152,6 +152,7 @@ class Loader:
                 memory=opened.opening.memory,
                 lanes=opened.policy.lanes,
                 threads=opened.opening.session.spec.intra_op_threads,
+                wide_threads=opened.opening.session.wide_threads,
             )
 
     def hide(self, model: ModelVersion, variant: str) -> None:

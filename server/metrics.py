@@ -55,6 +55,12 @@ class Metrics:
         self.session_threads = Gauge(
             "hone_session_threads", "Threads inside one run.", OF_VARIANT, registry=registry
         )
+        self.session_wide_threads = Gauge(
+            "hone_session_wide_threads",
+            "Threads inside the run of a caller who is alone; 0: it gets no more than others.",
+            OF_VARIANT,
+            registry=registry,
+        )
         self.swaps = Counter(
             "hone_swaps_total",
             "Changes of a route, by result.",
@@ -136,6 +142,7 @@ class Metrics:
         memory: ResidentMemory,
         lanes: int,
         threads: int,
+        wide_threads: int = 0,
     ) -> None:
         """Say that a variant is open, whether it is routed to, and what it holds and uses."""
         self.hide_variant(model, version, variant)
@@ -145,6 +152,7 @@ class Metrics:
         self.session_memory.labels(*labels, "file").set(memory.file_bytes)
         self.session_lanes.labels(*labels).set(lanes)
         self.session_threads.labels(*labels).set(threads)
+        self.session_wide_threads.labels(*labels).set(wide_threads)
 
     def hide_variant(self, model: str, version: int, variant: str) -> None:
         """Take a variant that is no longer open out of the gauges; its counters stay."""
@@ -153,7 +161,7 @@ class Metrics:
             self.variant_info.remove(*labels, active)
         for kind in ("anonymous", "file"):
             self.session_memory.remove(*labels, kind)
-        for family in (self.session_lanes, self.session_threads):
+        for family in (self.session_lanes, self.session_threads, self.session_wide_threads):
             family.remove(*labels)
 
     def forget_variant(self, model: str, version: int, variant: str) -> None:

@@ -39,6 +39,9 @@ _INLINE_BELOW_S: Final = 100e-6
 _LONGEST_INLINE_S: Final = 1e-3
 """How long the event loop may be held up by one run."""
 
+_SMALL_BYTES: Final = 1 << 20
+"""Of a model whose weights may lie in memory twice."""
+
 _ONE_MEASURES: Final = threading.Lock()
 """Models are opened beside each other, but what runs cost is found out by one at a time."""
 
@@ -235,7 +238,8 @@ def _open(path: Path, spec: SessionSpec, place: Place, check: Callable[[Session]
     session = Session(path, spec, packed)
     try:
         check(session)
-        found = _find_out(session, place, may_widen=packed is not None)
+        is_cheap = packed is not None or size_bytes < _SMALL_BYTES
+        found = _find_out(session, place, may_widen=is_cheap)
     except BaseException:
         session.close()
         release_memory()

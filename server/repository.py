@@ -17,6 +17,7 @@ from optimizers.contract.directory import VariantDirectory, adopt, read_variant,
 from optimizers.contract.documents import read_text, shown_key
 from optimizers.contract.errors import HoneError, InvalidDocument, InvalidModel, VariantDamaged
 from optimizers.contract.manifest import MANIFEST_FILE, Manifest, manifest_to_json, read_manifest
+from optimizers.contract.prepacked import drop_packed
 from optimizers.contract.profile import ModelPolicy, model_policy
 from server.errors import FailedPrecondition, UnknownModel
 from server.file_names import is_version
@@ -202,7 +203,10 @@ class VariantStore:
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, manifest_to_json(manifest))
-        return former is not None and former.original_sha256 != manifest.original_sha256
+        if former is None or former.original_sha256 == manifest.original_sha256:
+            return False
+        drop_packed(self.packed_directory, former.original_sha256)
+        return True
 
     def variants(
         self, model: str, version: int, original_sha256: str
@@ -245,6 +249,7 @@ class VariantStore:
 
     def remove(self, variant: VariantDirectory) -> None:
         """Delete a variant: out of sight first, then its bytes."""
+        drop_packed(self.packed_directory, variant.manifest.variant)
         hidden = variant.path.with_name(f".{variant.path.name}.removed")
         variant.path.rename(hidden)
         shutil.rmtree(hidden)

@@ -32,12 +32,18 @@ def models_table(models: Iterable[pb.Model]) -> Table:
                 line.state,
                 line.active_variant,
                 line.serve or "original",
-                f"{line.lanes}x{line.threads}" if ready else "",
+                _lanes(line) if ready else "",
                 str(line.max_batch) if ready else "",
                 quantity("B", line.memory_bytes) if ready else "",
                 line.reason,
             )
     return table
+
+
+def _lanes(line: pb.ModelVersion) -> str:
+    """Runs at once x threads inside each; then, if that differs, of a caller who is alone."""
+    shared = f"{line.lanes}x{line.threads}"
+    return f"{shared} | 1x{line.wide_threads}" if line.wide_threads else shared
 
 
 def variants_table(variants: Iterable[pb.Variant]) -> Table:

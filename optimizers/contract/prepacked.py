@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 _MODEL: Final = "model.onnx"
 _WEIGHTS: Final = "weights.bin"
 _DIGESTS: Final = "sha256"
+_DIGITS: Final = 24
 _SMALLEST_FILE_BYTES: Final = 1 << 20
 _SMALLEST_WEIGHT_BYTES: Final = 1024
 _LARGEST_DIFFERENCE: Final = 1e-5
@@ -72,8 +73,31 @@ def prepacked_model(
 
 def directory_name(sha256: str, host: Host) -> str:
     """Names what a packed model depends on: its bytes, the processor and the runtime."""
-    features = "-".join(host.cpu_features)
-    return f"{sha256[:24]}-ort{host.onnxruntime}-{host.architecture}-{features}"
+    return f"{sha256[:_DIGITS]}{_suffix(host)}"
+
+
+def drop_packed(parent: Path, sha256: str) -> None:
+    """Delete what was packed of a model that is no more."""
+    for path in parent.glob(f"{sha256[:_DIGITS]}-*"):
+        _delete(path)
+
+
+def drop_foreign(parent: Path, host: Host) -> None:
+    """Delete what was packed for another processor or runtime, or was never finished."""
+    for path in parent.glob("*"):
+        if path.name.startswith(".") or not path.name.removesuffix(".json").endswith(_suffix(host)):
+            _delete(path)
+
+
+def _suffix(host: Host) -> str:
+    return f"-ort{host.onnxruntime}-{host.architecture}-{'-'.join(host.cpu_features)}"
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_whole(directory: Path) -> bool:

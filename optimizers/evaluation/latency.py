@@ -24,10 +24,10 @@ _METHOD: Final = f"order statistics, quiet windows only, at most {len(LOOKS)} lo
 def latency_figures(
     sessions: tuple[Session, Session], feeds: Feeds, terms: Terms, *, batch: int, for_p99: bool
 ) -> tuple[Figure, Figure]:
-    """Median and 99th percentile of one caller's latency.
+    """Median and 99th percentile of one caller's latency, who is alone.
 
     Args:
-        sessions: The original and the variant, open.
+        sessions: The original and the variant, open, each with its wide session if that pays.
         feeds: What both are fed.
         terms: How to measure.
         batch: Rows in these.
@@ -85,7 +85,7 @@ def _latency_window(session: Session, feeds: Feeds, runs: int) -> Window:
     def window(unit: Unit) -> None:
         for _ in range(runs):
             start = time.perf_counter()
-            session.run(feeds)
+            session.run(feeds, wide=True)
             unit.seconds.append(time.perf_counter() - start)
 
     return window
@@ -116,7 +116,7 @@ def _runs_in_window(session: Session, feeds: Feeds, window_s: float) -> int:
     start = time.perf_counter()
     while len(seconds) < 3 or time.perf_counter() - start < window_s:
         begun = time.perf_counter()
-        session.run(feeds)
+        session.run(feeds, wide=True)
         seconds.append(time.perf_counter() - begun)
     return max(1, int(window_s / float(np.median(seconds))))
 

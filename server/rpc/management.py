@@ -193,6 +193,7 @@ class Management:
         line.previous_variant = model.previous
         line.lanes = model.active.policy.lanes
         line.threads = model.active.manifest.session.intra_op_threads
+        line.wide_threads = model.active.opening.session.wide_threads
         line.max_batch = model.active.policy.max_batch
         line.batching_note = model.active.opening.findings.note
         line.profiles.extend(policy.profiles)
