@@ -11,7 +11,7 @@ from server.policy import BatchPolicy
 from server.triton_batching import QueuePolicy
 from server.waiting import Waiting, WaitingLine
 
-_ESTIMATE_MARGIN: Final = 1.1
+_ESTIMATE_MARGIN: Final = 1.25
 """An estimate may be too low by so much; work that ends a moment too late is work for nothing."""
 
 
