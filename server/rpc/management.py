@@ -194,7 +194,7 @@ class Management:
         line.lanes = model.active.policy.lanes
         line.threads = model.active.manifest.session.intra_op_threads
         line.max_batch = model.active.policy.max_batch
-        line.batching_note = model.active.opening.findings.note
+        line.batching_note = model.active.opening.findings.notes
         line.profiles.extend(policy.profiles)
         line.serve = policy.serve or ""
         line.task = policy.task
