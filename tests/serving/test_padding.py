@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -265,6 +266,7 @@ padding:
   tokens: {axis: 1, value: 0, edges: [16, 32, 64], mask: mask}
 trim: {hidden: 1}
 """
+OF_TEXT = '{model="text",variant="original",version="1"}'
 AT_ONCE = "max_batch_size: 8\ndynamic_batching {}\n"
 IN_FOURS = (
     "max_batch_size: 8\n"
@@ -272,8 +274,11 @@ IN_FOURS = (
 )
 
 
-def text_model(root: Path, *, uses_mask: bool = True, config: str = IN_FOURS) -> Path:
-    model = models.masked_mean(root / "models/text/1/model.onnx", uses_mask=uses_mask)
+def text_model(
+    root: Path, *, uses_mask: bool = True, config: str = IN_FOURS, width: int = 8
+) -> Path:
+    file = root / "models/text/1/model.onnx"
+    model = models.masked_mean(file, uses_mask=uses_mask, width=width)
     (root / "models/text/hone.yaml").write_text(POLICY)
     (root / "models/text/config.pbtxt").write_text(config)
     return model
@@ -319,14 +324,36 @@ async def test_requests_of_other_lengths_share_a_run_and_each_gets_its_own_answe
         requests = [text(n, seed=n) for n in (17, 20, 31, 32)]
         for request, answer in zip(requests, await answers(server, requests), strict=True):
             check(session, request, answer)
-        of_text = '{model="text",variant="original",version="1"}'
-        assert await sample(server, f"hone_batch_size_count{of_text}") == 1
-        assert await sample(server, f"hone_batch_size_sum{of_text}") == 4
+        assert await sample(server, f"hone_batch_size_count{OF_TEXT}") == 1
+        assert await sample(server, f"hone_batch_size_sum{OF_TEXT}") == 4
         mixed = [text(n, seed=n) for n in (1, 2, 5, 16, 33, 64, 40, 63, 65, 65, 65, 65)]
         for request, answer in zip(mixed, await answers(server, mixed), strict=True):
             check(session, request, answer)
-        assert await sample(server, f"hone_batch_size_count{of_text}") == 4
+        assert await sample(server, f"hone_batch_size_count{OF_TEXT}") == 4
     session.close()
+
+
+async def test_a_later_start_pads_as_before_and_another_policy_is_tried_anew(
+    tmp_path: Path,
+) -> None:
+    width = 4096  # large enough for what was found to be kept
+    text_model(tmp_path, width=width)
+    requests = [text(n, seed=n) for n in (17, 20, 31, 32)]
+    for policy, edges, runs in (
+        (POLICY, [16, 32, 64], 1),
+        (POLICY, [16, 32, 64], 1),
+        (POLICY.replace("32, ", ""), [16, 64], 1),
+        ("", None, 4),
+    ):
+        (tmp_path / "models/text/hone.yaml").write_text(policy)
+        with running(tmp_path / "models", tmp_path / "state") as server:
+            for answer in await answers(server, requests):
+                assert answer["mean"].shape == (1, width)
+            assert await sample(server, f"hone_batch_size_count{OF_TEXT}") == runs
+        [file] = (tmp_path / "state/packed").glob("*.json")
+        kept = json.loads(file.read_text())
+        assert kept["findings"]["pads"] is bool(policy)
+        assert kept["padding"]["inputs"].get("tokens", {}).get("edges") == edges
 
 
 async def test_kept_answers_are_of_the_request_as_it_came(tmp_path: Path) -> None:
@@ -338,8 +365,7 @@ async def test_kept_answers_are_of_the_request_as_it_came(tmp_path: Path) -> Non
         for request in (longer, shorter, longer, shorter):
             [answer] = await answers(server, [request])
             check(session, request, answer)
-        hits = 'hone_cache_hits_total{model="text",variant="original",version="1"}'
-        assert await sample(server, hits) == 2
+        assert await sample(server, f"hone_cache_hits_total{OF_TEXT}") == 2
         assert await batching_note(server) == ""
     session.close()
 
@@ -350,8 +376,7 @@ async def test_a_model_that_ignores_its_mask_is_not_padded_and_it_is_said(tmp_pa
         requests = [text(n, seed=n) for n in (17, 20, 31, 32)]
         for request, answer in zip(requests, await answers(server, requests), strict=True):
             check(session, request, answer)
-        of_text = '{model="text",variant="original",version="1"}'
-        assert await sample(server, f"hone_batch_size_count{of_text}") == 4
+        assert await sample(server, f"hone_batch_size_count{OF_TEXT}") == 4
         note = await batching_note(server)
         assert "inputs are not padded: output 'mean' changes with 'tokens' of 1" in note
         assert server.stop() == 0
