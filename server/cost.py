@@ -142,8 +142,8 @@ class CostCurve:
         expected = known[place] * (1 - share) + known[place + 1] * share
         surprise = rate * _bounded(seconds - expected, expected)
         norm = (1 - share) ** 2 + share**2
-        known[place] += surprise * (1 - share) / norm
-        known[place + 1] += surprise * share / norm
+        known[place] = max(_SHORTEST_S, known[place] + surprise * (1 - share) / norm)
+        known[place + 1] = max(_SHORTEST_S, known[place + 1] + surprise * share / norm)
 
     def _rescale(self, factor: float) -> None:
         """The first run of a shape says how its rows compare with those it was guessed from."""

@@ -8,12 +8,13 @@ since is learned from the runs of real requests.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from optimizers.contract.directory import write_atomically
+from optimizers.contract.padding import PaddingPolicy
 from optimizers.contract.runtime import SessionSpec
 from server.probe import Findings
 
@@ -27,24 +28,27 @@ class Found:
         threads: Processors that the server handed out.
         findings: What made-up rows showed.
         wide_ratio: A wide run's time over a narrow one's; 1.0 where runs are never wide.
+        padding: What `hone.yaml` said of filling inputs up.
     """
 
     spec: SessionSpec
     threads: int
     findings: Findings
     wide_ratio: float
+    padding: PaddingPolicy = field(default_factory=PaddingPolicy)
 
 
 _found = TypeAdapter(Found)
 
 
-def recall(file: Path, spec: SessionSpec, threads: int) -> Found | None:
+def recall(file: Path, spec: SessionSpec, threads: int, padding: PaddingPolicy) -> Found | None:
     """What was found before for this arrangement; None where nothing was, or it is unreadable."""
     try:
         found = _found.validate_json(file.read_bytes())
     except (OSError, ValidationError):
         return None
-    return found if (found.spec, found.threads) == (spec, threads) else None
+    same = (found.spec, found.threads, found.padding) == (spec, threads, padding)
+    return found if same else None
 
 
 def keep(file: Path, found: Found) -> None:

@@ -63,7 +63,7 @@ class Loader:
             _log.warning("%s asks for a response cache; --cache-bytes gives none", entry.name)
         spec = original_session(entry.config, self.config, self.host)
         sha256 = await asyncio.to_thread(lambda: read_onnx_file(file).sha256())
-        opening = await asyncio.to_thread(open_original, file, spec, self._place(sha256))
+        opening = await asyncio.to_thread(open_original, file, spec, self._place(sha256, entry))
         try:
             mismatch = entry.config.mismatch(opening.session.signature)
             if mismatch:
@@ -116,11 +116,11 @@ class Loader:
                     f"the original of '{model.name}' version {model.version} was overwritten "
                     "since it was loaded; load the model again"
                 )
-            place = self._place(manifest.original_sha256)
+            place = self._place(manifest.original_sha256, model.entry)
             opening = await asyncio.to_thread(open_original, file, manifest.session, place)
         else:
             _require_memory(manifest.size_bytes)
-            place = self._place(variant)
+            place = self._place(variant, model.entry)
             opening = await asyncio.to_thread(open_variant, model.variants[variant], place)
         try:
             await self._warm_up(opening, model.entry)
@@ -166,6 +166,9 @@ class Loader:
         return manifest.evaluation.certificate.host.difference(self.host)
 
     def _serve(self, entry: ModelEntry, manifest: Manifest, opening: Opening) -> OpenVariant:
+        if opening.findings.padding_note:
+            text = f"{manifest.variant} of version {manifest.version}"
+            _log.warning("%s, %s: %s", entry.name, text, opening.findings.padding_note)
         metrics = self.metrics.of_variant(manifest.model, manifest.version, manifest.variant)
         cache = None
         if self.cache is not None and entry.config.cached:
@@ -184,10 +187,13 @@ class Loader:
             cache,
         )
 
-    def _place(self, content: str) -> Place:
+    def _place(self, content: str, entry: ModelEntry) -> Place:
         """Where a model is opened whose bytes are named by `content`, a digest."""
-        name = directory_name(content, self.host)
-        return Place(packed=self.store.packed_directory / name, threads=self.host.cpus)
+        return Place(
+            packed=self.store.packed_directory / directory_name(content, self.host),
+            threads=self.host.cpus,
+            padding=entry.policy.padding,
+        )
 
     async def _warm_up(self, opening: Opening, entry: ModelEntry) -> None:
         """Run the samples that the model declares, so that no caller pays for a first time."""

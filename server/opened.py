@@ -6,7 +6,7 @@ import asyncio
 import ctypes
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from optimizers.contract.errors import InvalidModel
 from optimizers.contract.manifest import Manifest
 from optimizers.contract.memory import ResidentMemory, resident_memory
 from optimizers.contract.onnx_file import read_onnx_file
+from optimizers.contract.padding import PaddingPolicy
 from optimizers.contract.prepacked import prepacked_model
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
@@ -25,6 +26,7 @@ from server.cache import VariantCache
 from server.cost import Costs
 from server.errors import GoldenMismatch
 from server.found import Found, keep, recall
+from server.padding import Lengths, Padding
 from server.policy import BatchPolicy
 from server.probe import Findings, probe
 from server.room import Room
@@ -55,10 +57,12 @@ class Place:
     Attributes:
         packed: Directory of its packed weights; see `prepacked_model`.
         threads: Processors that the server hands out.
+        padding: Which inputs may be filled up.
     """
 
     packed: Path
     threads: int
+    padding: PaddingPolicy = field(default_factory=PaddingPolicy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +91,14 @@ class Opening:
         findings: What made-up rows showed.
         wide_ratio: A wide run's time over a narrow one's; 1.0 where runs are never wide.
         memory: What this process grew by while opening and warming it.
+        padding: Fills up inputs, where that was shown to change no answer; None: nothing does.
     """
 
     session: Session
     findings: Findings
     wide_ratio: float
     memory: ResidentMemory
+    padding: Padding | None = None
 
 
 class OpenVariant:
@@ -138,8 +144,9 @@ class OpenVariant:
             metrics,
             bounds.room,
         )
-        self._cache = cache
-        self.infer = self._batcher.infer if cache is None else self._look_up_or_infer
+        self._padding, self._cache = opening.padding, cache
+        self._compute = self._batcher.infer if opening.padding is None else self._pad_and_infer
+        self.infer = self._compute if cache is None else self._look_up_or_infer
         """Answers one request; see `Batcher.infer`."""
 
     @property
@@ -173,11 +180,29 @@ class OpenVariant:
         key, kept = self._cache.look_up(feeds, outputs)
         if kept is not None:
             return kept
+        arrays = await self._compute(feeds, rows, outputs, deadline, timeout_s, priority, timeline)
+        self._cache.put(key, arrays)
+        return arrays
+
+    async def _pad_and_infer(
+        self,
+        feeds: Feeds,
+        rows: int,
+        outputs: tuple[str, ...],
+        deadline: float | None = None,
+        timeout_s: float = 0.0,
+        priority: int = 0,
+        timeline: Timeline | None = None,
+    ) -> Arrays:
+        """Fill a request up, unless it makes a full run by itself; cut its answer back."""
+        assert self._padding is not None
+        lengths: Lengths = {}
+        if rows < self.policy.max_batch:
+            feeds, lengths = self._padding.pad(feeds)
         arrays = await self._batcher.infer(
             feeds, rows, outputs, deadline, timeout_s, priority, timeline
         )
-        self._cache.put(key, arrays)
-        return arrays
+        return self._padding.trim(arrays, outputs, lengths) if lengths else arrays
 
     def _free(self) -> None:
         self.opening.session.close()
@@ -238,23 +263,28 @@ def _open(path: Path, spec: SessionSpec, place: Place, check: Callable[[Session]
     session = Session(path, spec, packed)
     try:
         check(session)
+        padding = Padding(place.padding, session.signature) if place.padding else None
         is_cheap = packed is not None or size_bytes < _SMALL_BYTES
-        found = _find_out(session, place, may_widen=is_cheap)
+        found = _find_out(session, place, padding, may_widen=is_cheap)
     except BaseException:
         session.close()
         release_memory()
         raise
     memory = resident_memory().minus(before)
     return Opening(
-        session=session, findings=found.findings, wide_ratio=found.wide_ratio, memory=memory
+        session=session,
+        findings=found.findings,
+        wide_ratio=found.wide_ratio,
+        memory=memory,
+        padding=padding if found.findings.pads else None,
     )
 
 
-def _find_out(session: Session, place: Place, *, may_widen: bool) -> Found:
+def _find_out(session: Session, place: Place, padding: Padding | None, *, may_widen: bool) -> Found:
     """What runs cost, and who may share one: recalled from an earlier opening, or found now."""
     feeds = random_feeds(session.signature, 1)
     file = place.packed.with_name(f"{place.packed.name}.json")
-    found = recall(file, session.spec, place.threads)
+    found = recall(file, session.spec, place.threads, place.padding)
     if found is not None:
         if found.findings.measured.shapes is not None:
             session.run(feeds)
@@ -263,11 +293,15 @@ def _find_out(session: Session, place: Place, *, may_widen: bool) -> Found:
             session.run(feeds, wide=True)
         return found
     with _ONE_MEASURES:
-        findings, wide_ratio = probe(session), 1.0
+        findings, wide_ratio = probe(session, padding), 1.0
         if may_widen and findings.measured.shapes is not None:
             wide_ratio = widen_if_faster(session, feeds, place.threads, rounds=1)
     found = Found(
-        spec=session.spec, threads=place.threads, findings=findings, wide_ratio=wide_ratio
+        spec=session.spec,
+        threads=place.threads,
+        findings=findings,
+        wide_ratio=wide_ratio,
+        padding=place.padding,
     )
     if may_widen:  # others are found out in no time
         keep(file, found)

@@ -1,4 +1,7 @@
-"""What a variant that was just opened does with made-up rows: its cost, and who may share a run."""
+"""What a variant that was just opened does with made-up rows: its cost, and who may share a run.
+
+Whether filling inputs up changes answers is asked of `padding_proof`.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
-from optimizers.contract.difference import largest_difference
+from optimizers.contract.difference import are_close
 from optimizers.contract.errors import HoneError
 from optimizers.contract.host import memory_available_bytes
 from optimizers.contract.runtime import Feeds, Session
 from optimizers.contract.samples import random_feeds
 from server.cost import CostCurve, Measured
+from server.padding import Padding
+from server.padding_proof import harm_of_padding
 
 _UNKNOWN_RUN_S: Final = 0.001
-_ROW_DIFFERENCE: Final = 1e-3
 _PROBE_ROWS: Final = 4
 _HEAVY_RUN_S: Final = 0.01
 _ROUNDS: Final = 3
@@ -38,15 +41,30 @@ class Findings:
         measured: What runs took.
         max_batch: Most rows in one run; 1 where requests may not be joined.
         note: Why they are not joined; "" where they are.
+        pads: Whether inputs are filled up.
+        padding_note: Why they are not though `hone.yaml` asks for it; "" where it is followed, does
+            not ask, or nothing is joined.
     """
 
     measured: Measured
     max_batch: int
     note: str = ""
+    pads: bool = False
+    padding_note: str = ""
+
+    @property
+    def notes(self) -> str:
+        """Everything that is not done, for people; "" where all is."""
+        return "; ".join(filter(None, (self.note, self.padding_note)))
 
 
-def probe(session: Session) -> Findings:
-    """Run made-up rows, alone and together. Blocks; a heavy model is asked for six rows only."""
+def probe(session: Session, padding: Padding | None = None) -> Findings:
+    """Run made-up rows, alone and together. Blocks; a heavy model is asked for six rows only.
+
+    Args:
+        session: What to ask.
+        padding: Fills up inputs; it is then asked for a few more, to see whether that is right.
+    """
     try:
         feeds = random_feeds(session.signature, 1)
         session.run(feeds)
@@ -66,7 +84,13 @@ def probe(session: Session) -> Findings:
     )
     if not note and CostCurve(seconds, max_batch, is_observed=True).knee == 1:
         note = "a row costs as much in company as alone"
-    return Findings(measured=measured, max_batch=max_batch, note=note)
+    pads, padding_note = False, ""
+    if padding is not None and max_batch > 1:
+        wrong = harm_of_padding(session, padding, max_batch)
+        pads, padding_note = not wrong, wrong and f"inputs are not padded: {wrong}"
+    return Findings(
+        measured=measured, max_batch=max_batch, note=note, pads=pads, padding_note=padding_note
+    )
 
 
 def _rows_that_may_join(session: Session, seconds: dict[int, float]) -> tuple[int, str]:
@@ -109,14 +133,9 @@ def _difference_alone(
         alone = session.run({name: array[row : row + 1] for name, array in feeds.items()})
         seconds[1] = min(seconds[1], time.perf_counter() - start)
         for spec, one, all_rows in zip(session.signature.outputs, alone, together, strict=True):
-            if not _close(one, all_rows[row : row + 1]):
+            if not are_close(one, all_rows[row : row + 1]):
                 return f"output '{spec.name}' of a row depends on its neighbours"
     return ""
-
-
-def _close(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    scale = float(np.max(np.abs(other), initial=0.0)) if other.dtype.kind == "f" else 0.0
-    return largest_difference(one, other) <= _ROW_DIFFERENCE * max(scale, 1e-6)
 
 
 def _measure(session: Session, max_batch: int, seconds: dict[int, float]) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+_ROUNDING: Final = 1e-3
+
 INCOMPARABLE: Final = sys.float_info.max
 """The difference of what has none: finite, because JSON knows no infinity."""
 
@@ -32,3 +34,9 @@ def largest_difference(one: NDArray[Any], other: NDArray[Any]) -> float:
 def largest_magnitude(array: NDArray[Any]) -> float:
     """The largest absolute value among the finite ones of a floating array; 0 without any."""
     return float(np.max(np.abs(array[np.isfinite(array)]), initial=0.0))
+
+
+def are_close(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Whether two answers differ by no more than rounding, measured by `other`'s largest value."""
+    scale = largest_magnitude(other) if other.dtype.kind == "f" else 0.0
+    return largest_difference(one, other) <= _ROUNDING * max(scale, 1e-6)

@@ -248,12 +248,12 @@ def shown_key(key: object) -> str:
     return cut(text if text.isprintable() else repr(text), _LONGEST_KEY_SHOWN)
 
 
-def unknown_key(key: str, known: Iterable[str]) -> str:
+def unknown_key(key: str, known: Iterable[str], kind: str = "key") -> str:
     """What to say of a key that nobody knows: the nearest one that exists, and all of them."""
     known = list(known)
     near = difflib.get_close_matches(key[:_LONGEST_KEY_SHOWN], known, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"unknown key; {hint}Expected one of {', '.join(known)}"
+    return f"unknown {kind}; {hint}Expected one of {', '.join(known)}"
 
 
 def _too_long(source: str, size: int) -> InvalidDocument:

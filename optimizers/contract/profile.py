@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from optimizers.contract.documents import Document, Path, cut, shown, shown_key
 from optimizers.contract.goal import Goal, parse_figure, parse_requirement
+from optimizers.contract.padding import PaddingPolicy, padding_policy
 from optimizers.contract.recipe import Recipe, recipe_from_data
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
@@ -22,6 +23,10 @@ _LONGEST_SENTENCE: Final = 200
 _LONGEST_PATH: Final = 1024
 _LONGEST_PATH_PART: Final = 255
 _Choice = TypeVar("_Choice", bound=StrEnum)
+_TOP_KEYS: Final = (
+    *("task", "data", "serve", "hold_version", "profiles", "labels"),
+    *("padding", "trim"),
+)
 _DATA_KEYS: Final = ("calibration", "train", "search", "gate")
 
 
@@ -87,6 +92,10 @@ class ModelPolicy:
         profiles: By name.
         labels: Other names of versions: label → number of the version's folder, which need not
             exist. No label is the name of a profile.
+        padding: Which inputs are filled up so that requests of other lengths can share a run:
+            `padding: {tokens: {axis: 1, value: 0, edges: [16, 32, 64], mask: attention_mask}}`,
+            and which outputs are cut back to a request's own length: `trim: {hidden: 1}`, or
+            `trim: {hidden: {axis: 1, like: tokens}}` where the padded inputs' edges differ.
     """
 
     task: Task = Task.OTHER
@@ -95,6 +104,7 @@ class ModelPolicy:
     hold_version: HoldVersion = HoldVersion.NEVER
     profiles: dict[str, Profile] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
+    padding: PaddingPolicy = field(default_factory=PaddingPolicy)
 
     @property
     def served_profile(self) -> Profile | None:
@@ -109,7 +119,7 @@ def model_policy(text: str, source: str) -> ModelPolicy:
         InvalidDocument: It names the file, the line, the key and what was expected.
     """
     document = Document(text, source)
-    top = document.mapping((), ("task", "data", "serve", "hold_version", "profiles", "labels"))
+    top = document.mapping((), _TOP_KEYS)
     names = document.mapping(("profiles",)) if "profiles" in top else {}
     profiles = {name: _profile(document, ("profiles", name), name) for name in names}
     return ModelPolicy(
@@ -121,6 +131,7 @@ def model_policy(text: str, source: str) -> ModelPolicy:
         ),
         profiles=profiles,
         labels=_labels(document, profiles) if "labels" in top else {},
+        padding=padding_policy(document, top),
     )
 
 

@@ -195,7 +195,7 @@ class Management:
         line.threads = model.active.manifest.session.intra_op_threads
         line.wide_threads = model.active.opening.session.wide_threads
         line.max_batch = model.active.policy.max_batch
-        line.batching_note = model.active.opening.findings.note
+        line.batching_note = model.active.opening.findings.notes
         line.profiles.extend(policy.profiles)
         line.serve = policy.serve or ""
         line.task = policy.task

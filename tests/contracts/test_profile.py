@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.goal import FigureName
+from optimizers.contract.padding import PaddedInput, PaddingPolicy, TrimmedOutput
 from optimizers.contract.profile import HoldVersion, Profile, StoredProfile, Task, model_policy
 from optimizers.contract.steps import DynamicInt8
 
@@ -70,6 +71,42 @@ def test_a_stored_profile_is_read_back_whatever_characters_it_holds() -> None:
     assert stored.validate_json(stored.dump_json(written)) == written
 
 
+PADDED = """\
+padding:
+  tokens: {axis: 1, edges: [16, 32, 64], mask: attention_mask}
+  types: {axis: 1, value: 7, edges: [16, 32, 64]}
+  picture: {axis: 2, value: -0.5, edges: [224]}
+trim:
+  hidden: {axis: 1, like: types}
+"""
+
+
+def test_inputs_may_be_padded_and_outputs_trimmed() -> None:
+    padding = model_policy(PADDED, "m/hone.yaml").padding
+    assert padding.inputs == {
+        "tokens": PaddedInput(axis=1, edges=(16, 32, 64), mask="attention_mask"),
+        "types": PaddedInput(axis=1, edges=(16, 32, 64), value=7),
+        "picture": PaddedInput(axis=2, edges=(224,), value=-0.5),
+    }
+    assert padding.trim == {"hidden": TrimmedOutput(axis=1, like="types")}
+    short = model_policy(padded("trim: {hidden: 1}"), "m/hone.yaml").padding
+    assert short.trim == {"hidden": TrimmedOutput(axis=1, like="tokens")}
+    assert not model_policy(DESIGNED, "m/hone.yaml").padding
+
+
+@pytest.mark.parametrize("text", [PADDED, "", "padding: {x: {axis: 1, value: true, edges: [8]}}"])
+def test_a_stored_padding_policy_is_read_back(text: str) -> None:
+    stored = TypeAdapter[PaddingPolicy](PaddingPolicy)
+    written = model_policy(text, "m/hone.yaml").padding
+    assert stored.validate_json(stored.dump_json(written)) == written
+
+
+def padded(more: str = "", **changes: str) -> str:
+    entries = {"axis": "1", "edges": "[16, 32]", **changes}
+    body = ", ".join(f"{key}: {value}" for key, value in entries.items() if value)
+    return f"padding:\n  tokens: {{{body}}}\n{more}\n"
+
+
 def profile(name: str = "fast", body: str = "recipe: [dynamic_int8]") -> str:
     return f"profiles:\n  {name}:\n    {body}\n"
 
@@ -80,6 +117,44 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 MISTAKES = {
+    "pading: {}\n": r"m/hone.yaml:1: pading: unknown key; did you mean 'padding'\?",
+    "padding: [tokens]\n": "m/hone.yaml:1: padding: expected a mapping, got list",
+    "padding: {tokens: 16}\n": "m/hone.yaml:1: padding.tokens: expected a mapping, got int",
+    padded(edge="[16]"): r"m/hone.yaml:2: padding.tokens.edge: .* did you mean 'edges'\?",
+    padded(edges=""): "m/hone.yaml:2: padding.tokens: 'edges' is missing; expected",
+    padded(axis=""): "padding.tokens: 'axis' is missing; expected",
+    padded(axis="0"): r"padding.tokens.axis: .* from 1 .*axis 0 holds the rows\), got 0",
+    padded(axis="true"): "padding.tokens.axis: expected a number from 1 .* got True",
+    padded(axis="-1"): "padding.tokens.axis: expected a number from 1 .* got -1",
+    padded(edges="16"): "padding.tokens.edges: expected a list of 1 to 32 lengths, got 16",
+    padded(edges="[]"): r"padding.tokens.edges: expected a list of 1 to 32 lengths, got \[\]",
+    padded(edges=str([*range(1, 34)])): "padding.tokens.edges: expected a list of 1 to 32 lengths",
+    padded(edges="[16, 16]"): "padding.tokens.edges.1: expected more than 16, got 16",
+    padded(edges="[0, 16]"): "padding.tokens.edges.0: expected a length from 1 to .* got 0",
+    padded(edges="[16, 16777217]"): "padding.tokens.edges.1: expected a length from 1 to 16777216",
+    padded(edges="[1.5]"): "padding.tokens.edges.0: expected a length .* got 1.5",
+    padded(value="zero"): "padding.tokens.value: expected a number, got 'zero'",
+    padded(value=".nan"): "padding.tokens.value: expected a number, got nan",
+    padded(value=".inf"): "padding.tokens.value: expected a number, got inf",
+    padded(mask="3"): "padding.tokens.mask: expected the name of an input, got 3",
+    padded(mask="tokens"): r"padding.tokens.mask: 'tokens' is filled with 0 .*\(line 2\)",
+    padded("  types: {axis: 1, edges: [8], mask: mask}", mask="mask"): (
+        "m/hone.yaml:3: padding.types.mask: 'mask' is also the mask of 'tokens'"
+    ),
+    "padding: {" + ", ".join(f"i{n}: {{axis: 1, edges: [8]}}" for n in range(33)) + "}\n": (
+        "padding: expected at most 32 inputs"
+    ),
+    "trim: {hidden: 1}\n": "m/hone.yaml:1: trim.hidden: no input is padded",
+    padded("trim: {hidden: 0}"): "m/hone.yaml:3: trim.hidden: expected a number from 1",
+    padded("trim: {hidden: {axis: 1}}"): "trim.hidden: 'like' is missing",
+    padded("trim: {hidden: {axis: 1, like: token}}"): (
+        r"trim.hidden.like: unknown padded input; did you mean 'tokens'\? Expected one of tokens"
+    ),
+    padded("trim: {hidden: {axis: 1, lik: tokens}}"): r"trim.hidden.lik: .*did you mean 'like'\?",
+    padded("  types: {axis: 1, edges: [8]}\ntrim: {hidden: 1}"): (
+        "m/hone.yaml:4: trim.hidden: the padded inputs have lengths of their own; expected "
+        r"\{axis: 1, like: INPUT\} with one of tokens, types"
+    ),
     "task: classifier\n": r"m/hone.yaml:1: task: expected one of classification",
     "profile: {}\n": r"m/hone.yaml:1: profile: unknown key; did you mean 'profiles'\?",
     "serve: fast\n": r"m/hone.yaml:1: serve: there is no profile 'fast'",

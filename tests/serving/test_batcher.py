@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from optimizers.contract.errors import RunFailed, SessionClosed
 from optimizers.contract.runtime import Feeds
 from server.batcher import Batcher
-from server.cost import Costs, Measured
+from server.cost import CostCurve, Costs, Measured
 from server.errors import DeadlineExceeded, InvalidRequest, ModelFailed, Overloaded, QueueTimeout
 from server.policy import BatchPolicy
 from server.room import Room
@@ -392,6 +392,14 @@ async def test_outputs_without_one_row_per_input_row_are_an_error_and_not_a_wron
     for one in asked:
         with pytest.raises(ModelFailed, match="one row per input row"):
             await one
+
+
+def test_no_run_ever_teaches_that_another_takes_no_time() -> None:
+    curve = CostCurve({1: 1e-5, 2: 1e-5, 4: 1e-5, 8: 1e-3}, 8, is_observed=True)
+    for _ in range(400):
+        curve.observe(5, 1e-6)
+    assert all(curve.seconds(rows) > 0 for rows in range(1, 9))
+    assert curve.knee >= 1
 
 
 async def test_rows_that_get_no_cheaper_are_not_joined() -> None:

@@ -97,6 +97,70 @@ def free_widths(path: Path) -> Path:
     )
 
 
+def masked_mean(path: Path, *, uses_mask: bool = True, width: int = 8) -> Path:
+    """hidden [batch, n, width] of tokens [batch, n], and mean [batch, width] where mask is 1.
+
+    Without `uses_mask`, the mean is over all n, whatever the mask says.
+    """
+    table = np.random.default_rng(0).standard_normal((100, width)).astype(np.float32)
+    if uses_mask:
+        nodes = [
+            helper.make_node("Cast", ["mask"], ["weight"], to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["weight", "last"], ["column"]),
+            helper.make_node("Mul", ["hidden", "column"], ["masked"]),
+            helper.make_node("ReduceSum", ["masked", "axis"], ["sum"], keepdims=0),
+            helper.make_node("ReduceSum", ["weight", "axis"], ["count"]),
+            helper.make_node("Div", ["sum", "count"], ["mean"]),
+        ]
+    else:
+        nodes = [helper.make_node("ReduceMean", ["hidden", "axis"], ["mean"], keepdims=0)]
+    return save(
+        path,
+        [helper.make_node("Gather", ["table", "tokens"], ["hidden"]), *nodes],
+        [
+            ("tokens", TensorProto.INT64, ["batch", "n"]),
+            ("mask", TensorProto.INT64, ["batch", "n"]),
+        ],
+        [
+            ("hidden", TensorProto.FLOAT, ["batch", "n", width]),
+            ("mean", TensorProto.FLOAT, ["batch", width]),
+        ],
+        {"table": table, "axis": np.array([1], np.int64), "last": np.array([2], np.int64)},
+    )
+
+
+def reduced(path: Path, operation: str) -> Path:
+    """y [batch] = x [batch, n] reduced by an operator such as ReduceMax."""
+    return save(
+        path,
+        [helper.make_node(operation, ["x", "axis"], ["y"], keepdims=0)],
+        [("x", TensorProto.FLOAT, ["batch", "n"])],
+        [("y", TensorProto.FLOAT, ["batch"])],
+        {"axis": np.array([1], np.int64)},
+    )
+
+
+def with_positions(path: Path, *, most: int) -> Path:
+    """y = x [batch, n] + the first n of `most` numbers; longer inputs cannot be run."""
+    return save(
+        path,
+        [
+            helper.make_node("Shape", ["x"], ["shape"], start=1),
+            helper.make_node("Squeeze", ["shape"], ["n"]),
+            helper.make_node("Range", ["zero", "n", "one"], ["places"]),
+            helper.make_node("Gather", ["table", "places"], ["numbers"]),
+            helper.make_node("Add", ["x", "numbers"], ["y"]),
+        ],
+        [("x", TensorProto.FLOAT, ["batch", "n"])],
+        [("y", TensorProto.FLOAT, ["batch", "n"])],
+        {
+            "table": np.linspace(0, 1, most, dtype=np.float32),
+            "zero": np.array(0, np.int64),
+            "one": np.array(1, np.int64),
+        },
+    )
+
+
 def slow(path: Path, *, width: int = 512, rounds: int = 400) -> Path:
     """One row takes tens of milliseconds: a loop of products that nothing can fold."""
     weight = np.eye(width, dtype=np.float32)
