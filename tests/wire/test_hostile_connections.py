@@ -68,7 +68,7 @@ async def test_others_are_answered_after_a_path_that_is_no_text(
 
 
 async def test_a_stop_under_load_loses_no_call(tmp_path: Path) -> None:
-    models.slow(tmp_path / "models/slow/1/model.onnx", rounds=1000)
+    models.slow(tmp_path / "models/slow/1/model.onnx", rounds=2000)
     with running(tmp_path / "models", tmp_path / "state") as server:
         clients = [Client(server.public) for _ in range(5)]
         calls = [
@@ -76,7 +76,7 @@ async def test_a_stop_under_load_loses_no_call(tmp_path: Path) -> None:
             for client in clients
             for _ in range(10)
         ]
-        await asyncio.sleep(0.3)
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
         before = sum(call.done() for call in calls)
         status = await asyncio.to_thread(server.stop)
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
