@@ -140,10 +140,11 @@ class CostCurve:
                 known[place + 1] = seconds * high / rows
             return
         expected = known[place] * (1 - share) + known[place + 1] * share
-        surprise = rate * _bounded(seconds - expected, expected)
+        surprise = _bounded(seconds - expected, expected)
         norm = (1 - share) ** 2 + share**2
-        known[place] = max(_SHORTEST_S, known[place] + surprise * (1 - share) / norm)
-        known[place + 1] = max(_SHORTEST_S, known[place + 1] + surprise * share / norm)
+        # What surprises about both times may be more than the smaller of them is.
+        known[place] += rate * _bounded(surprise * (1 - share) / norm, known[place])
+        known[place + 1] += rate * _bounded(surprise * share / norm, known[place + 1])
 
     def _rescale(self, factor: float) -> None:
         """The first run of a shape says how its rows compare with those it was guessed from."""

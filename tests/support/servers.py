@@ -55,6 +55,7 @@ def running(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        errors="backslashreplace",
         env={**os.environ, **(environment or {})},
     )
     log: list[str] = []

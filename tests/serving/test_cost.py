@@ -1,0 +1,34 @@
+"""What runs are believed to cost stays a time, whatever they took."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.cost import CostCurve
+
+SECONDS = st.floats(1e-9, 100.0)
+
+
+@given(
+    measured=st.dictionaries(st.integers(1, 32), SECONDS).map(lambda rest: {1: 1e-3, **rest}),
+    runs=st.lists(st.tuples(st.integers(1, 32), SECONDS), max_size=100),
+)
+def test_any_runs_leave_every_cost_above_nothing(
+    measured: dict[int, float], runs: list[tuple[int, float]]
+) -> None:
+    curve = CostCurve(measured, 32, is_observed=True)
+    for rows, seconds in runs:
+        curve.observe(rows, seconds)
+    assert all(curve.seconds(rows) > 0 for rows in range(1, 33))
+    assert 1 <= curve.knee <= 32
+    assert curve.row_s > 0
+
+
+def test_a_short_run_between_a_cheap_size_and_a_dear_one_is_no_gift() -> None:
+    """Two rows are fast and four are slow: three fast ones say little about the two."""
+    curve = CostCurve({1: 1e-6, 2: 1e-6, 4: 1e-3}, 32, is_observed=True)
+    for _ in range(16):
+        curve.observe(3, 1e-7)
+    assert 0 < curve.seconds(2) < 1e-6
+    assert 0 < curve.seconds(4) < 1e-3
