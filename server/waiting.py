@@ -183,10 +183,12 @@ class WaitingLine:
         self.append(waiting)
 
     def put_back_alone(self, batch: Iterable[Waiting]) -> None:
-        """Put requests back in front, in their order, each to run by itself."""
-        for waiting in reversed(list(batch)):
+        """Put requests back by their age, each to run by itself."""
+        for waiting in batch:
             waiting.runs_alone = True
-            self._enter(waiting).appendleft(waiting)
+            bucket = self._enter(waiting)
+            place = next((at for at, one in enumerate(bucket) if one.since > waiting.since), None)
+            bucket.insert(len(bucket) if place is None else place, waiting)
 
     def oldest(self) -> Waiting | None:
         """The request that is next: of the lowest level the oldest."""
