@@ -201,6 +201,12 @@ class WaitingLine:
             return first.rows
         return sum([one.rows for one in self._bucket_of(first) if one.waits])
 
+    def earliest_deadline_beside(self, first: Waiting) -> float | None:
+        """When the first caller stops waiting of all that could share a run with `first`."""
+        beside = [first] if first.runs_alone else self._bucket_of(first)
+        ends = [one.deadline for one in beside if one.waits and one.deadline is not None]
+        return min(ends, default=None)
+
     def take_batch(
         self, first: Waiting, max_rows: int, may_join: Callable[[Waiting, int], bool]
     ) -> list[Waiting]:

@@ -391,3 +391,21 @@ def test_who_asks_for_nothing_special_is_refused_only_when_the_line_is_full(case
     assert all(isinstance(one, Overloaded) for one in refused)
     if case.max_items > len(case.asks) and case.max_bytes > 10**6:
         assert not refused
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    deadlines_s=some.lists(
+        some.none() | some.integers(5, 40).map(lambda runs: runs * ROW_S), min_size=1, max_size=7
+    )
+)
+def test_a_wait_for_company_costs_nobody_their_deadline(deadlines_s: list[float | None]) -> None:
+    asks = tuple(Ask(after_s=ROW_S / 4, deadline_s=ends_s) for ends_s in deadlines_s)
+    case = Case(asks=asks, batching=Batching(max_delay_s=30.0))
+    assert all(isinstance(one, list) for one in run_in_virtual_time(play(case)))
+
+
+def test_a_wait_for_company_ends_for_whoever_is_more_urgent() -> None:
+    levels = Batching(max_delay_s=30.0, priority_levels=2, default_priority=2)
+    case = Case(asks=(Ask(), Ask(priority=1, deadline_s=20 * ROW_S)), batching=levels)
+    assert all(isinstance(one, list) for one in run_in_virtual_time(play(case)))
