@@ -28,6 +28,9 @@ from server.waiting import LAST_LEVEL, Arrays, Joint, Waiting, WaitingLine
 _CROWD_RUNS: Final = 8
 """Runs for which a second caller is remembered: nobody is alone just after meeting another."""
 
+_TIMERS_ARE_LATE_S: Final = 0.002
+"""By so much at worst on a machine that has time; the loop counts in milliseconds."""
+
 
 class Started(Protocol):
     """A run on a lane."""
@@ -332,13 +335,18 @@ class Batcher:
         if fitting:
             return fitting[-1]
         goes_at = first.since + policy.batching.max_delay_s
-        if first.deadline is not None:
-            goes_at = min(goes_at, first.deadline - curve.seconds(there))
+        ends = self._line.earliest_deadline_beside(first)
+        if ends is not None:
+            goes_at = min(goes_at, ends - curve.seconds(there) - _TIMERS_ARE_LATE_S)
         if now >= goes_at:
             return there
+        loop = asyncio.get_running_loop()
+        wakes_at = loop.time() + goes_at - now
+        if self._delay is not None and wakes_at < self._delay.when():
+            self._delay.cancel()
+            self._delay = None
         if self._delay is None:
-            loop = asyncio.get_running_loop()
-            self._delay = loop.call_later(goes_at - now, self._delay_is_over)
+            self._delay = loop.call_at(wakes_at, self._delay_is_over)
         return 0
 
     def _delay_is_over(self) -> None:

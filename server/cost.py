@@ -139,12 +139,10 @@ class CostCurve:
             if share > 0.5:
                 known[place + 1] = seconds * high / rows
             return
-        expected = known[place] * (1 - share) + known[place + 1] * share
-        surprise = _bounded(seconds - expected, expected)
+        surprise = seconds - known[place] * (1 - share) - known[place + 1] * share
         norm = (1 - share) ** 2 + share**2
-        # What surprises about both times may be more than the smaller of them is.
-        known[place] += rate * _bounded(surprise * (1 - share) / norm, known[place])
-        known[place + 1] += rate * _bounded(surprise * share / norm, known[place + 1])
+        for power, part in ((place, 1 - share), (place + 1, share)):
+            known[power] += rate * _bounded(surprise * part / norm, known[power])
 
     def _rescale(self, factor: float) -> None:
         """The first run of a shape says how its rows compare with those it was guessed from."""

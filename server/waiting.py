@@ -183,10 +183,12 @@ class WaitingLine:
         self.append(waiting)
 
     def put_back_alone(self, batch: Iterable[Waiting]) -> None:
-        """Put requests back in front, in their order, each to run by itself."""
-        for waiting in reversed(list(batch)):
+        """Put requests back by their age, each to run by itself."""
+        for waiting in batch:
             waiting.runs_alone = True
-            self._enter(waiting).appendleft(waiting)
+            bucket = self._enter(waiting)
+            place = next((at for at, one in enumerate(bucket) if one.since > waiting.since), None)
+            bucket.insert(len(bucket) if place is None else place, waiting)
 
     def oldest(self) -> Waiting | None:
         """The request that is next: of the lowest level the oldest."""
@@ -198,6 +200,12 @@ class WaitingLine:
         if first.runs_alone:
             return first.rows
         return sum([one.rows for one in self._bucket_of(first) if one.waits])
+
+    def earliest_deadline_beside(self, first: Waiting) -> float | None:
+        """When the first caller stops waiting of all that could share a run with `first`."""
+        beside = [first] if first.runs_alone else self._bucket_of(first)
+        ends = [one.deadline for one in beside if one.waits and one.deadline is not None]
+        return min(ends, default=None)
 
     def take_batch(
         self, first: Waiting, max_rows: int, may_join: Callable[[Waiting, int], bool]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from hypothesis.extra import numpy as some_arrays
 from numpy.typing import NDArray
@@ -18,6 +18,17 @@ from server.pb import open_inference_pb2 as pb
 from server.rpc.codec import decode_request, encode_response
 
 NUMERIC = [name for name in NUMPY_DTYPES if name != "BYTES"]
+CONTENT_MEMBERS = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "INT64": "int64_contents",
+    "UINT64": "uint64_contents",
+    "BYTES": "bytes_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+}
+"""Where each datatype stands when it is not sent raw."""
 
 
 def signature(datatype: str, rank: int) -> Signature:
@@ -41,6 +52,52 @@ def test_numbers_come_back_bit_by_bit(
     response = encode(array)
     assert response.raw_output_contents[0] == array.tobytes()
     assert (response.outputs[0].datatype, tuple(response.outputs[0].shape)) == (datatype, shape)
+
+
+@settings(deadline=None, derandomize=True)
+@given(data=some.data(), datatype=some.sampled_from(list(NUMPY_DTYPES)))
+def test_every_shape_comes_back_scalars_and_empty_ones_too(
+    data: some.DataObject, datatype: str
+) -> None:
+    shape = data.draw(some_arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3))
+    texts = some.text(max_size=8) if datatype == "BYTES" else None
+    array = data.draw(some_arrays.arrays(NUMPY_DTYPES[datatype], shape, elements=texts))
+    spec = TensorSpec(name="x", datatype=datatype, shape=shape)
+    request = inference_request("m", {"x": array})
+    decoded = decode_request(request, Signature(inputs=(spec,), outputs=(spec,)))
+    assert decoded.feeds["x"].shape == shape
+    assert decoded.rows == (shape[0] if shape else 1)
+    response = encode(decoded.feeds["x"])
+    assert response.raw_output_contents[0] == request.raw_input_contents[0]
+    assert (response.outputs[0].datatype, tuple(response.outputs[0].shape)) == (datatype, shape)
+
+
+@given(data=some.data(), datatype=some.sampled_from([*CONTENT_MEMBERS]), shape=shapes())
+@settings(deadline=None, derandomize=True)
+def test_typed_contents_are_what_raw_contents_are(
+    data: some.DataObject, datatype: str, shape: tuple[int, ...]
+) -> None:
+    texts = some.text(max_size=8) if datatype == "BYTES" else None
+    array = data.draw(some_arrays.arrays(NUMPY_DTYPES[datatype], shape, elements=texts))
+    raw = inference_request("m", {"x": array})
+    typed = pb.ModelInferRequest(model_name="m", inputs=raw.inputs)
+    values = [text.encode() for text in array.flat] if datatype == "BYTES" else array.ravel()
+    getattr(typed.inputs[0].contents, CONTENT_MEMBERS[datatype]).extend(values)
+    one, other = (
+        decode_request(request, signature(datatype, len(shape))).feeds["x"]
+        for request in (raw, typed)
+    )
+    assert (one.dtype, one.shape) == (other.dtype, other.shape)
+    np.testing.assert_array_equal(one, other)
+    if datatype == "FP64":
+        assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("bits", [0x7FC00000, 0xFFC00001, 0x7F800001, 0x7F800000, 0x80000000, 1])
+def test_every_bit_of_a_strange_number_comes_back(bits: int) -> None:
+    array = np.array([bits], np.uint32).view(np.float32)
+    decoded = decode_request(inference_request("m", {"x": array}), signature("FP32", 1))
+    assert encode(decoded.feeds["x"]).raw_output_contents[0] == bits.to_bytes(4, "little")
 
 
 @given(texts=some.lists(some.text(max_size=20), min_size=1, max_size=20))
