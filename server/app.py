@@ -73,6 +73,9 @@ class App:
         if config.triton_codes:
             use_triton_codes()
         self.config = config
+        self.broken = asyncio.Event()
+        """Set when the server cannot go on; `why_broken` says why."""
+        self.why_broken = ""
         self._device = chosen.provider, device_name(chosen.provider, config.provider_options)
         self.host = this_host(config.cpus or max(1, int(cpu_budget())))
         self._tracing = _tracing(config)
@@ -152,6 +155,7 @@ class App:
             [self._inference.service(model_control=config.model_control == "explicit")],
             descriptor_pool(management=False),
             new_server(self.transport, connections),
+            self._break,
             response_compression=config.response_compression,
             before_each=before_each,
         )
@@ -159,6 +163,7 @@ class App:
             [self._inference.service(model_control=True, load_files=True), management.service()],
             descriptor_pool(management=True),
             new_server("grpcio", connections),
+            self._break,
             response_compression=config.response_compression,
             before_each=before_each,
         )
@@ -222,6 +227,10 @@ class App:
             return None
         return self.config.load_model
 
+    def _break(self, why: str) -> None:
+        self.why_broken = self.why_broken or why
+        self.broken.set()
+
     async def _stop_listening(self) -> None:
         grace_s = self.config.drain_seconds
         await asyncio.gather(self.public.stop(grace_s), self.admin.stop(grace_s))
@@ -255,11 +264,13 @@ async def serve(app: App, ready: Callable[[], Awaitable[None]]) -> None:
         if not await _unless(stopping, app.start()):
             return
         greeting = asyncio.create_task(_call(ready), name="ready")
-        await stopping.wait()
+        await _first_of(stopping, app.broken)
         _log.info("Stopping: finishing what was accepted")
         await _end(greeting)
     finally:
         await app.stop()
+    if app.why_broken:
+        raise FailedPrecondition(f"{app.why_broken}; start the server again")
     _log.info("Stopped")
 
 
@@ -316,6 +327,13 @@ async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> b
         return False
     await working
     return True
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
 
 
 async def _call(function: Callable[[], Awaitable[None]]) -> None:

@@ -112,6 +112,7 @@ class Endpoint:
         services: list[Service],
         pool: DescriptorPool,
         server: Any,
+        on_broken: Callable[[str], None],
         *,
         response_compression: bool = False,
         before_each: Callable[[Any], None] | None = None,
@@ -122,6 +123,7 @@ class Endpoint:
             services: What to serve.
             pool: Their descriptors under their public names, for reflection.
             server: What carries the calls; see `new_server`.
+            on_broken: Told why, when calls are accepted no more though nobody called `stop`.
             response_compression: Whether a single answer is compressed for a caller whose metadata
                 asks for it; to look costs each call some 3 µs.
             before_each: Called with the context of each call of a `Unary` or `Duplex`, in the task
@@ -143,6 +145,7 @@ class Endpoint:
         reflection.enable_server_reflection(names, self._server, pool=pool)
         self._listens = False
         self.port = 0
+        self._on_broken = on_broken
 
     async def start(self, host: str, port: int) -> None:
         """Listen; health says NOT_SERVING until `set_serving`.
@@ -159,8 +162,17 @@ class Endpoint:
                 "choose another port (0 takes any free one)"
             ) from error
         await self.set_serving(False)
+        before = asyncio.all_tasks()
         await self._server.start()
+        for task in asyncio.all_tasks() - before:
+            task.add_done_callback(self._look_why_it_ended)
         self._listens = True
+
+    def _look_why_it_ended(self, task: asyncio.Task[Any]) -> None:
+        """A task of the server's own is over; what it raised would be told to nobody."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._stopping.is_set():
+            self._on_broken(f"port {self.port} accepts no more calls: {error!r}")
 
     async def set_serving(self, serving: bool) -> None:
         """Tell health checks whether requests are welcome."""

@@ -62,8 +62,9 @@ def choose_transport(
     if not obstacle:
         if not is_local:
             _log.warning(
-                "The native transport reads a message whole before it looks at its size; where "
-                "callers are not trusted, serve with --transport grpcio"
+                "The native transport reads and unpacks a message whole before it looks at its "
+                "size: half a megabyte of gzip can take a gigabyte. Where callers are not trusted, "
+                "put a proxy in front that bounds messages"
             )
         return "native"
     if wanted == "native":
@@ -94,9 +95,9 @@ def new_server(transport: Literal["native", "grpcio"], connections: Connections)
             ("grpc.max_connection_age_grace_ms", int(1000 * connections.max_age_grace_s)),
         ]
     if transport == "native":
-        import pygrpc_native.aio
+        from server.rpc.native import NativeServer
 
-        return pygrpc_native.aio.server(options=options)
+        return NativeServer(options=options)
     return grpc.aio.server(options=options)
 
 

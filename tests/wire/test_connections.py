@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
+from server.rpc.native import NativeServer
 from tests.support import models
 from tests.support.http2 import GOAWAY, MAX_CONCURRENT_STREAMS, PING, SETTINGS, Connection
 from tests.support.servers import running, serve_command
@@ -103,3 +107,26 @@ def test_auto_is_native_unless_something_asked_for_needs_grpcio(
         pass
     [line] = [line for line in server.log if "grpcio" in line]
     assert "it cannot close connections by age" in line
+
+
+async def test_calls_that_are_cancelled_at_once_are_forgotten() -> None:
+    async def answer(request: bytes, context: Any) -> bytes:
+        await asyncio.sleep(0.05)
+        return request
+
+    server = NativeServer()
+    handler = grpc.unary_unary_rpc_method_handler(answer)
+    server.add_registered_method_handlers("echo.Echo", {"Say": handler})
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        say: Any = channel.unary_unary("/echo.Echo/Say")
+        for _ in range(100):
+            calls = [say(b"hello") for _ in range(30)]
+            await asyncio.sleep(0.001)
+            for call in calls:
+                call.cancel()
+        assert await say(b"still here") == b"still here"
+        await asyncio.sleep(0.2)
+        assert len(server._calls) == 0
+    await server.stop(1)

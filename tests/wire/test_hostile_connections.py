@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
-from server.client import CallFailed, Client, inference_request
+from server.client import Client, inference_request
 from tests.support import models
 from tests.support.calls import floats
 from tests.support.hostile import ATTACKS, under
@@ -54,17 +55,20 @@ async def test_others_are_answered_during_and_after(server: Server, name: str) -
 
 
 async def test_others_are_answered_after_a_path_that_is_no_text(
-    transport: str, request: pytest.FixtureRequest, tmp_path: Path
+    transport: str, tmp_path: Path
 ) -> None:
-    if transport == "grpcio":
-        reason = "one such call ends the accept loop of grpcio's asyncio server (1.85.3)"
-        request.applymarker(pytest.mark.xfail(reason=reason, raises=CallFailed, strict=True))
     models.two_inputs(tmp_path / "models/sums/1/model.onnx")
     attack, _, _ = ATTACKS[NO_TEXT]
     with running(tmp_path / "models", tmp_path / "state") as server:
         with under(attack, server.public, 1):
             await asyncio.sleep(0.5)
-        await is_answered(server)
+        if transport == "native":
+            await is_answered(server)
+            return
+        # One such call ends the accept loop of grpcio's asyncio server (1.85.3): better no server,
+        # which whoever watches over it starts again, than one that answers nobody.
+        assert await asyncio.to_thread(server.process.wait, 40) == 1
+    assert "accepts no more calls: UnicodeDecodeError" in "".join(server.log)
 
 
 async def test_a_stop_under_load_loses_no_call(tmp_path: Path) -> None:
@@ -84,6 +88,6 @@ async def test_a_stop_under_load_loses_no_call(tmp_path: Path) -> None:
             await client.close()
     assert before < len(calls), "nothing was under way when the server had to stop"
     refused = [one for one in outcomes if isinstance(one, BaseException)]
-    assert all(isinstance(one, CallFailed) and one.code.name == "UNAVAILABLE" for one in refused)
+    assert {getattr(one, "code", one) for one in refused} <= {grpc.StatusCode.UNAVAILABLE}, refused
     assert len(refused) < len(calls)
     assert status == 0
