@@ -393,13 +393,13 @@ class Batcher:
         if self._traces:
             self._note(running)
         if results is not None:
+            _deliver(batch, running.rows, results)
             took = self._clock() - running.started
             if running.wide:
                 self._costs.width.observe(took / running.expected_s)
             else:
                 running.curve.observe(running.rows, took)
             self._observer.ran(running.rows, [running.started - w.since for w in batch], took)
-            _deliver(batch, running.rows, results)
         elif len(batch) == 1:
             batch[0].fail(error or ModelFailed("the model gave no answer"))
         elif running.joint.callers:
