@@ -96,8 +96,25 @@ def new_server(transport: Literal["native", "grpcio"], connections: Connections)
     if transport == "native":
         import pygrpc_native.aio
 
-        return pygrpc_native.aio.server(options=options)
+        server = pygrpc_native.aio.server(options=options)
+        server._calls = _Calls()
+        return server
     return grpc.aio.server(options=options)
+
+
+class _Calls(dict[int, Any]):
+    """The native transport's calls under way, of which it takes out those whose task ran.
+
+    A call cancelled in the turn of the loop in which it came has a task that never runs: up to
+    pygrpc-native 0.5 it stayed for ever, with its message. It looks a call up only to cancel it.
+    """
+
+    def get(self, call_id: int, default: Any = None) -> Any:
+        """The call that is about to be cancelled; it leaves when its task is over."""
+        call = super().get(call_id, default)
+        if call is not None and call.task is not None:
+            call.task.add_done_callback(lambda _: self.pop(call_id, None))
+        return call
 
 
 def _obstacle(connections: Connections) -> str:
