@@ -204,7 +204,7 @@ class Machine:
 
 def computed(rows: NDArray[Any], texts: NDArray[Any], name: str) -> NDArray[Any]:
     """What the model makes of its inputs: something that tells every row from every other."""
-    results = {"y": 2 * rows, "z": -rows.sum(axis=1), "texts": texts}
+    results: dict[str, NDArray[Any]] = {"y": 2 * rows, "z": -rows.sum(axis=1), "texts": texts}
     return results[name]
 
 

@@ -30,7 +30,7 @@ def plant() -> None:
         free(opened)
 
     Batcher.infer = keep_inputs  # type: ignore[method-assign, assignment]
-    OpenVariant._free = keep_file  # type: ignore[method-assign]
+    OpenVariant._free = keep_file  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":

@@ -31,7 +31,14 @@ def other_shape(request: Request, at: int, how: int) -> None:
     """Another shape, mostly with as many elements."""
     tensor = chosen(request, at)
     shape = list(tensor.shape)
-    turned = (shape[::-1], [*shape, 1], [1, *shape], [int(np.prod(shape))], [], [-n for n in shape])
+    turned: tuple[list[int], ...] = (
+        shape[::-1],
+        [*shape, 1],
+        [1, *shape],
+        [int(np.prod(shape))],
+        [],
+        [-n for n in shape],
+    )
     del tensor.shape[:]
     tensor.shape.extend(turned[how % len(turned)])
 
