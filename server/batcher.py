@@ -367,22 +367,29 @@ class Batcher:
             results = None if error else run.result()
             loop.call_soon_threadsafe(self._lane_is_free, running, results, error)
 
+        inline = running.curve.is_observed and running.expected_s <= self._policy.inline_s
         try:
             feeds = _join(batch)
-            if running.curve.is_observed and running.expected_s <= self._policy.inline_s:
-                self._finish(running, self._runner.run(feeds, outputs), None)
+            if inline:
+                results = self._runner.run(feeds, outputs)
             else:
                 started = self._runner.start(feeds, outputs, wide=running.wide)
-                running.joint.run = started
-                started.future.add_done_callback(finished)
         except Exception as error:
             self._finish(running, None, error)
+            return
+        if inline:
+            self._finish(running, results, None)
+        else:
+            running.joint.run = started
+            started.future.add_done_callback(finished)
 
     def _lane_is_free(
         self, running: _Running, results: Arrays | None, error: BaseException | None
     ) -> None:
-        self._finish(running, results, error)
-        self._flush()
+        try:
+            self._finish(running, results, error)
+        finally:
+            self._flush()
 
     def _finish(
         self, running: _Running, results: Arrays | None, error: BaseException | None

@@ -75,6 +75,8 @@ class Caller:
     since: float
     deadline: float | None = None
     waits: bool = True
+    back_at: float = -1.0
+    """When a run failed that it shared; it waits again a moment later."""
     ran: int = 0
     gone_at: float | None = None
 
@@ -175,7 +177,8 @@ class Machine:
         for one in self.callers.values():
             its_level = self._level(one, now)
             is_over = one.deadline is not None and one.deadline <= now + AT_ONCE_S
-            if not one.waits or its_level is None or is_over or one.gone_at is not None:
+            is_away = not one.waits or now < one.back_at + AT_ONCE_S
+            if is_away or its_level is None or is_over or one.gone_at is not None:
                 continue
             assert level <= its_level, "a lower priority runs first"
             if level == its_level != LAST_LEVEL:
@@ -198,6 +201,7 @@ class Machine:
         if any(one.ask.is_bad for one in batch):
             for one in batch:
                 one.waits = len(batch) > 1  # each gets another run of its own
+                one.back_at = self.loop.time()
             raise RunFailed("one of these rows is bad")
         return [computed(feeds["x"], feeds["texts"], name) for name in outputs]
 

@@ -31,7 +31,7 @@ def other_shape(request: Request, at: int, how: int) -> None:
     """Another shape, mostly with as many elements."""
     tensor = chosen(request, at)
     shape = list(tensor.shape)
-    turned: Any = (
+    turned: tuple[list[int], ...] = (
         shape[::-1],
         [*shape, 1],
         [1, *shape],
