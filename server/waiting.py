@@ -113,16 +113,8 @@ class Waiting:
         self.waits = False
         self.timeline: Timeline | None = None
         self.bucket: BucketName | None = None
-        size, has_rows, shapes = 0, True, []
-        for array in feeds.values():
-            size += _text_bytes(array) if array.dtype.hasobject else array.nbytes
-            shape = array.shape
-            if not shape or shape[0] != rows:
-                has_rows = False
-            shapes.append(shape[1:])
-        self.size_bytes = size
-        self.shapes: Shapes | None = tuple(shapes) if has_rows else None
-        self.runs_alone = not has_rows
+        self.shapes, self.size_bytes = shapes_and_size(feeds, rows)
+        self.runs_alone = self.shapes is None
 
     def leave_run(self) -> None:
         """The caller waits no longer for the run its request takes part in."""
@@ -281,6 +273,18 @@ class WaitingLine:
             if not kept:
                 del self._buckets[name]
         self._empty_places = 0
+
+
+def shapes_and_size(feeds: Feeds, rows: int) -> tuple[Shapes | None, int]:
+    """Shapes of one row of each input, None where the first dimensions differ; bytes of all."""
+    size, has_rows, shapes = 0, True, []
+    for array in feeds.values():
+        size += _text_bytes(array) if array.dtype.hasobject else array.nbytes
+        shape = array.shape
+        if not shape or shape[0] != rows:
+            has_rows = False
+        shapes.append(shape[1:])
+    return (tuple(shapes) if has_rows else None), size
 
 
 def _bucket_name(waiting: Waiting) -> BucketName:

@@ -61,7 +61,7 @@ class _PatientFront:
         return getattr(self._front, name)
 
     def close(self) -> None:
-        """Close the connections. Blocks for some seconds at most; who reads slower loses the rest."""
+        """Close the connections. Blocks for seconds at most; who reads slower loses the rest."""
         end, quiet = time.monotonic() + _LONGEST_LOOK_S, 0
         while quiet < _LOOKS and time.monotonic() < end:
             time.sleep(_LOOK_EVERY_S)
