@@ -47,7 +47,13 @@ from optimizers.contract.onnx_file import file_sha256, read_onnx_file
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
 from optimizers.evaluation.disjoint import check_disjoint
-from optimizers.process import PARENT_VARIABLE, die_with_parent, limit_memory, lower_priority
+from optimizers.process import (
+    PARENT_VARIABLE,
+    die_with_parent,
+    leave_one_processor,
+    limit_memory,
+    lower_priority,
+)
 
 Stage = Literal["build", "measure"]
 
@@ -69,6 +75,8 @@ def supervise(directory: Path) -> JobResult:
         # Importing the tools takes seconds in which the job must not look dead.
         _report(directory, "starting", start, stage)
         environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+        if stage == "build":
+            environment |= leave_one_processor(read_spec(directory).cpus)
         command = [sys.executable, "-m", "optimizers", "worker", str(directory), "--stage", stage]
         with (directory / LOG_FILE).open("ab") as log:
             done = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False)

@@ -14,7 +14,7 @@ from optimizers.contract.difference import largest_difference
 from optimizers.contract.directory import VariantDirectory, read_golden
 from optimizers.contract.errors import InvalidModel
 from optimizers.contract.manifest import Manifest
-from optimizers.contract.memory import ResidentMemory, resident_memory
+from optimizers.contract.memory import ResidentMemory, mapped_memory
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.padding import PaddingPolicy
 from optimizers.contract.prepacked import prepacked_model
@@ -257,7 +257,7 @@ def open_variant(variant: VariantDirectory, place: Place) -> Opening:
 
 
 def _open(path: Path, spec: SessionSpec, place: Place, check: Callable[[Session], None]) -> Opening:
-    before = resident_memory()
+    before = mapped_memory()
     size_bytes = read_onnx_file(path).size_bytes
     packed = prepacked_model(path, size_bytes, spec, place.packed)
     session = Session(path, spec, packed)
@@ -270,7 +270,7 @@ def _open(path: Path, spec: SessionSpec, place: Place, check: Callable[[Session]
         session.close()
         release_memory()
         raise
-    memory = resident_memory().minus(before)
+    memory = mapped_memory().minus(before)
     return Opening(
         session=session,
         findings=found.findings,
@@ -282,19 +282,17 @@ def _open(path: Path, spec: SessionSpec, place: Place, check: Callable[[Session]
 
 def _find_out(session: Session, place: Place, padding: Padding | None, *, may_widen: bool) -> Found:
     """What runs cost, and who may share one: recalled from an earlier opening, or found now."""
-    feeds = random_feeds(session.signature, 1)
     file = place.packed.with_name(f"{place.packed.name}.json")
     found = recall(file, session.spec, place.threads, place.padding)
     if found is not None:
-        if found.findings.measured.shapes is not None:
-            session.run(feeds)
-        if found.wide_ratio < 1.0:
-            session.widen(place.threads)
-            session.run(feeds, wide=True)
+        # Nothing is run: it would hold up callers of other models for longer than it would save
+        # the first caller of this one, whose weights lie ready to be mapped.
+        session.widen(place.threads if found.wide_ratio < 1.0 else 0)
         return found
     with _ONE_MEASURES:
         findings, wide_ratio = probe(session, padding), 1.0
         if may_widen and findings.measured.shapes is not None:
+            feeds = random_feeds(session.signature, 1)
             wide_ratio = widen_if_faster(session, feeds, place.threads, rounds=1)
     found = Found(
         spec=session.spec,

@@ -31,6 +31,21 @@ class ResidentMemory:
         )
 
 
+def mapped_memory() -> ResidentMemory:
+    """What this process holds, at a glance: a page that is mapped twice counts twice.
+
+    Unlike `resident_memory` it visits no page, and so holds nobody up who serves meanwhile.
+    """
+    numbers = {}
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        name, _, rest = line.partition(":")
+        if name.startswith("Rss"):
+            numbers[name] = int(rest.split()[0]) * 1024
+    return ResidentMemory(
+        anonymous_bytes=numbers["RssAnon"], file_bytes=numbers["RssFile"] + numbers["RssShmem"]
+    )
+
+
 def resident_memory(process_id: int | None = None) -> ResidentMemory:
     """Read `/proc/PID/smaps_rollup` of a process, by default this one.
 

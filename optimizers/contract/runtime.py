@@ -120,7 +120,7 @@ class Session:
         self._narrow: onnxruntime.InferenceSession | None = session
         self._wide: onnxruntime.InferenceSession | None = None
         self.wide_threads = 0
-        """Threads inside a wide run; 0 while there is no second session."""
+        """Threads inside a wide run; 0 where there are none."""
         self.signature = signature_of(session)
         self._device = device_runner(session, spec, self.signature)
         self._inline_options = onnxruntime.RunOptions()
@@ -129,15 +129,12 @@ class Session:
         self._lanes = ThreadPoolExecutor(spec.lanes, thread_name_prefix="lane")
 
     def widen(self, threads: int) -> None:
-        """Open the second session, with `threads` inside each of its runs; 0 closes it.
+        """Let wide runs take `threads`; 0: there are none.
 
-        Raises:
-            InvalidModel: It cannot be opened.
+        Their session is opened for the first of them, and not before: opening and closing it
+        starts and joins threads, which callers of other models would notice.
         """
         self._wide = None
-        if threads:
-            spec = replace(self._file_spec, intra_op_threads=threads, lanes=1, spinning=True)
-            self._wide = self._open(spec)
         self.wide_threads = threads
 
     def run(
@@ -195,6 +192,14 @@ class Session:
             self._device.close()
         self._device = self._narrow = self._wide = None
 
+    def _wide_session(self) -> onnxruntime.InferenceSession:
+        """The second session; whoever asks for it is the only one who runs."""
+        if self._wide is None:
+            threads = self.wide_threads
+            spec = replace(self._file_spec, intra_op_threads=threads, lanes=1, spinning=True)
+            self._wide = self._open(spec)
+        return self._wide
+
     def _open(self, spec: SessionSpec) -> onnxruntime.InferenceSession:
         return open_inference_session(self._file, session_options(spec), spec)
 
@@ -220,7 +225,7 @@ class Session:
         wide: bool,
         options: onnxruntime.RunOptions,
     ) -> list[NDArray[Any]]:
-        session = self._wide if wide and self._wide is not None else self._narrow
+        session = self._wide_session() if wide and self.wide_threads else self._narrow
         if session is None:
             raise SessionClosed(_CLOSED)
         try:
