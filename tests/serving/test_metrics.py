@@ -58,12 +58,13 @@ def test_a_reader_on_another_thread_meets_every_value_exactly_once() -> None:
 
     reader = threading.Thread(target=watch)
     reader.start()
-    for _ in range(40_000):
+    rounds = 0
+    while rounds < 40_000 or len(seen) < 10:  # on a busy machine the reader comes seldom
         histogram.observe_all((0.5, 1.5, 2.5, 3.5))
+        rounds += 1
     done.set()
     reader.join()
-    assert histogram.read().cumulative == (40_000, 80_000, 160_000)
-    assert len(seen) > 10
+    assert histogram.read().cumulative == (rounds, 2 * rounds, 4 * rounds)
     assert all(total == 2 * count and count % 4 == 0 for count, total in seen)
     assert seen == sorted(seen)
 
