@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
 import signal
 import sys
+from pathlib import Path
 from typing import Final
 
 PARENT_VARIABLE: Final = "HONE_WORKER_PARENT"
@@ -14,6 +16,7 @@ PARENT_VARIABLE: Final = "HONE_WORKER_PARENT"
 
 _PR_SET_PDEATHSIG: Final = 1
 _LOWEST: Final = 19
+_AUTOGROUP: Final = Path("/proc/self/autogroup")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -30,18 +33,14 @@ def die_with_parent() -> None:
 
 
 def lower_priority() -> None:
-    """Let everything else run first; an unprivileged process cannot undo this."""
-    os.nice(_LOWEST)
+    """Let everything else run first; an unprivileged process cannot undo this.
 
-
-def leave_one_processor(cpus: int) -> dict[str, str]:
-    """Environment in which numpy and torch start one thread fewer than there are processors.
-
-    However low their priority, busy threads on every processor delay whoever answers requests:
-    its 99th percentile rose from 1 to 6 ms on two processors, a bare handler's from 0.8 to 4 ms.
+    Where the kernel groups processes by session, priorities count within a session only, and the
+    session as a whole is lowered as well.
     """
-    most = str(max(1, cpus - 1))
-    return dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), most)
+    os.nice(_LOWEST)
+    with contextlib.suppress(OSError):
+        _AUTOGROUP.write_text(str(_LOWEST), encoding="ascii")
 
 
 def limit_memory(size_bytes: int) -> None:

@@ -44,13 +44,13 @@ from optimizers.contract.job import (
 )
 from optimizers.contract.manifest import MODEL_FILE, Golden, Manifest
 from optimizers.contract.onnx_file import file_sha256, read_onnx_file
+from optimizers.contract.processors import keep_aside
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
 from optimizers.evaluation.disjoint import check_disjoint
 from optimizers.process import (
     PARENT_VARIABLE,
     die_with_parent,
-    leave_one_processor,
     limit_memory,
     lower_priority,
 )
@@ -75,8 +75,6 @@ def supervise(directory: Path) -> JobResult:
         # Importing the tools takes seconds in which the job must not look dead.
         _report(directory, "starting", start, stage)
         environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
-        if stage == "build":
-            environment |= leave_one_processor(read_spec(directory).cpus)
         command = [sys.executable, "-m", "optimizers", "worker", str(directory), "--stage", stage]
         with (directory / LOG_FILE).open("ab") as log:
             done = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False)
@@ -91,6 +89,7 @@ def supervise(directory: Path) -> JobResult:
 def run_stage(directory: Path, stage: Stage) -> None:
     """Be one of the children: do the work and write a result if it ends the job."""
     die_with_parent()
+    keep_aside()
     spec = read_spec(directory)
     try:
         if stage == "build":

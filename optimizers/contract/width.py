@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from optimizers.contract.processors import everywhere
 from optimizers.contract.runtime import Feeds, Session
 
 _HEAVY_S: Final = 0.002
@@ -36,11 +37,12 @@ def widen_if_faster(session: Session, feeds: Feeds, threads: int, rounds: int = 
     if narrow_s < _HEAVY_S:
         return 1.0
     session.widen(threads)
-    session.run(feeds, wide=True)
-    wide_s = _seconds(session, feeds, wide=True)
-    for _ in range(rounds - 1):
-        narrow_s = min(narrow_s, _seconds(session, feeds, wide=False))
-        wide_s = min(wide_s, _seconds(session, feeds, wide=True))
+    with everywhere():
+        session.run(feeds, wide=True)
+        wide_s = _seconds(session, feeds, wide=True)
+        for _ in range(rounds - 1):
+            narrow_s = min(narrow_s, _seconds(session, feeds, wide=False))
+            wide_s = min(wide_s, _seconds(session, feeds, wide=True))
     if wide_s >= FASTER_BELOW * narrow_s:
         session.widen(0)
         return 1.0

@@ -18,6 +18,7 @@ from optimizers.contract.evaluation import (
 )
 from optimizers.contract.goal import FigureName
 from optimizers.contract.onnx_file import read_onnx_file
+from optimizers.contract.processors import everywhere
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.evaluation.answers import Arrangement, GateItems, ask, read_gate, without_gate
 from optimizers.evaluation.bounds import gate_alpha, per_bound_alpha
@@ -74,7 +75,8 @@ def judge(subject: Subject, report: Report, read: ReadUsage = read_usage) -> Jud
                     answers = ask(subject, sessions, gate.items, findings, report)
                     arrangement = answers.arrangement
                     judge_answers(subject.task, gate.labels, answers, findings)
-                _measure(subject, sessions, arrangement, gate, findings, report, read)
+                with everywhere():
+                    _measure(subject, sessions, arrangement, gate, findings, report, read)
         except Broken:
             pass
         except RunFailed as error:

@@ -15,6 +15,7 @@ BUSY_OTHERS: Final = 0.25
 STOLEN: Final = 0.10
 """Share of the machine's time taken away by its hypervisor that voids a window."""
 
+_LONGEST_LOOK_S: Final = 1.0
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _IDLE_FIELDS: Final = (3, 4)  # idle, iowait
 _STEAL_FIELD: Final = 7
@@ -70,6 +71,21 @@ class Quiet:
     def start(self) -> None:
         """A window begins."""
         self._before = self._read()
+
+    def wait(self, look_s: float, deadline: float) -> bool:
+        """Do nothing until others leave the machine alone; whether they did.
+
+        Args:
+            look_s: How long to look on, at first; while others are busy looks grow longer.
+            deadline: When to give up, on the monotonic clock.
+        """
+        while time.monotonic() < deadline:
+            self.start()
+            time.sleep(min(look_s, max(0.0, deadline - time.monotonic())))
+            if self.was_quiet():
+                return True
+            look_s = min(2 * look_s, _LONGEST_LOOK_S)
+        return False
 
     def was_quiet(self) -> bool:
         """Whether the window that began with `start` and ends now was undisturbed.

@@ -22,6 +22,8 @@ from optimizers.evaluation.quiet import Quiet
 LOOKS: Final = (16, 32, 64, 128)
 """Numbers of units after which the interval is looked at, and at no other."""
 
+_LOOK_WINDOWS: Final = 4
+
 
 class Unstable(Exception):
     """No quiet or stable measurement was had in the time allowed; the text says what was seen."""
@@ -66,6 +68,11 @@ class Terms:
     decides: bool = True
     is_clear: Callable[[Estimate], bool] = lambda ratio: False
     share: Share = unheard
+
+    @property
+    def look_s(self) -> float:
+        """For how long to look at the machine before measuring on it."""
+        return _LOOK_WINDOWS * self.timing.window_s
 
     @property
     def alpha_of_a_look(self) -> float:
@@ -124,6 +131,16 @@ class Series:
         return [quantity(variant) / quantity(original) for original, variant in self.units]
 
 
+def wait_until_quiet(terms: Terms) -> None:
+    """Do nothing until others leave the machine alone.
+
+    Raises:
+        Unstable: They did not in the time allowed.
+    """
+    if not terms.quiet.wait(terms.look_s, terms.deadline):
+        raise Unstable("others used the machine whenever it was looked at")
+
+
 def measure(original: Window, variant: Window, quantity: Quantity, terms: Terms) -> Series:
     """Alternate both windows until the ratio of `quantity` is known well enough at a look.
 
@@ -142,6 +159,7 @@ def measure(original: Window, variant: Window, quantity: Quantity, terms: Terms)
         unit = _unit(original, variant, terms.quiet)
         if unit is None:
             series.void += 1
+            terms.quiet.wait(terms.look_s, terms.deadline)
         else:
             series.units.append(unit)
         terms.share(len(series.units) / LOOKS[-1])

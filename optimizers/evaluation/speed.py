@@ -25,7 +25,7 @@ from optimizers.evaluation.memory import (
 )
 from optimizers.evaluation.progress import Report
 from optimizers.evaluation.quiet import Quiet
-from optimizers.evaluation.series import Terms, Unstable
+from optimizers.evaluation.series import Terms, Unstable, wait_until_quiet
 from optimizers.evaluation.subject import Subject
 from optimizers.evaluation.verdict import is_clear
 
@@ -79,6 +79,7 @@ def judge_speed(
             share=lambda done: report(stage, start + 0.2 * done, ""),
         )
         try:
+            wait_until_quiet(terms)
             findings.figures += figures_of(terms)
         except Unstable as error:
             if decides:
@@ -90,10 +91,13 @@ def judge_speed(
         feeds = feeds_of(signature, items, rows)
         return lambda terms: latency_figures(sessions, feeds, terms, batch=rows, for_p99=for_p99)
 
-    for session in sessions:  # a caller who is alone gets what the server would give it
-        widen_if_faster(session, feeds_of(signature, items, 1), subject.host.cpus)
-    of_one = latency(1, for_p99=FigureName.LATENCY_P99 in named)
-    time_both("latency", 0.3, {FigureName.LATENCY_P50, FigureName.LATENCY_P99}, of_one)
+    def latency_of_one(terms: Terms) -> tuple[Figure, ...]:
+        for session in sessions:  # a caller who is alone gets what the server would give it
+            widen_if_faster(session, feeds_of(signature, items, 1), subject.host.cpus)
+        return latency(1, for_p99=FigureName.LATENCY_P99 in named)(terms)
+
+    of_one = {FigureName.LATENCY_P50, FigureName.LATENCY_P99}
+    time_both("latency", 0.3, of_one, latency_of_one)
     if signature.has_batch_dimension:
         time_both("latency in batches", 0.5, set(), latency(LARGER_BATCH))
     rows = _rows_joined(signature, subject.original_session.max_batch, max_batch)

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from optimizers.contract.goal import FigureName
+from optimizers.contract.processors import everywhere
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
 from optimizers.contract.steps import TuneSession
@@ -68,7 +69,8 @@ def apply(
     if aim is FigureName.MEMORY:
         _weigh(model, trials, context)
     else:
-        disturbed = _time(model, trials, aim, context, read)
+        with everywhere():
+            disturbed = _time(model, trials, aim, context, read)
         if disturbed:
             notes.append(
                 f"others used the machine in {disturbed} rounds, at the last of {_ATTEMPTS} "
