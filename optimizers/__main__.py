@@ -3,9 +3,12 @@
 import sys
 
 from optimizers.contract.packages import how_to_install_optimisers, missing_packages
+from optimizers.contract.processors import keep_aside
 
 
 def _main() -> None:
+    if sys.argv[1:2] == ["worker"]:
+        keep_aside()  # what is imported below takes half a second
     missing = missing_packages(("onnx", "scipy", "typer"))
     if missing:
         sys.exit(f"hone: {how_to_install_optimisers(missing)}")

@@ -44,7 +44,7 @@ from optimizers.contract.job import (
 )
 from optimizers.contract.manifest import MODEL_FILE, Golden, Manifest
 from optimizers.contract.onnx_file import file_sha256, read_onnx_file
-from optimizers.contract.processors import keep_aside
+from optimizers.contract.processors import processors_for_workers
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
 from optimizers.evaluation.disjoint import check_disjoint
@@ -74,7 +74,11 @@ def supervise(directory: Path) -> JobResult:
     for stage, start in _STARTS.items():
         # Importing the tools takes seconds in which the job must not look dead.
         _report(directory, "starting", start, stage)
-        environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+        environment = {
+            **os.environ,
+            **processors_for_workers(),
+            PARENT_VARIABLE: str(os.getpid()),
+        }
         command = [sys.executable, "-m", "optimizers", "worker", str(directory), "--stage", stage]
         with (directory / LOG_FILE).open("ab") as log:
             done = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False)
@@ -89,7 +93,6 @@ def supervise(directory: Path) -> JobResult:
 def run_stage(directory: Path, stage: Stage) -> None:
     """Be one of the children: do the work and write a result if it ends the job."""
     die_with_parent()
-    keep_aside()
     spec = read_spec(directory)
     try:
         if stage == "build":

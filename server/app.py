@@ -8,7 +8,6 @@ import os
 import platform
 import signal
 from collections.abc import Awaitable, Callable, Collection, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
@@ -18,9 +17,9 @@ import onnxruntime
 from optimizers.contract.errors import NotSupported
 from optimizers.contract.host import cpu_budget, this_host
 from optimizers.contract.prepacked import drop_foreign
-from optimizers.contract.processors import keep_aside
 from optimizers.contract.provider_options import ENGINE_CACHE, device_name
 from optimizers.contract.providers import settle_provider
+from server.aside import Aside
 from server.cache import ResponseCache
 from server.config import ServerConfig
 from server.errors import FailedPrecondition
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S: Final = 0.2
-_THREADS_ASIDE: Final = 8
 _LOCAL: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -212,9 +210,7 @@ class App:
         await self.public.start(config.host, config.grpc_port)
         await self.residency.load_all(self._names_at_start())
         # From here on there are callers, and what they do not wait for keeps out of their way.
-        asyncio.get_running_loop().set_default_executor(
-            ThreadPoolExecutor(_THREADS_ASIDE, "aside", initializer=keep_aside)
-        )
+        asyncio.get_running_loop().set_default_executor(Aside())
         if follows:
             follow = asyncio.create_task(self._watch.follow(config.poll_seconds), name="watch")
             stack.push_async_callback(_end, follow)

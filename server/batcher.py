@@ -294,11 +294,17 @@ class Batcher:
         if self._flush_is_due:
             self._flush_is_due = False
             self._may_hurry = self._policy.inline_s > 0 and self._line.items == 1
-        while self._free_lanes > 0:
-            first = self._line.oldest()
-            if first is None or not self._start_with(first):
-                break
+        while self._free_lanes > 0 and self._start_next():
+            pass
         self._settle()
+
+    def _start_next(self) -> bool:
+        """Start a run, or refuse what is too late; False when nothing can be done now."""
+        first = self._line.oldest()
+        if first is None or self._start_with(first):
+            return first is not None
+        # It waits for company on purpose, which holds up nobody of another shape.
+        return any(self._start_with(other) for other in self._line.leaders() if other is not first)
 
     def _start_with(self, first: Waiting) -> bool:
         """Start a run that `first` leads; False when it waits for others on purpose."""

@@ -223,7 +223,10 @@ class Costs:
             rows: At least 1.
         """
         curve = self._curves.get(shapes)
-        if curve is None:
+        if curve is not None:
+            if len(self._curves) > _MOST_CURVES:  # soon one goes: that which was not used longest
+                self._curves[shapes] = self._curves.pop(shapes)
+        else:
             if len(self._curves) > _MOST_CURVES:
                 del self._curves[next(one for one in self._curves if one != self._measured.shapes)]
             factor = max(1.0, size_bytes / max(1, rows) / max(1, self._measured.row_bytes))

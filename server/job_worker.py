@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from optimizers.contract.job import LOG_FILE, PROGRESS_FILE
+from optimizers.contract.processors import processors_for_workers
 
 WORKER: Final = (sys.executable, "-m", "optimizers", "worker")
 """The command that works on the job directory given as its last argument."""
@@ -63,7 +64,11 @@ async def _start(command: Sequence[str], directory: Path) -> asyncio.subprocess.
             stdout=log,
             stderr=log,
             start_new_session=True,
-            env={**os.environ, "HONE_WORKER_PARENT": str(os.getpid())},
+            env={
+                **os.environ,
+                **processors_for_workers(),
+                "HONE_WORKER_PARENT": str(os.getpid()),
+            },
         )
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 from server.errors import FailedPrecondition
 
 _log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_Arguments = ParamSpec("_Arguments")
 
 _FORMAT: Final = 1
 _SCHEMA: Final = """
@@ -56,7 +61,11 @@ class Event:
 
 
 class Journal:
-    """The journal of one state directory. Use it from one thread only."""
+    """The journal of one state directory. Belongs to an event loop.
+
+    A disk that is busy with a variant's weights takes a tenth of a second for a flush, so a thread
+    of the journal's own writes, in the order of the calls.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open or create the journal at `path`.
@@ -65,7 +74,7 @@ class Journal:
             FailedPrecondition: The file is damaged or was written by a newer Hone.
         """
         try:
-            self._database = sqlite3.connect(path, isolation_level=None)
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             (written,) = self._database.execute("PRAGMA user_version").fetchone()
@@ -75,15 +84,17 @@ class Journal:
                     "use the newer Hone or another --state"
                 )
             self._database.executescript(f"{_SCHEMA} PRAGMA user_version = {_FORMAT};")
+            self._reader = sqlite3.connect(path, isolation_level=None)
         except sqlite3.DatabaseError as error:
             raise FailedPrecondition(
                 f"the journal {path.name} cannot be read ({error}); move it away to start with "
                 "empty routes: originals will answer, and variants stay on disk"
             ) from error
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
     def route(self, model: str, version: int) -> Route | None:
         """The route of a version, None before the first change."""
-        row = self._database.execute(
+        row = self._reader.execute(
             "SELECT variant, previous FROM routes WHERE model = ? AND version = ?",
             (model, version),
         ).fetchone()
@@ -91,12 +102,47 @@ class Journal:
             return None
         return Route(model=model, version=version, variant=row[0], previous=row[1])
 
-    def set_route(self, route: Route, kind: str, text: str) -> None:
-        """Change a route and record why, both or neither.
+    async def set_route(self, route: Route, kind: str, text: str) -> None:
+        """Change a route and record why, both or neither; on disk when this returns.
 
         Raises:
             FailedPrecondition: The file cannot be written.
         """
+        await self._written(self._set_route, route, kind, text)
+
+    def record(self, model: str, version: int, kind: str, text: str) -> None:
+        """Add an event soon; where the file cannot be written it stands in the log only."""
+        self._writer.submit(self._record, time.time(), model, version, kind, text)
+
+    async def events(self, model: str = "", limit: int = 100) -> list[Event]:
+        """The newest events, oldest first; of one model when it is named."""
+        return await self._written(self._events, model, limit)
+
+    def spend_gate(self, gate_sha256: str, model: str) -> int:
+        """Count one more use of gate data for a model and return the number of uses.
+
+        Blocks until it is on disk: nothing may come between two equal submits.
+
+        Raises:
+            FailedPrecondition: The file cannot be written.
+        """
+        return self._writer.submit(self._spend_gate, gate_sha256, model).result()
+
+    def close(self) -> None:
+        """Write what is left and close the file."""
+        self._writer.shutdown()
+        self._reader.close()
+        self._database.close()
+
+    # On the writer's thread
+
+    async def _written(
+        self, work: Callable[_Arguments, _T], *args: _Arguments.args, **named: _Arguments.kwargs
+    ) -> _T:
+        """What `work` gives, done after everything that was asked before."""
+        return await asyncio.wrap_future(self._writer.submit(work, *args, **named))
+
+    def _set_route(self, route: Route, kind: str, text: str) -> None:
         now = time.time()
         with _writing(), self._database:
             self._database.execute("BEGIN IMMEDIATE")
@@ -106,17 +152,15 @@ class Journal:
             )
             self._insert_event(now, route.model, route.version, kind, text)
 
-    def record(self, model: str, version: int, kind: str, text: str) -> None:
-        """Add an event; where the file cannot be written it stands in the log only."""
+    def _record(self, now: float, model: str, version: int, kind: str, text: str) -> None:
         try:
-            self._insert_event(time.time(), model, version, kind, text)
+            self._insert_event(now, model, version, kind, text)
         except sqlite3.Error:
             _log.exception(
                 "event of %s version %d not recorded: %s: %s", model, version, kind, text
             )
 
-    def events(self, model: str = "", limit: int = 100) -> list[Event]:
-        """The newest events, oldest first; of one model when it is named."""
+    def _events(self, model: str, limit: int) -> list[Event]:
         rows = self._database.execute(
             "SELECT id, unix_s, model, version, kind, text FROM events "
             "WHERE ? IN ('', model) ORDER BY id DESC LIMIT ?",
@@ -127,12 +171,7 @@ class Journal:
             for row in reversed(rows)
         ]
 
-    def spend_gate(self, gate_sha256: str, model: str) -> int:
-        """Count one more use of gate data for a model and return the number of uses.
-
-        Raises:
-            FailedPrecondition: The file cannot be written.
-        """
+    def _spend_gate(self, gate_sha256: str, model: str) -> int:
         with _writing():
             (uses,) = self._database.execute(
                 "INSERT INTO gate_uses VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET uses = uses + 1 "
@@ -140,10 +179,6 @@ class Journal:
                 (gate_sha256, model),
             ).fetchone()
         return int(uses)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._database.close()
 
     def _insert_event(self, now: float, model: str, version: int, kind: str, text: str) -> None:
         self._database.execute(

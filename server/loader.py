@@ -231,12 +231,12 @@ class Loader:
                 raise FailedPrecondition(f"the certificate of {route.variant} is void here: {void}")
             opened = await self.open(model, route.variant)
         except HoneError as error:
-            self._fall_back(model, route, error)
+            await self._fall_back(model, route, error)
             return
         original, model.active = model.active, opened
         await original.close()
 
-    def _fall_back(self, model: ModelVersion, route: Route, reason: HoneError) -> None:
+    async def _fall_back(self, model: ModelVersion, route: Route, reason: HoneError) -> None:
         """Let the original answer; where memory is short for now, the route stays for later."""
         for_now = isinstance(reason, NotEnoughMemory)
         until = " for now" if for_now else ""
@@ -247,7 +247,7 @@ class Loader:
             self.count_swap(model, "fell_back")
             return
         original = Route(model=model.name, version=model.version, variant=ORIGINAL, previous="")
-        self.journal.set_route(original, "fell_back", text)
+        await self.journal.set_route(original, "fell_back", text)
         self.count_swap(model, "fell_back")
         model.previous = ""
         if route.variant in model.variants:

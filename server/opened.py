@@ -14,10 +14,10 @@ from optimizers.contract.difference import largest_difference
 from optimizers.contract.directory import VariantDirectory, read_golden
 from optimizers.contract.errors import InvalidModel
 from optimizers.contract.manifest import Manifest
-from optimizers.contract.memory import ResidentMemory, mapped_memory
+from optimizers.contract.memory import ResidentMemory, mapped_memory, unmap_pages
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.padding import PaddingPolicy
-from optimizers.contract.prepacked import prepacked_model
+from optimizers.contract.prepacked import packed_weights, prepacked_model
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
 from optimizers.contract.width import widen_if_faster
@@ -92,6 +92,7 @@ class Opening:
         wide_ratio: A wide run's time over a narrow one's; 1.0 where runs are never wide.
         memory: What this process grew by while opening and warming it.
         padding: Fills up inputs, where that was shown to change no answer; None: nothing does.
+        weights: The file of packed weights that the session maps; None where there is none.
     """
 
     session: Session
@@ -99,6 +100,7 @@ class Opening:
     wide_ratio: float
     memory: ResidentMemory
     padding: Padding | None = None
+    weights: Path | None = None
 
 
 class OpenVariant:
@@ -205,6 +207,8 @@ class OpenVariant:
         return self._padding.trim(arrays, outputs, lengths) if lengths else arrays
 
     def _free(self) -> None:
+        if self.opening.weights is not None:
+            unmap_pages(self.opening.weights)
         self.opening.session.close()
         release_memory()
 
@@ -277,6 +281,7 @@ def _open(path: Path, spec: SessionSpec, place: Place, check: Callable[[Session]
         wide_ratio=found.wide_ratio,
         memory=memory,
         padding=padding if found.findings.pads else None,
+        weights=None if packed is None else packed_weights(packed),
     )
 
 

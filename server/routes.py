@@ -123,7 +123,7 @@ class Routes:
             if variant != ORIGINAL and not unverified:
                 self._require_proof(model, variant)
             if variant == model.active.variant:
-                return self._confirm(model, text)
+                return await self._confirm(model, text)
             return await self._swap(model, variant, model.active.variant, "promoted", text)
 
     async def _roll_back(self, model: ModelVersion, reason: str) -> Route:
@@ -138,7 +138,7 @@ class Routes:
             text = reason or f"rolled back from {model.active.variant}"
             return await self._swap(model, target, "", "rolled_back", text)
 
-    def _confirm(self, model: ModelVersion, text: str) -> Route:
+    async def _confirm(self, model: ModelVersion, text: str) -> Route:
         """Record that what answers already is what shall answer, unless that is known."""
         route = Route(
             model=model.name,
@@ -147,7 +147,7 @@ class Routes:
             previous=model.previous,
         )
         if not model.is_decided:
-            self._loader.journal.set_route(route, "confirmed", f"{route.variant}: {text}")
+            await self._loader.journal.set_route(route, "confirmed", f"{route.variant}: {text}")
             model.is_decided = True
         return route
 
@@ -159,7 +159,7 @@ class Routes:
         opened = model.extra.get(variant) or await self._open_for_swap(model, variant)
         route = Route(model=model.name, version=model.version, variant=variant, previous=previous)
         try:
-            loader.journal.set_route(route, kind, f"{variant}: {text}")
+            await loader.journal.set_route(route, kind, f"{variant}: {text}")
         except HoneError:
             loader.count_swap(model, "failed")
             if variant not in model.extra:

@@ -187,6 +187,11 @@ class WaitingLine:
         name = self._next_bucket()
         return None if name is None else self._buckets[name][0]
 
+    def leaders(self) -> list[Waiting]:
+        """The first of every bucket, what is next first."""
+        self._drop_empty_places()
+        return sorted((bucket[0] for bucket in self._buckets.values()), key=_rank)
+
     def rows_beside(self, first: Waiting) -> int:
         """Rows of all requests that could share a run with `first`, its own included."""
         if first.runs_alone:
@@ -202,10 +207,10 @@ class WaitingLine:
     def take_batch(
         self, first: Waiting, max_rows: int, may_join: Callable[[Waiting, int], bool]
     ) -> list[Waiting]:
-        """Take `first`, which must be next, and whatever may share its run, in order of age.
+        """Take `first` and whatever may share its run, in order of age.
 
         Args:
-            first: What `oldest` gave.
+            first: One of the `leaders`.
             max_rows: Most rows together; a request that has more runs alone.
             may_join: Asked of each candidate with the rows that the run would have.
         """
@@ -234,20 +239,18 @@ class WaitingLine:
         return self._buckets[waiting.bucket]
 
     def _next_bucket(self) -> BucketName | None:
-        """The bucket whose first request is next; drops buckets in which nothing waits."""
-        best: BucketName | None = None
-        best_rank = (0, 0.0, False)
+        """The bucket whose first request is next."""
+        self._drop_empty_places()
+        return min(self._buckets, key=lambda name: _rank(self._buckets[name][0]), default=None)
+
+    def _drop_empty_places(self) -> None:
+        """Let what waits stand first in every bucket; drop buckets in which nothing does."""
         for name, bucket in list(self._buckets.items()):
             while bucket and not bucket[0].waits:
                 bucket.popleft()
                 self._empty_places -= 1
             if not bucket:
                 del self._buckets[name]
-                continue
-            rank = (bucket[0].level, bucket[0].since, not bucket[0].runs_alone)
-            if best is None or rank < best_rank:
-                best, best_rank = name, rank
-        return best
 
     def _enter(self, waiting: Waiting) -> _Bucket:
         waiting.waits = True
@@ -285,6 +288,10 @@ def shapes_and_size(feeds: Feeds, rows: int) -> tuple[Shapes | None, int]:
             has_rows = False
         shapes.append(shape[1:])
     return (tuple(shapes) if has_rows else None), size
+
+
+def _rank(waiting: Waiting) -> tuple[int, float, bool]:
+    return (waiting.level, waiting.since, not waiting.runs_alone)
 
 
 def _bucket_name(waiting: Waiting) -> BucketName:

@@ -71,6 +71,11 @@ def prepacked_model(
     return packed
 
 
+def packed_weights(packed: Path) -> Path:
+    """The file that sessions of a packed model map."""
+    return packed.with_name(_WEIGHTS)
+
+
 def directory_name(sha256: str, host: Host) -> str:
     """Names what a packed model depends on: its bytes, the processor and the runtime."""
     return f"{sha256[:_DIGITS]}{_suffix(host)}"

@@ -21,7 +21,7 @@ from optimizers.contract.errors import (
     SessionClosed,
 )
 from optimizers.contract.onnx_file import read_onnx_file
-from optimizers.contract.processors import everywhere
+from optimizers.contract.processors import everywhere, use_all
 from optimizers.contract.provider_options import Provider, ProviderOptions
 from optimizers.contract.providers import open_inference_session
 from optimizers.contract.signature import Signature, tensor_spec
@@ -128,7 +128,7 @@ class Session:
         self._inline_options = onnxruntime.RunOptions()
         self._under_way: set[onnxruntime.RunOptions] = set()
         self._is_ended = False
-        self._lanes = ThreadPoolExecutor(spec.lanes, thread_name_prefix="lane")
+        self._lanes = ThreadPoolExecutor(spec.lanes, "lane", initializer=use_all)
 
     def widen(self, threads: int) -> None:
         """Let wide runs take `threads`; 0: there are none.

@@ -175,7 +175,7 @@ class Management:
                     kind=event.kind,
                     text=event.text,
                 )
-                for event in self._journal.events(request.model, limit)
+                for event in await self._journal.events(request.model, limit)
             ]
         )
 

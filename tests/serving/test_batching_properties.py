@@ -93,6 +93,12 @@ class Run:
         self._machine.loop.call_soon(self._end, RunFailed("ended", terminated=True))
 
 
+def _may_share(one: Caller, other: Caller) -> bool:
+    """Whether two callers could share a run; what came back from a failed one runs alone."""
+    alike = (one.ask.width, one.ask.outputs) == (other.ask.width, other.ask.outputs)
+    return alike and one.ask.priority == other.ask.priority and one.back_at < 0 > other.back_at
+
+
 class Machine:
     """Computes in virtual time, and sees to it that what it is given is what it should be."""
 
@@ -170,7 +176,10 @@ class Machine:
         return batching.default_policy.delays or self.case.inline_s > 0
 
     def _require_fair(self, batch: list[Caller], now: float) -> None:
-        """The oldest of the highest priority leads; so nobody is overtaken once they are next."""
+        """The oldest of the highest priority leads; so nobody is overtaken once they are next.
+
+        What waits for company by `max_delay_s` lets others of another shape pass.
+        """
         level, since = self._level(batch[0], now), batch[0].since
         if level is None:
             return
@@ -179,6 +188,8 @@ class Machine:
             is_over = one.deadline is not None and one.deadline <= now + AT_ONCE_S
             is_away = not one.waits or now < one.back_at + AT_ONCE_S
             if is_away or its_level is None or is_over or one.gone_at is not None:
+                continue
+            if now < one.since + self.case.batching.max_delay_s and not _may_share(one, batch[0]):
                 continue
             assert level <= its_level, "a lower priority runs first"
             if level == its_level != LAST_LEVEL:

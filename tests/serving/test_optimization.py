@@ -26,7 +26,7 @@ from tests.support import models
 from tests.support.calls import floats
 from tests.support.data import policy, write_data
 from tests.support.variants import make_variant
-from tests.support.workers import ENDLESS, result, until, worker
+from tests.support.workers import ENDLESS, result, worker
 
 SIZES = (16, 64, 64, 4)
 FAST = "  fast: {recipe: [{dynamic_int8: {}}], goal: {optimize: [size]}}"
@@ -44,9 +44,8 @@ class Workshop:
         [model] = self.app.registry.models("net")
         return model
 
-    @property
-    def events(self) -> list[str]:
-        return [event.kind for event in self.app.journal.events()]
+    async def events(self) -> list[str]:
+        return [event.kind for event in await self.app.journal.events()]
 
     async def submit(self) -> tuple[Job, bool]:
         return await self.optimization.submit(
@@ -125,7 +124,7 @@ async def test_equal_submits_at_the_same_time_are_one_job_and_one_use_of_the_gat
         assert job.spec.gate_use == 1
         gate = file_sha256(tmp_path / "models/net/data/gate.npz")
         assert shop.app.journal.spend_gate(gate, "net") == 2
-        assert shop.events == ["job_submitted"]
+        assert await shop.events() == ["job_submitted"]
 
 
 async def test_a_proved_variant_of_the_profile_to_serve_answers(
@@ -137,7 +136,7 @@ async def test_a_proved_variant_of_the_profile_to_serve_answers(
         [job] = shop.optimization.jobs.all()
         await shop.ended(job)
         assert shop.model.active.variant == made.manifest.variant
-        assert shop.events == ["job_submitted", "job_succeeded", "promoted"]
+        assert await shop.events() == ["job_submitted", "job_succeeded", "promoted"]
 
 
 @pytest.mark.parametrize("leaves_variant", [True, False])
@@ -157,7 +156,7 @@ async def test_the_refusal_of_the_profile_to_serve_is_a_decision_that_stays(
         assert route is not None
         assert route.variant == ORIGINAL
         assert (refused.manifest.variant in shop.model.variants) == leaves_variant
-        assert "profile fast was refused" in shop.app.journal.events()[-1].text
+        assert "profile fast was refused" in (await shop.app.journal.events())[-1].text
 
 
 async def test_a_refusal_that_the_former_server_did_not_write_down_is_written_at_the_next_load(
@@ -183,7 +182,7 @@ async def test_a_variant_that_fell_back_and_was_deleted_does_not_disturb_the_nex
         await shop.ended(job)
         assert list(shop.model.variants) == [made.manifest.variant]
         assert not oldest.path.exists()
-        assert shop.events == ["job_submitted", "job_succeeded", "variant_removed"]
+        assert await shop.events() == ["job_submitted", "job_succeeded", "variant_removed"]
 
 
 async def test_an_unexpected_error_while_promoting_is_an_event_and_the_next_job_runs(
@@ -201,7 +200,7 @@ async def test_an_unexpected_error_while_promoting_is_an_event_and_the_next_job_
         monkeypatch.setattr(shop.app.routes, "adopt", adopt)
         job, _ = await shop.submit()
         await shop.ended(job)
-        assert "not_promoted" in shop.events
+        assert "not_promoted" in await shop.events()
         assert any(record.exc_info for record in caplog.records)
         await shop.optimization.remove_job(job.spec.id)
         again, existed = await shop.submit()
@@ -218,7 +217,7 @@ async def test_what_cannot_be_adopted_at_the_start_is_an_event(
         await shop.ended(job)
     (tmp_path / "state/jobs" / job.spec.id / "variant").mkdir()
     async with workshop(tmp_path, ENDLESS) as shop:
-        assert shop.events[-1] == "not_adopted"
+        assert (await shop.events())[-1] == "not_adopted"
         assert any("not_adopted" in record.getMessage() for record in caplog.records)
 
 
@@ -229,8 +228,9 @@ async def test_a_measurement_that_cannot_be_tried_again_is_an_event(
     script = f"rm {gate}; {result(JobState.AWAITING_MEASUREMENT)}"
     async with workshop(tmp_path, script, measure_retry_seconds=0.05) as shop:
         await shop.submit()
-        await until(lambda: "not_retried" in shop.events)
-        event = shop.app.journal.events()[-1]
+        while "not_retried" not in await shop.events():
+            await asyncio.sleep(0.01)
+        event = (await shop.app.journal.events())[-1]
         assert "data/gate.npz, which is missing" in event.text
 
 

@@ -214,10 +214,10 @@ def test_half_written_variants_are_swept_and_those_of_another_original_left_alon
     store.close()
 
 
-def test_routes_and_events_survive_in_the_journal(tmp_path: Path) -> None:
+async def test_routes_and_events_survive_in_the_journal(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.sqlite")
     route = Route(model="m", version=1, variant="a", previous="original")
-    journal.set_route(route, "promoted", "a: proved")
+    await journal.set_route(route, "promoted", "a: proved")
     journal.record("n", 2, "job_submitted", "job 1")
     assert [journal.spend_gate("g", "m"), journal.spend_gate("g", "m")] == [1, 2]
     assert journal.spend_gate("g", "n") == 1
@@ -225,8 +225,8 @@ def test_routes_and_events_survive_in_the_journal(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.sqlite")
     assert journal.route("m", 1) == route
     assert journal.route("m", 2) is None
-    assert [event.kind for event in journal.events()] == ["promoted", "job_submitted"]
-    assert [event.text for event in journal.events("m")] == ["a: proved"]
-    assert len(journal.events(limit=1)) == 1
+    assert [event.kind for event in await journal.events()] == ["promoted", "job_submitted"]
+    assert [event.text for event in await journal.events("m")] == ["a: proved"]
+    assert len(await journal.events(limit=1)) == 1
     assert journal.spend_gate("g", "m") == 3
     journal.close()
