@@ -1,4 +1,4 @@
-"""Threads for what no caller waits for: opening, checking and closing models beside those served."""
+"""Threads for what no caller waits for: models are opened and closed beside those served."""
 
 from __future__ import annotations
 

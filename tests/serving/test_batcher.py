@@ -599,6 +599,19 @@ async def test_a_delay_waits_for_others_and_a_preferred_size_ends_it() -> None:
     await asyncio.gather(first, second)
 
 
+async def test_who_waits_on_purpose_lets_another_shape_pass() -> None:
+    bench = Bench(batching=Batching(max_delay_s=30.0, preferred=(2,)))
+    patient = bench.ask(1)
+    await settle()
+    others = [bench.ask(2, width=2), bench.ask(3, width=2)]
+    await settle()
+    assert [feeds.shape for feeds, _ in bench.runner.started] == [(2, 2)]
+    assert not patient.done()
+    friend = bench.ask(4)
+    await bench.end_all()
+    await asyncio.gather(patient, friend, *others)
+
+
 async def test_a_delay_is_over_when_it_is_over() -> None:
     bench = Bench(batching=Batching(max_delay_s=0.01))
     asked = bench.ask(1)

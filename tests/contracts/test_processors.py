@@ -1,0 +1,99 @@
+"""Work that can wait keeps off one processor, and hands nothing of that to those who serve."""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optimizers.contract.memory import mapped_memory, unmap_pages
+from optimizers.contract.processors import PROCESSORS_VARIABLE, everywhere, keep_aside
+from optimizers.contract.runtime import Session, SessionSpec
+from server.aside import Aside
+from tests.support import models
+
+ALL = os.sched_getaffinity(0)
+needs_two = pytest.mark.skipif(len(ALL) < 2, reason="NOT TESTED: NEEDS TWO PROCESSORS")
+
+
+@needs_two
+def test_what_is_aside_keeps_off_one_processor_but_for_a_while() -> None:
+    seen = []
+
+    def work() -> None:
+        keep_aside()
+        seen.append(os.sched_getaffinity(0))
+        with everywhere():
+            seen.append(os.sched_getaffinity(0))
+        seen.append(os.sched_getaffinity(0))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    rest = ALL - {min(ALL)}
+    assert seen == [rest, ALL, rest]
+    assert os.sched_getaffinity(0) == ALL
+
+
+@needs_two
+def test_a_worker_knows_the_processors_of_whoever_started_it() -> None:
+    told = ",".join(map(str, sorted(ALL)))
+    code = (
+        "import os; from optimizers.contract.processors import everywhere\n"
+        "with everywhere(): print(sorted(os.sched_getaffinity(0)))"
+    )
+    one = str(min(ALL))
+    command = ["taskset", "-c", one, sys.executable, "-c", code]
+    environment = {**os.environ, PROCESSORS_VARIABLE: told}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == str(sorted(ALL))
+
+
+@needs_two
+async def test_while_something_is_done_aside_the_loop_has_a_processor_of_its_own(
+    tmp_path: Path,
+) -> None:
+    model = models.perceptron(tmp_path / "model.onnx", sizes=(4, 4, 2))
+    session = Session(model, SessionSpec(lanes=2))
+    begun, over = threading.Event(), threading.Event()
+
+    def work() -> set[int]:
+        begun.set()
+        over.wait(10)
+        return os.sched_getaffinity(0)
+
+    aside = Aside()
+    try:
+        done = asyncio.wrap_future(aside.submit(work))
+        assert begun.wait(10)
+        assert os.sched_getaffinity(0) == {min(ALL)}
+        run = session.start({"x": np.zeros((1, 4), np.float32)})
+        await asyncio.wrap_future(run.future)
+        lane = next(one for one in threading.enumerate() if one.name.startswith("lane"))
+        assert lane.native_id is not None
+        assert os.sched_getaffinity(lane.native_id) == ALL, "lanes run everywhere"
+        over.set()
+        assert await done == ALL - {min(ALL)}
+        assert os.sched_getaffinity(0) == ALL
+    finally:
+        over.set()
+        aside.shutdown()
+        session.close()
+
+
+def test_pages_of_a_mapped_file_are_let_go_and_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(bytes(range(256)) * (1 << 16))
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view:
+        assert sum(view[:: mmap.PAGESIZE]) == 0
+        before = mapped_memory().file_bytes
+        unmap_pages(path)
+        assert before - mapped_memory().file_bytes > (1 << 23)
+        assert view[513] == 1
