@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +21,14 @@ from optimizers.contract.manifest import (
     manifest_to_json,
     read_manifest,
 )
+from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Task
 from optimizers.contract.recipe import Recipe
-from optimizers.contract.runtime import SessionSpec
+from optimizers.contract.runtime import Feeds, SessionSpec
 from optimizers.contract.signature import Signature
 from optimizers.contract.steps import DynamicInt8, StaticInt8, Step
+from optimizers.evaluation import speed
+from optimizers.evaluation.footprint import Footprint, measure_footprint
 from optimizers.evaluation.gates import Judgement, judge
 from optimizers.evaluation.quiet import Usage
 from optimizers.evaluation.series import Timing, Unstable
@@ -52,6 +56,22 @@ ROUGH = Timing(window_s=0.01, precise=0.3, unstable=0.6)
 def undisturbed() -> Usage:
     """Other people use this machine while the suite runs; that is not what is tested here."""
     return Usage(clock=0.0, busy=0.0, stolen=0.0, own=0.0, processors=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def weighed_once() -> Iterator[None]:
+    """A model's footprint is measured in earnest, but once for all tests of this module."""
+    known: dict[tuple[str, SessionSpec], Footprint] = {}
+
+    def measure_once(path: Path, spec: SessionSpec, feeds: Feeds) -> Footprint:
+        key = (file_sha256(path), spec)
+        if key not in known:
+            known[key] = measure_footprint(path, spec, feeds)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "measure_footprint", measure_once)
+        yield
 
 
 @pytest.fixture(scope="module")
