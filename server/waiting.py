@@ -184,8 +184,8 @@ class WaitingLine:
 
     def oldest(self) -> Waiting | None:
         """The request that is next: of the lowest level the oldest."""
-        name = self._next_bucket()
-        return None if name is None else self._buckets[name][0]
+        self._drop_empty_places()
+        return min((bucket[0] for bucket in self._buckets.values()), key=_rank, default=None)
 
     def leaders(self) -> list[Waiting]:
         """The first of every bucket, what is next first."""
@@ -237,11 +237,6 @@ class WaitingLine:
     def _bucket_of(self, waiting: Waiting) -> _Bucket:
         assert waiting.bucket is not None, "only what entered the line stands in it"
         return self._buckets[waiting.bucket]
-
-    def _next_bucket(self) -> BucketName | None:
-        """The bucket whose first request is next."""
-        self._drop_empty_places()
-        return min(self._buckets, key=lambda name: _rank(self._buckets[name][0]), default=None)
 
     def _drop_empty_places(self) -> None:
         """Let what waits stand first in every bucket; drop buckets in which nothing does."""
