@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from optimizers.contract.difference import largest_difference
 from optimizers.contract.directory import VariantDirectory, read_golden
 from optimizers.contract.errors import InvalidModel
 from optimizers.contract.manifest import Manifest
-from optimizers.contract.memory import ResidentMemory, mapped_memory, unmap_pages
+from optimizers.contract.memory import ResidentMemory, mapped_memory, release_memory, unmap_pages
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.padding import PaddingPolicy
 from optimizers.contract.prepacked import packed_weights, prepacked_model
@@ -46,8 +45,6 @@ _SMALL_BYTES: Final = 1 << 20
 
 _ONE_MEASURES: Final = threading.Lock()
 """Models are opened beside each other, but what runs cost is found out by one at a time."""
-
-_libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,11 +208,6 @@ class OpenVariant:
             unmap_pages(self.opening.weights)
         self.opening.session.close()
         release_memory()
-
-
-def release_memory() -> None:
-    """Return freed pages to the machine, which glibc would keep."""
-    _libc.malloc_trim(0)
 
 
 def open_original(path: Path, spec: SessionSpec, place: Place) -> Opening:

@@ -65,6 +65,11 @@ def unmap_pages(path: Path) -> None:
             _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
 
 
+def release_memory() -> None:
+    """Return freed pages to the machine, which glibc would keep."""
+    _libc.malloc_trim(0)
+
+
 def resident_memory(process_id: int | None = None) -> ResidentMemory:
     """Read `/proc/PID/smaps_rollup` of a process, by default this one.
 
