@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from optimizers.calibration import load_arrays
 from optimizers.contract.difference import largest_magnitude
 from optimizers.contract.directory import seal, write_golden
-from optimizers.contract.errors import HoneError, InvalidData, InvalidModel
+from optimizers.contract.errors import HoneError, InvalidData, InvalidModel, OutOfMemory
 from optimizers.contract.evaluation import Verdict
 from optimizers.contract.host import this_host
 from optimizers.contract.job import (
@@ -100,10 +100,10 @@ def run_stage(directory: Path, stage: Stage) -> None:
             _build(directory, spec)
         else:
             _measure(directory, spec)
+    except (MemoryError, OutOfMemory):
+        _end(directory, JobState.FAILED, _out_of_memory(spec, stage))
     except HoneError as error:
         _end(directory, JobState.FAILED, str(error))
-    except MemoryError:
-        _end(directory, JobState.FAILED, _out_of_memory(spec, stage))
     except OSError as error:
         # A full disk may refuse this as well; then the supervisor's own attempt tells.
         name = Path(error.filename).name if isinstance(error.filename, str) else ""

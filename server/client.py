@@ -21,6 +21,7 @@ _MANAGEMENT: Final = "/hone.v1.Management/"
 _HEALTH: Final = "/grpc.health.v1.Health/Check"
 _SERVING: Final = b"\x08\x01"
 _LARGEST_MESSAGE: Final = 1 << 30
+_ATTEMPTS: Final = 2
 _DATATYPES: Final = {dtype: name for name, dtype in NUMPY_DTYPES.items() if name != "BYTES"}
 _Response = TypeVar("_Response", bound=Message)
 
@@ -149,6 +150,8 @@ class Client:
     async def watch_job(self, job: str) -> AsyncIterator[management.Job]:
         """A job now and after each change, until it has ended.
 
+        A connection that breaks is made once more, and the state then told again.
+
         Raises:
             CallFailed: There is no such job, or the server went away.
         """
@@ -157,11 +160,17 @@ class Client:
             request_serializer=_serialize,
             response_deserializer=management.Job.FromString,
         )
-        try:
-            async for message in call(management.WatchJobRequest(id=job)):
-                yield message
-        except grpc.aio.AioRpcError as error:
-            raise self._failure(error) from error
+        attempts = _ATTEMPTS
+        while True:
+            try:
+                async for message in call(management.WatchJobRequest(id=job)):
+                    attempts = _ATTEMPTS
+                    yield message
+                return
+            except grpc.aio.AioRpcError as error:
+                attempts -= 1
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or not attempts:
+                    raise self._failure(error) from error
 
     async def is_serving(self, timeout: float = 5.0) -> bool:
         """Whether the health service says SERVING.

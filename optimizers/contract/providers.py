@@ -11,7 +11,8 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 import onnxruntime
 
-from optimizers.contract.errors import InvalidModel, NotSupported
+from optimizers.contract.complaints import complaint, lacks_memory
+from optimizers.contract.errors import InvalidModel, NotSupported, OutOfMemory
 from optimizers.contract.placement import RECORD_PLACEMENT, misplaced, named, placed_nodes
 from optimizers.contract.provider_options import (
     EXECUTION_PROVIDERS,
@@ -88,6 +89,7 @@ def open_inference_session(
 
     Raises:
         InvalidModel: The file is damaged or unsupported.
+        OutOfMemory: The runtime got too little.
         NotSupported: The provider is not to be had here, or leaves nodes to the processor; the
             text names them.
     """
@@ -103,7 +105,8 @@ def open_inference_session(
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
         if elsewhere:
             try_provider(spec.provider, spec.provider_options)
-        raise InvalidModel(f"onnxruntime cannot load {model.name}: {_short(error)}") from error
+        text = f"onnxruntime cannot load {model.name}: {complaint(error)}"
+        raise (OutOfMemory if lacks_memory(error) else InvalidModel)(text) from error
     used = session.get_providers()
     if used[0] != wanted:
         raise NotSupported(
@@ -150,7 +153,7 @@ def try_provider(provider: Provider, options: ProviderOptions) -> None:
         used = session.get_providers()[0]
         [y] = session.run(None, {"x": x})
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
-        raise NotSupported(f"provider {provider} does not work here: {_short(error)}") from error
+        raise NotSupported(f"provider {provider} does not work here: {complaint(error)}") from error
     if used != wanted:
         raise NotSupported(
             f"provider {provider} does not work here: onnxruntime found no usable device or not "
@@ -223,8 +226,3 @@ def _refuse_misplaced(session: onnxruntime.InferenceSession, model: Path, spec: 
             "or keep the model on the processor with an instance_group of KIND_CPU"
         )
     _log.warning("%s", text)
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 400 else text[:400] + "…"

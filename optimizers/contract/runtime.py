@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from optimizers.contract.complaints import complaint, lacks_memory
 from optimizers.contract.cuda import device_runner
 from optimizers.contract.errors import (
     InvalidDocument,
@@ -38,10 +39,6 @@ _LEVELS: Final = {
     "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
 _ERRORS_ONLY: Final = 4
-_SIGNS_OF_NO_MEMORY: Final = (
-    *("bad allocation", "bad_alloc", "Failed to allocate memory"),
-    *("out of memory", "smaller than requested bytes"),  # of a GPU, of its limited arena
-)
 _CLOSED: Final = "this variant was closed while the request waited; try again"
 
 
@@ -241,11 +238,11 @@ class Session:
                 raise RunFailed(
                     "the run was ended: nobody waits for it", terminated=True
                 ) from error
-            if any(sign in str(error) for sign in _SIGNS_OF_NO_MEMORY):
+            if lacks_memory(error):
                 raise OutOfMemory(
-                    f"there is not enough memory to run the model on these inputs: {_short(error)}"
+                    f"not enough memory to run the model on these inputs: {complaint(error)}"
                 ) from error
-            raise RunFailed(f"the model could not be run: {_short(error)}") from error
+            raise RunFailed(f"the model could not be run: {complaint(error)}") from error
         return [np.asarray(result) for result in results]
 
 
@@ -269,8 +266,3 @@ def session_options(spec: SessionSpec) -> onnxruntime.SessionOptions:
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spec.spinning)))
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 400 else text[:400] + "…"

@@ -19,13 +19,15 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from optimizers.contract.arrays import read_arrays, write_arrays
-from optimizers.contract.errors import InvalidModel
+from optimizers.contract.errors import InvalidModel, OutOfMemory
 from optimizers.contract.memory import resident_memory
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.process import PARENT_VARIABLE, die_with_parent
 
 _RUNS: Final = 20
 _TIMEOUT_S: Final = 300
+_LACKS_MEMORY: Final = 3
+"""How the process exits that could not get what it needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,7 @@ def measure_footprint(model: Path, spec: SessionSpec, feeds: Feeds) -> Footprint
 
     Raises:
         InvalidModel: The process failed; the text says what it said.
+        OutOfMemory: The process got too little.
     """
     with tempfile.TemporaryDirectory() as directory:
         inputs = Path(directory) / "feeds.npz"
@@ -110,7 +113,12 @@ def _main() -> None:
     die_with_parent()
     model, specification, inputs = sys.argv[1:]
     spec = TypeAdapter(SessionSpec).validate_json(specification)
-    print(json.dumps(asdict(_measure_here(Path(model), spec, read_arrays(Path(inputs))))))
+    try:
+        footprint = _measure_here(Path(model), spec, read_arrays(Path(inputs)))
+    except (MemoryError, OutOfMemory) as error:
+        print(error, file=sys.stderr)
+        sys.exit(_LACKS_MEMORY)
+    print(json.dumps(asdict(footprint)))
 
 
 if __name__ == "__main__":

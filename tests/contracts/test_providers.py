@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -290,3 +292,28 @@ def test_a_spec_from_before_there_were_options_is_read_and_a_new_one_survives() 
 def test_options_out_of_range_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(InvalidDocument):
         ProviderOptions(**wrong)  # type: ignore[arg-type]
+
+
+TOO_LITTLE = """
+import resource, sys
+from pathlib import Path
+from optimizers.contract.errors import OutOfMemory
+from optimizers.contract.runtime import Session, SessionSpec
+
+Session(Path(sys.argv[1]), SessionSpec()).close()  # whatever the runtime needs of its own
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + (96 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    Session(Path(sys.argv[2]), SessionSpec())
+except OutOfMemory as error:
+    print(error)
+"""
+
+
+def test_a_model_that_does_not_fit_into_memory_is_no_broken_model(tmp_path: Path) -> None:
+    small = models.perceptron(tmp_path / "small.onnx", sizes=(4, 4))
+    large = models.perceptron(tmp_path / "large.onnx", sizes=(4096, 4096))
+    command = [sys.executable, "-c", TOO_LITTLE, str(small), str(large)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert "onnxruntime cannot load large.onnx" in done.stdout, done.stderr

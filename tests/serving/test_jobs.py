@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.client import Client
+from server.client import CallFailed, Client
 from server.pb import management_pb2 as management
 from tests.support import models
 from tests.support.calls import (
@@ -24,6 +24,7 @@ from tests.support.calls import (
 )
 from tests.support.data import FAST_INT8, policy, write_data
 from tests.support.servers import Server, hone, running
+from tests.support.traffic import relayed
 
 SIZES = (16, 256, 256, 4)
 # Calibrating by entropy on many items keeps a worker busy until somebody ends it.
@@ -143,6 +144,21 @@ async def test_a_killed_worker_leaves_the_server_serving_and_a_failed_job(tmp_pa
         done = await ended(server.admin, job.id)
         assert (done.state, "stage build was ended by SIGSEGV" in done.reason) == ("failed", True)
         await still_serves(server)
+
+
+async def test_who_watches_a_job_does_so_over_a_connection_that_breaks(tmp_path: Path) -> None:
+    with running(repository(tmp_path / "models"), tmp_path / "state") as server:
+        job = await start_endless(server)
+        async with relayed(server.admin) as traffic, Client(traffic.address) as client:
+            watching = client.watch_job(job.id)
+            assert (await anext(watching)).state == "running"
+            await traffic.cut()
+            while (now := await anext(watching)).stage != "static_int8":
+                pass
+            assert now.id == job.id
+            server.process.kill()
+            with pytest.raises(CallFailed):
+                _ = [now async for now in watching]
 
 
 async def test_cancelling_ends_the_worker_and_the_next_job_starts(tmp_path: Path) -> None:

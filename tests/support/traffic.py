@@ -1,11 +1,11 @@
-"""A relay between a client and a server that counts what passes."""
+"""A relay between a client and a server that counts what passes and can be cut."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 
@@ -17,11 +17,19 @@ class Traffic:
         address: Where the client connects to.
         sent: Bytes from the client to the server.
         received: Bytes from the server to the client.
+        connections: Those that are open, each with the task that relays it.
     """
 
     address: str
     sent: int = 0
     received: int = 0
+    connections: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    async def cut(self) -> None:
+        """Break every connection; new ones are welcome."""
+        for one in list(self.connections):
+            one.cancel()
+        await asyncio.gather(*self.connections, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -29,8 +37,6 @@ async def relayed(address: str) -> AsyncIterator[Traffic]:
     """Relay connections to `address`."""
     host, _, port = address.rpartition(":")
     traffic = Traffic("")
-
-    connections: set[asyncio.Task[Any]] = set()
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def pump(
@@ -45,7 +51,9 @@ async def relayed(address: str) -> AsyncIterator[Traffic]:
             await writer.drain()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.add(cast("asyncio.Task[Any]", asyncio.current_task()))
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        traffic.connections.add(task)
+        task.add_done_callback(traffic.connections.discard)
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
         pumps = (
             asyncio.create_task(pump(reader, far_writer, back=False)),
@@ -65,5 +73,5 @@ async def relayed(address: str) -> AsyncIterator[Traffic]:
     async with relay:
         yield traffic
         ended.set_result(None)
-        await asyncio.gather(*connections)
+        await asyncio.gather(*traffic.connections)
         await asyncio.sleep(0)
