@@ -22,6 +22,7 @@ from typing import Final
 
 from benchmarks.processes import processor_seconds
 
+_HTTP_OK: Final = 200
 SERVICE: Final = "/inference.GRPCInferenceService/ModelInfer"
 _DATA = re.compile(r"^traffic:.*\((\d+)\) data$", re.MULTILINE)
 _DONE = re.compile(r"^requests: .* (\d+) done, (\d+) succeeded", re.MULTILINE)
@@ -129,6 +130,43 @@ def closed_loop(
         p50_ms=1e3 * percentile(latencies, 0.50),
         p99_ms=1e3 * percentile(latencies, 0.99),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storm:
+    """What an open loop showed.
+
+    Attributes:
+        answers: All of them, refusals too.
+        right: How many brought what a right answer brings.
+    """
+
+    answers: tuple[Answer, ...]
+    right: int
+
+
+def open_loop(target: Target, seconds: float, *, rate: float, deadline_s: float) -> Storm:
+    """Send `rate` requests a second, whatever comes back, each with a gRPC deadline.
+
+    A client with threads of its own will not do beside a busy server: where the kernel does not
+    preempt, every hand-over between them waits for milliseconds, and answers seem to be late.
+
+    Raises:
+        LoadFailed: h2load failed, or something other than gRPC answered.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        log = Path(directory) / "log"
+        most = math.ceil(2 * rate * deadline_s)
+        command = _command(target, seconds, most, rate, log)
+        command[-1:-1] = ["-H", f"grpc-timeout: {round(1e3 * deadline_s)}m"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=seconds + 30
+        )
+        answers = read_log(log.read_text() if log.exists() else "")
+    data = _DATA.search(done.stdout)
+    if data is None or not answers or any(one.status != _HTTP_OK for one in answers):
+        raise LoadFailed(f"h2load said of {target.url}: {(done.stdout + done.stderr)[-500:]}")
+    return Storm(answers=answers, right=int(data[1]) // target.answer_bytes)
 
 
 class Offered:

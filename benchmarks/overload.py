@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections import Counter
-from dataclasses import dataclass
-from typing import Any, Final
-
-import grpc
+from typing import Final
 
 from benchmarks.contestants import Bench, Contestant, flags_of, hone, transports
-from benchmarks.load import SERVICE, percentile
+from benchmarks.load import open_loop, percentile
 from benchmarks.models import MINILM
-from benchmarks.rows import Part, Row, Table, number, ratios, spread
+from benchmarks.rows import Part, Row, Table, ratios, spread
 
 DEADLINE_S: Final = 1.0
 FACTOR: Final = 3
-_SETTLE_S: Final = 1.0
 _FULL: Final = 16
-_EARLY: Final = 0.9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Storm:
-    """What came back.
-
-    Attributes:
-        goodput: Right answers within their deadline, a second.
-        p99_ms: Of what was accepted, from when it was due to be sent. Whoever was not told early
-            that he is refused was accepted, and counts with the time he waited in vain.
-        codes: Status → requests.
-    """
-
-    goodput: float
-    p99_ms: float
-    codes: Counter[str]
+_SOON: Final = 0.1
 
 
 def measure(bench: Bench, *, seconds: float, rounds: int) -> Part:
@@ -47,11 +24,10 @@ def measure(bench: Bench, *, seconds: float, rounds: int) -> Part:
             window = server.window(MINILM, _FULL, seconds)
             capacities.append(window.rate)
             full.append(window.p99_ms)
-            storms.append(asyncio.run(_storm(server, FACTOR * window.rate, 2 * seconds)))
+            storms.append(_storm(server, FACTOR * window.rate, 2 * seconds))
             server.check(MINILM)
-    goodput = [100 * one for one in ratios([one.goodput for one in storms], capacities)]
-    p99 = [one.p99_ms for one in storms]
-    codes = sum((one.codes for one in storms), Counter[str]())
+    answers, p99, refused = ([one[index] for one in storms] for index in range(3))
+    goodput = [100 * one for one in ratios(answers, capacities)]
     return Part(
         rows=[
             Row(
@@ -75,54 +51,30 @@ def measure(bench: Bench, *, seconds: float, rounds: int) -> Part:
         tables=[
             Table(
                 title="Overload",
-                note=f"minilm, open loop (a Python client), every request with a deadline of "
-                f"{DEADLINE_S:g} s; capacity is a closed loop of {_FULL} (h2load).",
+                note=f"minilm, open loop, every request with a deadline of {DEADLINE_S:g} s; "
+                f"capacity is a closed loop of {_FULL}.",
                 heads=("what", "measured"),
                 lines=[
                     ("capacity, requests/s", spread(capacities)),
                     ("p99 at capacity, ms", spread(full)),
-                    ("answers within the deadline, a second", spread([s.goodput for s in storms])),
+                    ("answers within the deadline, a second", spread(answers)),
                     ("p99 of accepted requests, ms", spread(p99)),
-                    ("what came back", ", ".join(f"{n} {number(c)}" for n, c in codes.items())),
+                    ("refused, %", spread([100 * one for one in refused])),
                 ],
             )
         ],
     )
 
 
-async def _storm(server: Contestant, rate: float, seconds: float) -> Storm:
-    """Send at `rate`, whatever comes back; the first second does not count."""
-    content = MINILM.request().SerializeToString()
-    answered: list[float] = []
-    accepted: list[tuple[float, float]] = []
-    codes: Counter[str] = Counter()
-    async with grpc.aio.insecure_channel(server.address) as channel:
-        untyped: Any = channel
-        call = untyped.unary_unary(SERVICE)
-        start = time.perf_counter()
+def _storm(server: Contestant, rate: float, seconds: float) -> tuple[float, float, float]:
+    """Right answers within their deadline a second, p99 of the accepted in ms, share refused.
 
-        async def one(due: float) -> None:
-            try:
-                await call(content, timeout=DEADLINE_S)
-            except grpc.aio.AioRpcError as error:
-                codes[error.code().name] += 1
-                if (taken := time.perf_counter() - due) >= _EARLY * DEADLINE_S:
-                    accepted.append((due - start, taken))
-            else:
-                codes["OK"] += 1
-                answered.append(time.perf_counter() - start)
-                accepted.append((due - start, time.perf_counter() - due))
-
-        calls = []
-        for index in range(int(rate * seconds)):
-            due = start + index / rate
-            if (wait := due - time.perf_counter()) > 0:
-                await asyncio.sleep(wait)
-            calls.append(asyncio.create_task(one(due)))
-        await asyncio.gather(*calls)
-    taken = [taken for due, taken in accepted if due >= _SETTLE_S]
-    return Storm(
-        goodput=sum(_SETTLE_S <= end < seconds for end in answered) / (seconds - _SETTLE_S),
-        p99_ms=1e3 * percentile(taken, 0.99),
-        codes=codes,
-    )
+    Of a refusal h2load tells only that it brought nothing. Whoever was not answered soon was
+    accepted, and counts with the time he waited, even in vain; late answers are not right.
+    """
+    storm = open_loop(server.target(MINILM), seconds, rate=rate, deadline_s=DEADLINE_S)
+    taken = [one.latency_s for one in storm.answers]
+    late = sum(one > DEADLINE_S for one in taken)
+    accepted = [one for one in taken if one > _SOON * DEADLINE_S]
+    refused = 1 - storm.right / len(taken)
+    return max(0, storm.right - late) / seconds, 1e3 * percentile(accepted, 0.99), refused

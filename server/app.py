@@ -19,7 +19,7 @@ from optimizers.contract.host import cpu_budget, this_host
 from optimizers.contract.prepacked import drop_foreign
 from optimizers.contract.provider_options import ENGINE_CACHE, device_name
 from optimizers.contract.providers import settle_provider
-from server.aside import Aside
+from server.aside import executor_aside
 from server.cache import ResponseCache
 from server.config import ServerConfig
 from server.errors import FailedPrecondition
@@ -210,7 +210,7 @@ class App:
         await self.public.start(config.host, config.grpc_port)
         await self.residency.load_all(self._names_at_start())
         # From here on there are callers, and what they do not wait for keeps out of their way.
-        asyncio.get_running_loop().set_default_executor(Aside())
+        asyncio.get_running_loop().set_default_executor(executor_aside())
         if follows:
             follow = asyncio.create_task(self._watch.follow(config.poll_seconds), name="watch")
             stack.push_async_callback(_end, follow)

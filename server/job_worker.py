@@ -7,9 +7,11 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +20,9 @@ from optimizers.contract.processors import processors_for_workers
 
 WORKER: Final = (sys.executable, "-m", "optimizers", "worker")
 """The command that works on the job directory given as its last argument."""
+
+_STARTER: Final = ThreadPoolExecutor(1, "start-worker")
+"""Its thread lives as long as the server: workers die with the thread that started them."""
 
 _LOOK_EVERY_S: Final = 1.0
 _LOOKS_PER_SILENCE: Final = 4
@@ -41,8 +46,9 @@ async def run_worker(
     Raises:
         OSError: It could not be started.
     """
-    process = await _start(command, directory)
-    ended = asyncio.create_task(process.wait())
+    loop = asyncio.get_running_loop()
+    process = await loop.run_in_executor(_STARTER, _start, command, directory)
+    ended = asyncio.create_task(_end_of(process))
     stopped = asyncio.create_task(stop.wait())
     try:
         silent = await _falls_silent(directory, stall_timeout_s, (ended, stopped))
@@ -55,12 +61,12 @@ async def run_worker(
     return _why(process.returncode, directory)
 
 
-async def _start(command: Sequence[str], directory: Path) -> asyncio.subprocess.Process:
+def _start(command: Sequence[str], directory: Path) -> subprocess.Popen[bytes]:
+    """Without a fork, which would hold up every thread that serves while it copies page tables."""
     with (directory / LOG_FILE).open("ab") as log:
-        return await asyncio.create_subprocess_exec(
-            *command,
-            str(directory),
-            stdin=asyncio.subprocess.DEVNULL,
+        return subprocess.Popen(
+            [*command, str(directory)],
+            stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -70,6 +76,19 @@ async def _start(command: Sequence[str], directory: Path) -> asyncio.subprocess.
                 "HONE_WORKER_PARENT": str(os.getpid()),
             },
         )
+
+
+async def _end_of(process: subprocess.Popen[bytes]) -> None:
+    """Wait for it without a thread of its own."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    descriptor = os.pidfd_open(process.pid)
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    process.wait()
 
 
 async def _falls_silent(

@@ -9,7 +9,9 @@ rose from 1 to 6 ms beside two busy threads, and not at all when both shared one
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -36,15 +38,52 @@ def keep_aside() -> None:
     _use(_ALL - _LEFT or _ALL)
 
 
-def keep_clear(threads: Iterable[int], *, of_what_is_aside: bool) -> None:
-    """Keep threads on the processor that `keep_aside` leaves, or let them go everywhere again.
+class _Answering:
+    """The threads that answer requests, and how many others stand aside for them right now."""
 
-    Args:
-        threads: Their ids, as the kernel counts.
-        of_what_is_aside: Whether to keep them there.
+    def __init__(self) -> None:
+        self._threads: tuple[int, ...] = ()
+        self._aside = 0
+        self._lock = threading.Lock()
+
+    def are(self, threads: Iterable[int]) -> None:
+        with self._lock:
+            self._threads = tuple(threads)
+
+    def change(self, aside: int) -> None:
+        with self._lock:
+            before, self._aside = self._aside, self._aside + aside
+            if not before or not self._aside:
+                for thread in self._threads:
+                    _use(_LEFT if self._aside else _ALL, thread)
+
+
+_answering: Final = _Answering()
+
+
+def answering_threads_are(threads: Iterable[int]) -> None:
+    """Tell which threads of this process answer requests; ids as the kernel counts.
+
+    They have the processor to themselves that others leave, while others stand `aside`.
     """
-    for thread in threads:
-        _use(_LEFT if of_what_is_aside else _ALL, thread)
+    _answering.are(threads)
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """Do something long that needs no interpreter, away from those who answer.
+
+    Whoever holds the interpreter must be free to run where there is room: a thread that had it and
+    was kept on a processor with another busy process stopped the whole server for 300 ms.
+    """
+    before = os.sched_getaffinity(0)
+    _answering.change(1)
+    _use(_ALL - _LEFT or _ALL)
+    try:
+        yield
+    finally:
+        _use(before)
+        _answering.change(-1)
 
 
 @contextlib.contextmanager
@@ -58,7 +97,15 @@ def everywhere() -> Iterator[None]:
         _use(before)
 
 
+_libc: Final = ctypes.CDLL(None)
+_MASK_BYTES: Final = 128
+
+
 def _use(processors: frozenset[int] | set[int], thread: int = 0) -> None:
-    # A processor may have been taken away since this process started, or the thread have ended.
-    with contextlib.suppress(OSError):
-        os.sched_setaffinity(thread, processors)
+    """Go, without the interpreter: the way may be long, and os.sched_setaffinity takes it along.
+
+    It fails, and changes nothing, where a processor was taken away since this process started, or
+    where the thread has ended.
+    """
+    mask = sum(1 << processor for processor in processors).to_bytes(_MASK_BYTES, "little")
+    _libc.sched_setaffinity(thread, _MASK_BYTES, mask)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -22,7 +21,7 @@ from optimizers.contract.errors import (
     SessionClosed,
 )
 from optimizers.contract.onnx_file import read_onnx_file
-from optimizers.contract.processors import everywhere, use_all
+from optimizers.contract.processors import aside, everywhere, use_all
 from optimizers.contract.provider_options import Provider, ProviderOptions
 from optimizers.contract.providers import open_inference_session
 from optimizers.contract.signature import Signature, tensor_spec
@@ -201,7 +200,7 @@ class Session:
 
     def _open(self, spec: SessionSpec) -> onnxruntime.InferenceSession:
         # Threads of the session stay where its opener was.
-        with everywhere() if spec.intra_op_threads > 1 else nullcontext():
+        with everywhere() if spec.intra_op_threads > 1 else aside():
             return open_inference_session(self._file, session_options(spec), spec)
 
     def _on_lane(

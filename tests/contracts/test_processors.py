@@ -8,15 +8,22 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from optimizers.contract.memory import mapped_memory, unmap_pages
-from optimizers.contract.processors import PROCESSORS_VARIABLE, everywhere, keep_aside
+from optimizers.contract.processors import (
+    PROCESSORS_VARIABLE,
+    answering_threads_are,
+    aside,
+    everywhere,
+    keep_aside,
+)
 from optimizers.contract.runtime import Session, SessionSpec
-from server.aside import Aside
+from server.aside import executor_aside
 from tests.support import models
 
 ALL = os.sched_getaffinity(0)
@@ -64,14 +71,17 @@ async def test_while_something_is_done_aside_the_loop_has_a_processor_of_its_own
     session = Session(model, SessionSpec(lanes=2))
     begun, over = threading.Event(), threading.Event()
 
-    def work() -> set[int]:
-        begun.set()
-        over.wait(10)
-        return os.sched_getaffinity(0)
+    def work() -> tuple[set[int], set[int], set[int]]:
+        before = os.sched_getaffinity(0)
+        with aside():
+            there = os.sched_getaffinity(0)
+            begun.set()
+            over.wait(10)
+        return before, there, os.sched_getaffinity(0)
 
-    aside = Aside()
+    executor = executor_aside()
     try:
-        done = asyncio.wrap_future(aside.submit(work))
+        done = asyncio.wrap_future(executor.submit(work))
         assert begun.wait(10)
         assert os.sched_getaffinity(0) == {min(ALL)}
         run = session.start({"x": np.zeros((1, 4), np.float32)})
@@ -79,13 +89,34 @@ async def test_while_something_is_done_aside_the_loop_has_a_processor_of_its_own
         lane = next(one for one in threading.enumerate() if one.name.startswith("lane"))
         assert lane.native_id is not None
         assert os.sched_getaffinity(lane.native_id) == ALL, "lanes run everywhere"
+        started = asyncio.wrap_future(executor.submit(os.sched_getaffinity, 0))
+        assert await started == ALL, "and so do threads that were started meanwhile"
         over.set()
-        assert await done == ALL - {min(ALL)}
+        assert await done == (ALL, ALL - {min(ALL)}, ALL)
         assert os.sched_getaffinity(0) == ALL
     finally:
         over.set()
-        aside.shutdown()
+        executor.shutdown()
         session.close()
+        answering_threads_are(())
+
+
+@needs_two
+def test_who_answers_is_left_alone_until_the_last_has_come_back() -> None:
+    answering_threads_are((threading.get_native_id(),))
+    try:
+        with ThreadPoolExecutor(4) as others:
+            turns = [others.submit(_stand_aside) for _ in range(200)]
+            for turn in turns:
+                turn.result()
+        assert os.sched_getaffinity(0) == ALL
+    finally:
+        answering_threads_are(())
+
+
+def _stand_aside() -> None:
+    with aside():
+        pass
 
 
 def test_pages_of_a_mapped_file_are_let_go_and_come_back(tmp_path: Path) -> None:
