@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from optimizers.calibration import Arrays, item_count, take
@@ -25,12 +26,15 @@ from optimizers.evaluation.memory import (
 )
 from optimizers.evaluation.progress import Report
 from optimizers.evaluation.quiet import Quiet
-from optimizers.evaluation.series import Terms, Unstable, wait_until_quiet
+from optimizers.evaluation.series import Terms, Timing, Unstable, wait_until_quiet
 from optimizers.evaluation.subject import Subject
 from optimizers.evaluation.verdict import is_clear
 
 _TOLD_S: Final = 20.0
 """How long figures are waited for that the goal does not ask for."""
+
+_TOLD_WINDOW: Final = 0.25
+"""Their windows, as a share of those that decide."""
 
 
 def judge_speed(
@@ -73,7 +77,7 @@ def judge_speed(
             alpha=findings.alpha,
             deadline=end if decides else min(end, time.monotonic() + _TOLD_S),
             quiet=quiet,
-            timing=subject.timing,
+            timing=subject.timing if decides else _coarse(subject.timing),
             decides=decides,
             is_clear=lambda ratio: is_clear(findings.goal, ratio, figures),
             share=lambda done: report(stage, start + 0.2 * done, ""),
@@ -149,6 +153,10 @@ def feeds_of(signature: Signature, items: Arrays | None, rows: int) -> Arrays:
     if items is None or item_count(items) < rows:
         return random_feeds(signature, rows)
     return take(items, slice(0, rows))
+
+
+def _coarse(timing: Timing) -> Timing:
+    return replace(timing, window_s=_TOLD_WINDOW * timing.window_s)
 
 
 def _rows_joined(signature: Signature, original: int, variant: int) -> tuple[int, int]:

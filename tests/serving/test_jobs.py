@@ -182,12 +182,12 @@ async def test_cancelling_ends_the_worker_and_the_next_job_starts(tmp_path: Path
 async def test_a_hanging_worker_is_ended(tmp_path: Path) -> None:
     folder = repository(tmp_path / "models")
     # Longer than a busy machine takes to import torch and onnx, which nothing is reported of.
-    with running(folder, tmp_path / "state", "--job-stall-seconds", "20") as server:
+    with running(folder, tmp_path / "state", "--job-stall-seconds", "12") as server:
         job = await start_endless(server)
         for process in workers_of(server.process.pid):
             os.kill(process, signal.SIGSTOP)
         done = await ended(server.admin, job.id)
-        assert (done.state, "reported nothing for 20 s" in done.reason) == ("failed", True)
+        assert (done.state, "reported nothing for 12 s" in done.reason) == ("failed", True)
         await still_serves(server)
 
 
