@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -30,6 +31,8 @@ def main() -> None:
     Raises:
         SystemExit: h2load is missing, a server is wrong, or a peer is slower than it should be.
     """
+    # Otherwise the servers under measurement would outlive whoever is told to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before the report was complete"))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--quick",

@@ -20,10 +20,12 @@ _VERDICT_STYLES: Final = {"proved": "green", "refused": "red"}
 
 def models_table(models: Iterable[pb.Model]) -> Table:
     """One line a version."""
-    table = _table("model", "version", "state", "answers", "serve", "lanes", "batch", "memory", "")
+    table = _table(
+        "model", "version", "state", "answers", "serve", "provider", "lanes", "batch", "memory", ""
+    )
     for model in models:
         if not model.versions:
-            table.add_row(model.name, "-", "UNAVAILABLE", "", "", "", "", "", model.error)
+            table.add_row(model.name, "-", "UNAVAILABLE", "", "", "", "", "", "", model.error)
         for line in model.versions:
             ready = line.state == "READY"
             table.add_row(
@@ -32,6 +34,7 @@ def models_table(models: Iterable[pb.Model]) -> Table:
                 line.state,
                 line.active_variant,
                 line.serve or "original",
+                line.provider,
                 _lanes(line) if ready else "",
                 str(line.max_batch) if ready else "",
                 quantity("B", line.memory_bytes) if ready else "",

@@ -29,7 +29,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., error: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("version", "state", "reason", "is_default", "active_variant", "previous_variant", "lanes", "threads", "max_batch", "batching_note", "profiles", "serve", "task", "memory_bytes", "wide_threads")
+    __slots__ = ("version", "state", "reason", "is_default", "active_variant", "previous_variant", "lanes", "threads", "max_batch", "batching_note", "profiles", "serve", "task", "memory_bytes", "wide_threads", "provider")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,7 @@ class ModelVersion(_message.Message):
     TASK_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     WIDE_THREADS_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
     version: int
     state: str
     reason: str
@@ -60,7 +61,8 @@ class ModelVersion(_message.Message):
     task: str
     memory_bytes: int
     wide_threads: int
-    def __init__(self, version: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., is_default: bool = ..., active_variant: _Optional[str] = ..., previous_variant: _Optional[str] = ..., lanes: _Optional[int] = ..., threads: _Optional[int] = ..., max_batch: _Optional[int] = ..., batching_note: _Optional[str] = ..., profiles: _Optional[_Iterable[str]] = ..., serve: _Optional[str] = ..., task: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., wide_threads: _Optional[int] = ...) -> None: ...
+    provider: str
+    def __init__(self, version: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., is_default: bool = ..., active_variant: _Optional[str] = ..., previous_variant: _Optional[str] = ..., lanes: _Optional[int] = ..., threads: _Optional[int] = ..., max_batch: _Optional[int] = ..., batching_note: _Optional[str] = ..., profiles: _Optional[_Iterable[str]] = ..., serve: _Optional[str] = ..., task: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., wide_threads: _Optional[int] = ..., provider: _Optional[str] = ...) -> None: ...
 
 class ListVariantsRequest(_message.Message):
     __slots__ = ("model", "version")

@@ -191,8 +191,10 @@ class Management:
         line.is_default = self._registry.default_version(model.name) == model.version
         line.active_variant = model.active.variant
         line.previous_variant = model.previous
+        session = model.active.manifest.session
+        line.provider = session.provider
         line.lanes = model.active.policy.lanes
-        line.threads = model.active.manifest.session.intra_op_threads
+        line.threads = session.intra_op_threads
         line.wide_threads = model.active.opening.session.wide_threads
         line.max_batch = model.active.policy.max_batch
         line.batching_note = model.active.opening.findings.notes
