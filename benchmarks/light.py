@@ -19,11 +19,11 @@ from benchmarks.contestants import (
     peer,
     transports,
 )
-from benchmarks.models import LENET, RESNET18, TINY, Model
+from benchmarks.models import LENET, RESNET18, TINY
 from benchmarks.peers.environments import PEERS, Peer
 from benchmarks.peers.floors import CPU_MS, recorded_share, too_slow
 from benchmarks.processes import memory
-from benchmarks.raw import Arrangement, Runtime, runtime
+from benchmarks.raw import Arrangement, runtime
 from benchmarks.rows import Part, Row, Table, number, ratios, spread
 from benchmarks.runs import Runs
 
@@ -31,6 +31,7 @@ IN_FLIGHT: Final = (1, 8, 32)
 MUCH: Final = 32
 YARDSTICKS: Final = ("kserve", "mlserver")
 _FACTORS: Final = ((TINY, 7, 9), (LENET, 3.5, 5))
+_BARE_RUNTIME: Final = "runtime, grpcio"
 _ONE_ROW: Final = (Arrangement(1, 1, 1), Arrangement(1, 2, 1), Arrangement(2, 1, 1))
 _HEAVY_WINDOWS: Final = 3
 _MIB: Final = 1 << 20
@@ -42,16 +43,14 @@ class Found:
 
     Attributes:
         runs: Windows.
-        raw: Model name → the raw runtime's best rows a second, one for each round.
-        raw_cpu_ms: Model name → its processor time of one row, likewise.
+        raw: The raw runtime's best rows a second of resnet18, one for each round.
         absent: Peers that are installed and do not start.
         hone: Name of the contestant that the rows are about.
         transport: Its transport.
     """
 
     runs: Runs = field(default_factory=Runs)
-    raw: dict[str, list[float]] = field(default_factory=dict)
-    raw_cpu_ms: dict[str, list[float]] = field(default_factory=dict)
+    raw: list[float] = field(default_factory=list)
     absent: list[Peer] = field(default_factory=list)
     hone: str
     transport: str
@@ -67,17 +66,16 @@ def measure(
         own = [stack.enter_context(one) for one in _own(bench, known)]
         others = _started(found, bench, stack)
         for model in (TINY, LENET):
-            raw = stack.enter_context(runtime(model, bench.repository, bench.directory))
             for turn in range(rounds):
                 print(f"{model.name}: round {turn + 1} of {rounds}", flush=True)
-                _add_raw(found, raw, model, seconds)
                 for many in in_flight:
                     found.runs.measure([*own, *others], model, many, seconds=seconds, turn=turn)
         if others:
             raw = stack.enter_context(runtime(RESNET18, bench.repository, bench.directory))
             for turn in range(rounds):
                 print(f"resnet18, peers: round {turn + 1} of {rounds}", flush=True)
-                _add_raw(found, raw, RESNET18, seconds)
+                windows = [raw.window(one, seconds / 2) for one in _ONE_ROW]
+                found.raw.append(max(one.rate for one in windows))
                 found.runs.measure(
                     others, RESNET18, MUCH, seconds=_HEAVY_WINDOWS * seconds, turn=turn
                 )
@@ -115,12 +113,6 @@ def _started(found: Found, bench: Bench, stack: ExitStack) -> list[Contestant]:
             print(f"{one.product} is left out: {str(error).partition(';')[0]}", flush=True)
             found.absent.append(one)
     return started
-
-
-def _add_raw(found: Found, raw: Runtime, model: Model, seconds: float) -> None:
-    windows = [raw.window(one, seconds / 2) for one in _ONE_ROW]
-    found.raw.setdefault(model.name, []).append(max(one.rate for one in windows))
-    found.raw_cpu_ms.setdefault(model.name, []).append(windows[0].cpu_ms)
 
 
 def _against_peers(found: Found) -> list[Row]:
@@ -190,28 +182,29 @@ def _resident(contestants: Sequence[Contestant]) -> Table:
 
 
 def _shares(found: Found, peers: Sequence[Peer]) -> list[tuple[Peer, str, list[float]]]:
-    """How much of each peer's cost is the runtime's; see `recorded_share`."""
+    """How well each peer did against raw; see `recorded_share`."""
     shares = []
     for other in peers:
-        for model, rates in found.raw.items():
-            if model in CPU_MS[other.name]:
-                theirs = found.runs.values(model, other.name, MUCH, lambda one: one.cpu_ms)
-                share = ratios(found.raw_cpu_ms[model], theirs) if theirs else []
-            else:
-                theirs = found.runs.values(model, other.name, MUCH, lambda one: one.rate)
-                share = ratios(theirs, rates) if theirs else []
-            if share:
-                shares.append((other, model, list(share)))
+        for model in CPU_MS[other.name]:
+            theirs, bare = (
+                found.runs.values(model, one, MUCH, lambda one: one.cpu_ms)
+                for one in (other.name, _BARE_RUNTIME)
+            )
+            if theirs:
+                shares.append((other, model, list(ratios(bare, theirs))))
+        theirs = found.runs.values(RESNET18.name, other.name, MUCH, lambda one: one.rate)
+        if theirs:
+            shares.append((other, RESNET18.name, list(ratios(theirs, found.raw))))
     return shares
 
 
 def _floors(found: Found, peers: Sequence[Peer]) -> Table:
     return Table(
         title="Peers against the raw runtime",
-        note="How much of a peer's cost is the runtime's, 32 in flight: of light models processor "
-        "time of onnxruntime alone over that of the peer, of resnet18 the peer's requests/s over "
-        "rows/s of onnxruntime alone (one row a run, best of 1x1, 1x2 and 2x1 lanes x threads). A "
-        "run whose share is more than 20 % below the recorded one fails.",
+        note="32 in flight: of light models processor time of onnxruntime behind a bare grpcio "
+        "handler over that of the peer, of resnet18 the peer's requests/s over rows/s of "
+        "onnxruntime alone (one row a run, best of 1x1, 1x2 and 2x1 lanes x threads). A run whose "
+        "share is more than 20 % below the recorded one fails.",
         heads=("peer", "model", "share", "recorded"),
         lines=[
             (

@@ -46,11 +46,10 @@ class Arrangement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawWindow:
-    """Rows a second over all lanes, the median time of a run, processor time of a row."""
+    """Rows a second over all lanes, and the median time of a run."""
 
     rate: float
     p50_ms: float
-    cpu_ms: float
 
 
 class Runtime:
@@ -112,7 +111,7 @@ def _session(model: str, threads: int) -> Any:
 def _run(session: Any, x: Any, lanes: int, seconds: float) -> RawWindow:
     """Each lane's rate is of whole runs, from its first start to its last end."""
     session.run(None, {"x": x})
-    over, before_cpu = time.perf_counter() + seconds, time.process_time()
+    over = time.perf_counter() + seconds
 
     def lane() -> tuple[float, list[float]]:
         start, times = time.perf_counter(), list[float]()
@@ -126,12 +125,10 @@ def _run(session: Any, x: Any, lanes: int, seconds: float) -> RawWindow:
 
     with ThreadPoolExecutor(lanes) as pool:
         found = [one.result() for one in [pool.submit(lane) for _ in range(lanes)]]
-    cpu_s = time.process_time() - before_cpu
     times = [one for _, lane_times in found for one in lane_times]
     return RawWindow(
         rate=sum(rate for rate, _ in found),
         p50_ms=1e3 * median(times),
-        cpu_ms=1e3 * cpu_s / (len(times) * len(x)),
     )
 
 
