@@ -65,8 +65,9 @@ class Connection:
                 return frame
         raise AssertionError(f"the connection was closed before a frame of kind {kind} came")
 
-    def ping(self) -> None:
-        self._socket.sendall(frame_bytes(PING, b"12345678"))
+    def ping(self, times: int = 1) -> None:
+        """Send so many at once: a server that has had enough of them may close meanwhile."""
+        self._socket.sendall(times * frame_bytes(PING, b"12345678"))
 
     def send(self, content: bytes) -> None:
         """Send frames, or anything else, as they are."""
