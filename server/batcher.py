@@ -431,19 +431,26 @@ class Batcher:
         batch = running.batch
         if self._traces:
             self._note(running)
+        took = self._clock() - running.started
+        was_ended = results is None and not running.joint.callers
+        if results is not None or (was_ended and took > running.expected_s):
+            # Were ended runs to teach nothing, too low an estimate would let in for ever what
+            # cannot be answered in time.
+            self._learn(running, took)
         if results is not None:
             _deliver(batch, running.rows, results)
-            took = self._clock() - running.started
-            if running.wide:
-                self._costs.width.observe(took / running.expected_s)
-            else:
-                running.curve.observe(running.rows, took)
             self._observer.ran(running.rows, [running.started - w.since for w in batch], took)
         elif len(batch) == 1:
             batch[0].fail(error or ModelFailed("the model gave no answer"))
         elif running.joint.callers:
             # One of them may be at fault: let every request fail or succeed on its own.
             self._put_back(batch)
+
+    def _learn(self, running: _Running, took: float) -> None:
+        if running.wide:
+            self._costs.width.observe(took / running.expected_s)
+        else:
+            running.curve.observe(running.rows, took)
 
     def _put_back(self, batch: list[Waiting]) -> None:
         left = [waiting for waiting in batch if not waiting.future.done()]

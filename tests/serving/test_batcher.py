@@ -502,6 +502,25 @@ async def test_a_deadline_ends_the_run_it_passes_in() -> None:
     await bench.batcher.drain()
 
 
+async def test_runs_that_were_ended_teach_that_they_take_long() -> None:
+    bench = Bench(seconds={1: 0.1}, max_batch=1)
+    for _ in range(40):
+        asked = bench.ask(1, deadline=bench.now + 0.5)
+        await settle()
+        bench.now += 0.5
+        with pytest.raises(DeadlineExceeded):
+            await asked
+        _, run = bench.runner.started[-1]
+        run.future.set_exception(RunFailed("ended", terminated=True))
+        await settle()
+    first = bench.ask(1)
+    await settle()
+    with pytest.raises(Overloaded, match="an answer would take about"):
+        await bench.ask(2, deadline=bench.now + 0.6)
+    await bench.end_all()
+    await first
+
+
 LEVELS = Batching(priority_levels=3, default_priority=2)
 
 
