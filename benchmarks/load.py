@@ -22,8 +22,8 @@ from typing import Final
 
 from benchmarks.processes import processor_seconds
 
-_HTTP_OK: Final = 200
 SERVICE: Final = "/inference.GRPCInferenceService/ModelInfer"
+_HTTP_OK: Final = 200
 _DATA = re.compile(r"^traffic:.*\((\d+)\) data$", re.MULTILINE)
 _DONE = re.compile(r"^requests: .* (\d+) done, (\d+) succeeded", re.MULTILINE)
 
@@ -157,12 +157,11 @@ def open_loop(target: Target, seconds: float, *, rate: float, deadline_s: float)
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory) / "log"
         most = math.ceil(2 * rate * deadline_s)
-        command = _command(target, seconds, most, rate, log)
-        command[-1:-1] = ["-H", f"grpc-timeout: {round(1e3 * deadline_s)}m"]
+        command = _command(target, seconds, most, rate, log, deadline_s)
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=seconds + 30
         )
-        answers = read_log(log.read_text() if log.exists() else "")
+        answers = _logged(log)
     data = _DATA.search(done.stdout)
     if data is None or not answers or any(one.status != _HTTP_OK for one in answers):
         raise LoadFailed(f"h2load said of {target.url}: {(done.stdout + done.stderr)[-500:]}")
@@ -206,7 +205,7 @@ def offered(
             process.kill()
             process.communicate()
             raise
-        load.answers = read_log(log.read_text() if log.exists() else "")
+        load.answers = _logged(log)
     check_summary(text, target)
 
 
@@ -231,6 +230,11 @@ def check_summary(text: str, target: Target) -> None:
         )
 
 
+def _logged(log: Path) -> tuple[Answer, ...]:
+    """None where h2load ended before it wrote any."""
+    return read_log(log.read_text()) if log.exists() else ()
+
+
 def read_log(text: str) -> tuple[Answer, ...]:
     """h2load's log: microseconds since the epoch, status, microseconds taken; one answer a line."""
     answers = []
@@ -249,7 +253,12 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def _command(
-    target: Target, seconds: float, in_flight: int, rate: float | None, log: Path
+    target: Target,
+    seconds: float,
+    in_flight: int,
+    rate: float | None,
+    log: Path,
+    deadline_s: float | None = None,
 ) -> list[str]:
     connections = 1 if target.is_grpc else in_flight
     headers = (
@@ -262,5 +271,6 @@ def _command(
         *("-d", str(target.body)),
         *("-c", str(connections), "-m", str(in_flight // connections), *headers),
         *([f"--rps={rate:.4f}"] if rate else []),
+        *(["-H", f"grpc-timeout: {round(1e3 * deadline_s)}m"] if deadline_s else []),
         target.url,
     ]

@@ -26,7 +26,7 @@ def measure(bench: Bench, *, seconds: float, rounds: int) -> Part:
             full.append(window.p99_ms)
             storms.append(_storm(server, FACTOR * window.rate, 2 * seconds))
             server.check(MINILM)
-    answers, p99, refused = ([one[index] for one in storms] for index in range(3))
+    answers, p99, refused = zip(*storms, strict=True)
     goodput = [100 * one for one in ratios(answers, capacities)]
     return Part(
         rows=[

@@ -22,6 +22,10 @@ _told = os.environ.get(PROCESSORS_VARIABLE, "")
 _ALL: Final = frozenset(map(int, _told.split(",")) if _told else os.sched_getaffinity(0))
 _LEFT: Final = frozenset({min(_ALL)})
 
+_libc: Final = ctypes.CDLL(None)
+_MASK_BYTES: Final = 1024
+"""Room for 8192 processors, the most that Linux is built for."""
+
 
 def processors_for_workers() -> dict[str, str]:
     """What tells a worker of this process's processors, wherever the thread is that starts it."""
@@ -78,7 +82,7 @@ def aside() -> Iterator[None]:
     """
     before = os.sched_getaffinity(0)
     _answering.change(1)
-    _use(_ALL - _LEFT or _ALL)
+    keep_aside()
     try:
         yield
     finally:
@@ -90,15 +94,11 @@ def aside() -> Iterator[None]:
 def everywhere() -> Iterator[None]:
     """Let the calling thread, and those it starts here, use every processor for a while."""
     before = os.sched_getaffinity(0)
-    _use(_ALL)
+    use_all()
     try:
         yield
     finally:
         _use(before)
-
-
-_libc: Final = ctypes.CDLL(None)
-_MASK_BYTES: Final = 128
 
 
 def _use(processors: frozenset[int] | set[int], thread: int = 0) -> None:
