@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from optimizers.contract.documents import shown
 from server.errors import FailedPrecondition, InvalidRequest, NotReady
+from server.rpc.direct import AnswersDirectly, DirectMethod
 from server.rpc.status import describe
 
 _Answer = TypeVar("_Answer")
@@ -38,10 +39,12 @@ class Unary:
         request: The request's message class.
         call: Takes the request and the caller's deadline on the monotonic clock, or None; gives
             the response or its bytes.
+        is_direct: Whether `call` is a coroutine function that fits `DirectMethod`.
     """
 
     request: type[Message]
-    call: Callable[[Any, float | None], Awaitable[Message | bytes]]
+    call: Callable[[Any, float | None], Coroutine[Any, Any, Message | bytes]]
+    is_direct: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +140,8 @@ class Endpoint:
                 for name, method in service.methods.items()
             }
             self._server.add_registered_method_handlers(service.name, handlers)
+            if before_each is None and isinstance(self._server, AnswersDirectly):
+                self._server.answer_directly(_direct(service))
         self._health = _Health(self._stopping)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = [service.name for service in services]
@@ -222,6 +227,16 @@ def _handler(
         request_deserializer=parse,
         response_serializer=_serialize,
     )
+
+
+def _direct(service: Service) -> dict[str, DirectMethod]:
+    return {
+        f"/{service.name}/{name}": DirectMethod(
+            method.request, method.call, _not_a_message(method.request)
+        )
+        for name, method in service.methods.items()
+        if isinstance(method, Unary) and method.is_direct
+    }
 
 
 def _serialize(message: Message | bytes) -> bytes:

@@ -143,7 +143,7 @@ class Inference:
                     request=pb.ServerMetadataRequest, call=self.server_metadata
                 ),
                 "ModelMetadata": Unary(request=pb.ModelMetadataRequest, call=self.model_metadata),
-                "ModelInfer": Unary(request=pb.ModelInferRequest, call=self._infer),
+                "ModelInfer": Unary(request=pb.ModelInferRequest, call=self._infer, is_direct=True),
                 "ModelStreamInfer": Duplex(
                     request=pb.ModelInferRequest, call=self.model_stream_infer
                 ),

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from server.pb import open_inference_pb2 as pb
 from server.rpc.status import describe
 
-Infer = Callable[[pb.ModelInferRequest, float | None], Awaitable[bytes]]
+Infer = Callable[[pb.ModelInferRequest, float | None], Coroutine[Any, Any, bytes]]
 
 _FINAL: Final = "triton_final_response"
 _ERRORS_END_THE_STREAM: Final = ("triton_grpc_error", "true")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,9 +26,11 @@ def keep_metadata(context: Any) -> None:
 
 
 def traced(
-    infer: Callable[[pb.ModelInferRequest, float | None, Timeline | None], Awaitable[_Answer]],
+    infer: Callable[
+        [pb.ModelInferRequest, float | None, Timeline | None], Coroutine[Any, Any, _Answer]
+    ],
     tracing: Tracing,
-) -> Callable[[pb.ModelInferRequest, float | None], Awaitable[_Answer]]:
+) -> Callable[[pb.ModelInferRequest, float | None], Coroutine[Any, Any, _Answer]]:
     """`infer`, each sampled request inside its span; see `keep_metadata`."""
 
     async def call(request: pb.ModelInferRequest, deadline: float | None) -> _Answer:
