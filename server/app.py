@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import platform
@@ -211,6 +212,9 @@ class App:
         await self.residency.load_all(self._names_at_start())
         # From here on there are callers, and what they do not wait for keeps out of their way.
         asyncio.get_running_loop().set_default_executor(executor_aside())
+        # What is there now stays; to look through it for garbage would hold callers up for 12 ms.
+        gc.collect()
+        gc.freeze()
         if follows:
             follow = asyncio.create_task(self._watch.follow(config.poll_seconds), name="watch")
             stack.push_async_callback(_end, follow)

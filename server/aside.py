@@ -13,13 +13,21 @@ _THREADS: Final = 8
 _TRANSPORT: Final = "grpc-native-io"
 """What the native transport calls its threads."""
 
+_DISPATCH: Final = "pygrpc-native-dispatch"
+"""What it calls the thread that hands calls to the event loop, which is one of Python's."""
+
 
 def executor_aside() -> ThreadPoolExecutor:
     """Threads that keep out of the way of those who answer: the caller's and the transport's.
 
     Call it from the event loop's thread, once the server listens.
     """
-    answering_threads_are((threading.get_native_id(), *_threads_called(_TRANSPORT)))
+    dispatching = [
+        thread.native_id
+        for thread in threading.enumerate()
+        if thread.name == _DISPATCH and thread.native_id is not None
+    ]
+    answering_threads_are((threading.get_native_id(), *dispatching, *_threads_called(_TRANSPORT)))
     # Whoever starts a thread while others stand aside is on one processor, and so is the thread.
     return ThreadPoolExecutor(_THREADS, "aside", initializer=use_all)
 

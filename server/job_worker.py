@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from optimizers.contract.job import LOG_FILE, PROGRESS_FILE
-from optimizers.contract.processors import processors_for_workers
+from optimizers.contract.processors import beside_a_worker, processors_for_workers
 
 WORKER: Final = (sys.executable, "-m", "optimizers", "worker")
 """The command that works on the job directory given as its last argument."""
@@ -51,7 +51,8 @@ async def run_worker(
     ended = asyncio.create_task(_end_of(process))
     stopped = asyncio.create_task(stop.wait())
     try:
-        silent = await _falls_silent(directory, stall_timeout_s, (ended, stopped))
+        with beside_a_worker():
+            silent = await _falls_silent(directory, stall_timeout_s, (ended, stopped))
     finally:
         stopped.cancel()
         _kill_group(process.pid)

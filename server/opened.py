@@ -43,6 +43,10 @@ _LONGEST_INLINE_S: Final = 1e-3
 _SMALL_BYTES: Final = 1 << 20
 """Of a model whose weights may lie in memory twice."""
 
+_BREATH_S: Final = 0.02
+"""Between the parts of closing. Each keeps callers of other models waiting for a millisecond, by
+the interpreter, by the allocator or by the kernel's map of pages; nobody is to wait for all."""
+
 _ONE_MEASURES: Final = threading.Lock()
 """Models are opened beside each other, but what runs cost is found out by one at a time."""
 
@@ -162,7 +166,9 @@ class OpenVariant:
         if self._cache is not None:
             self._cache.close()
         await self._batcher.drain()
-        await asyncio.to_thread(self._free)
+        for part in (self._unmap, self.opening.session.close, release_memory):
+            await asyncio.to_thread(part)
+            await asyncio.sleep(_BREATH_S)
 
     async def _look_up_or_infer(
         self,
@@ -203,11 +209,9 @@ class OpenVariant:
         )
         return self._padding.trim(arrays, outputs, lengths) if lengths else arrays
 
-    def _free(self) -> None:
+    def _unmap(self) -> None:
         if self.opening.weights is not None:
             unmap_pages(self.opening.weights)
-        self.opening.session.close()
-        release_memory()
 
 
 def open_original(path: Path, spec: SessionSpec, place: Place) -> Opening:

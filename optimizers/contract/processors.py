@@ -21,6 +21,7 @@ PROCESSORS_VARIABLE: Final = "HONE_WORKER_PROCESSORS"
 _told = os.environ.get(PROCESSORS_VARIABLE, "")
 _ALL: Final = frozenset(map(int, _told.split(",")) if _told else os.sched_getaffinity(0))
 _LEFT: Final = frozenset({min(_ALL)})
+_FEW: Final = 2
 
 _libc: Final = ctypes.CDLL(None)
 _MASK_BYTES: Final = 1024
@@ -88,6 +89,20 @@ def aside() -> Iterator[None]:
     finally:
         _use(before)
         _answering.change(-1)
+
+
+@contextlib.contextmanager
+def beside_a_worker() -> Iterator[None]:
+    """While a worker keeps all processors busy but one: of two, that one is for those who answer.
+
+    Among more, a thread that wakes finds an idle one.
+    """
+    change = 1 if len(_ALL) == _FEW else 0
+    _answering.change(change)
+    try:
+        yield
+    finally:
+        _answering.change(-change)
 
 
 @contextlib.contextmanager

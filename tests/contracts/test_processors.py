@@ -19,6 +19,7 @@ from optimizers.contract.processors import (
     PROCESSORS_VARIABLE,
     answering_threads_are,
     aside,
+    beside_a_worker,
     everywhere,
     keep_aside,
 )
@@ -98,6 +99,35 @@ async def test_while_something_is_done_aside_the_loop_has_a_processor_of_its_own
         over.set()
         executor.shutdown()
         session.close()
+        answering_threads_are(())
+
+
+@needs_two
+async def test_the_native_transports_threads_step_aside_with_the_loop() -> None:
+    server = pytest.importorskip("server.rpc.native").NativeServer()
+    server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    executor = executor_aside()
+    try:
+        [dispatch] = [one for one in threading.enumerate() if "native-dispatch" in one.name]
+        assert dispatch.native_id is not None
+        with aside():
+            assert os.sched_getaffinity(dispatch.native_id) == {min(ALL)}
+        assert os.sched_getaffinity(dispatch.native_id) == ALL
+    finally:
+        executor.shutdown()
+        answering_threads_are(())
+        await server.stop(0)
+
+
+@needs_two
+def test_beside_a_worker_who_answers_keeps_to_the_processor_that_it_leaves() -> None:
+    answering_threads_are((threading.get_native_id(),))
+    try:
+        with beside_a_worker():
+            assert os.sched_getaffinity(0) == ({min(ALL)} if len(ALL) == 2 else ALL)
+        assert os.sched_getaffinity(0) == ALL
+    finally:
         answering_threads_are(())
 
 

@@ -19,18 +19,18 @@ kept: list[Any] = []
 
 def plant() -> None:
     """Keep a copy of the inputs of every request, and the file of every model that is closed."""
-    infer, free = Batcher.infer, OpenVariant._free
+    infer, close = Batcher.infer, OpenVariant.close
 
     async def keep_inputs(batcher: Batcher, feeds: Any, *others: Any) -> Any:
         kept.append([np.array(array) for array in feeds.values()])
         return await infer(batcher, feeds, *others)
 
-    def keep_file(opened: OpenVariant) -> None:
+    async def keep_file(opened: OpenVariant) -> None:
         kept.append(opened.opening.session.path.read_bytes())
-        free(opened)
+        await close(opened)
 
     Batcher.infer = keep_inputs  # type: ignore[method-assign, assignment]
-    OpenVariant._free = keep_file  # type: ignore[method-assign, assignment]
+    OpenVariant.close = keep_file  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":
