@@ -27,14 +27,14 @@ class Found:
         spec: How the variant was opened.
         threads: Processors that the server handed out.
         findings: What made-up rows showed.
-        wide_ratio: A wide run's time over a narrow one's; 1.0 where runs are never wide.
+        wide_ratio: A wide run's time over a narrow one's; None where runs are never wide.
         padding: What `hone.yaml` said of filling inputs up.
     """
 
     spec: SessionSpec
     threads: int
     findings: Findings
-    wide_ratio: float
+    wide_ratio: float | None
     padding: PaddingPolicy = field(default_factory=PaddingPolicy)
 
 

@@ -19,7 +19,7 @@ from optimizers.contract.padding import PaddingPolicy
 from optimizers.contract.prepacked import packed_weights, prepacked_model
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
-from optimizers.contract.width import widen_if_faster
+from optimizers.contract.width import FASTER_BELOW, widen
 from server.batcher import Batcher
 from server.cache import VariantCache
 from server.cost import Costs
@@ -90,7 +90,7 @@ class Opening:
     Attributes:
         session: The open session.
         findings: What made-up rows showed.
-        wide_ratio: A wide run's time over a narrow one's; 1.0 where runs are never wide.
+        wide_ratio: A wide run's time over a narrow one's; None where runs are never wide.
         memory: What this process grew by while opening and warming it.
         padding: Fills up inputs, where that was shown to change no answer; None: nothing does.
         weights: The file of packed weights that the session maps; None where there is none.
@@ -98,7 +98,7 @@ class Opening:
 
     session: Session
     findings: Findings
-    wide_ratio: float
+    wide_ratio: float | None
     memory: ResidentMemory
     padding: Padding | None = None
     weights: Path | None = None
@@ -143,7 +143,7 @@ class OpenVariant:
         self._batcher = Batcher(
             opening.session,
             self.policy,
-            Costs(findings.measured, findings.max_batch, opening.wide_ratio),
+            Costs(findings.measured, findings.max_batch, min(opening.wide_ratio or 1.0, 1.0)),
             metrics,
             bounds.room,
         )
@@ -288,13 +288,16 @@ def _find_out(session: Session, place: Place, padding: Padding | None, *, may_wi
     if found is not None:
         # Nothing is run: it would hold up callers of other models for longer than it would save
         # the first caller of this one, whose weights lie ready to be mapped.
-        session.widen(place.threads if found.wide_ratio < 1.0 else 0)
+        session.widen(place.threads if found.wide_ratio is not None else 0)
         return found
     with _ONE_MEASURES:
-        findings, wide_ratio = probe(session, padding), 1.0
+        findings, wide_ratio = probe(session, padding), None
         if may_widen and findings.measured.shapes is not None:
             feeds = random_feeds(session.signature, 1)
-            wide_ratio = widen_if_faster(session, feeds, place.threads, rounds=1)
+            wide_ratio = widen(session, feeds, place.threads)
+            if wide_ratio is not None and wide_ratio >= FASTER_BELOW:
+                # Others may have been in its way: it is tried again when a caller is alone.
+                session.widen(place.threads)
     found = Found(
         spec=session.spec,
         threads=place.threads,

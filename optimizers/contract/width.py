@@ -30,12 +30,34 @@ def widen_if_faster(session: Session, feeds: Feeds, threads: int, rounds: int = 
     Raises:
         RunFailed: The runtime refuses `feeds`.
     """
+    ratio = widen(session, feeds, threads, rounds)
+    if ratio is None or ratio >= FASTER_BELOW:
+        session.widen(0)
+        return 1.0
+    return ratio
+
+
+def widen(session: Session, feeds: Feeds, threads: int, rounds: int = 1) -> float | None:
+    """Open the wide session of `session` if its runs can be faster, and see whether they are.
+
+    Args:
+        session: As for `widen_if_faster`.
+        feeds: What to run.
+        threads: What this process may use.
+        rounds: Runs of each kind, in turn.
+
+    Returns:
+        Seconds of a wide run over seconds of a narrow one; None where there is no wide session.
+
+    Raises:
+        RunFailed: The runtime refuses `feeds`.
+    """
     spec = session.spec
     if spec.provider != "cpu" or spec.lanes == 1 or threads <= spec.intra_op_threads:
-        return 1.0
+        return None
     narrow_s = _seconds(session, feeds, wide=False)
     if narrow_s < _HEAVY_S:
-        return 1.0
+        return None
     session.widen(threads)
     with everywhere():
         session.run(feeds, wide=True)
@@ -43,9 +65,6 @@ def widen_if_faster(session: Session, feeds: Feeds, threads: int, rounds: int = 
         for _ in range(rounds - 1):
             narrow_s = min(narrow_s, _seconds(session, feeds, wide=False))
             wide_s = min(wide_s, _seconds(session, feeds, wide=True))
-    if wide_s >= FASTER_BELOW * narrow_s:
-        session.widen(0)
-        return 1.0
     return wide_s / narrow_s
 
 
