@@ -13,8 +13,10 @@ from optimizers.contract.host import Host
 from optimizers.contract.job import CANDIDATE_DIRECTORY, Built, JobSpec
 from optimizers.contract.manifest import MODEL_FILE, StepRecord
 from optimizers.contract.onnx_file import read_onnx_file
+from optimizers.contract.quantization import DynamicInt8, StaticInt8
 from optimizers.contract.runtime import SessionSpec
-from optimizers.contract.steps import DynamicInt8, StaticInt8, Step, TuneSession, step_name
+from optimizers.contract.steps import Step, step_name
+from optimizers.contract.tuning import TuneSession
 from optimizers.quantization import dynamic_int8, static_int8
 from optimizers.step import StepContext, StepResult
 from optimizers.tuning import tune_session
@@ -84,6 +86,7 @@ def _context(
     name = step_name(spec.profile.recipe.steps[index])
     return StepContext(
         work_directory=work,
+        original=spec.original_file,
         host=host,
         session=session,
         goal=spec.profile.goal,

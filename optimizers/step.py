@@ -22,6 +22,7 @@ class StepContext:
 
     Attributes:
         work_directory: An empty directory for its files.
+        original: The model as delivered, before any step.
         host: The machine that builds and will serve.
         session: How the model is opened so far.
         goal: What the profile is after.
@@ -32,6 +33,7 @@ class StepContext:
     """
 
     work_directory: Path
+    original: Path
     host: Host
     session: SessionSpec
     goal: Goal

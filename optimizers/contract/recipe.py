@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationEr
 
 from optimizers.contract.documents import Document, Path, shown, unknown_key
 from optimizers.contract.errors import InvalidDocument
-from optimizers.contract.steps import STEPS_BY_NAME, Step, step_name
+from optimizers.contract.steps import STEPS_BY_NAME, Step, misplaced, step_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +39,12 @@ def recipe_from_data(data: object, document: Document, path: Path = ()) -> Recip
     """
     if not isinstance(data, list):
         raise document.error(path, f"expected a list of steps, got {type(data).__name__}")
-    return Recipe(
-        steps=tuple(_step(item, document, (*path, index)) for index, item in enumerate(data))
-    )
+    steps = tuple(_step(item, document, (*path, index)) for index, item in enumerate(data))
+    wrong = misplaced(steps)
+    if wrong is not None:
+        index, why = wrong
+        raise document.error((*path, index, step_name(steps[index])), why)
+    return Recipe(steps=steps)
 
 
 def _stored_recipe(data: object) -> object:

@@ -11,7 +11,7 @@ from typing import Final
 
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from optimizers.contract.steps import DynamicInt8
+from optimizers.contract.quantization import DynamicInt8
 from optimizers.graph import (
     check_excluded,
     count_operators,

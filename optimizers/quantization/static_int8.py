@@ -26,8 +26,8 @@ from onnxruntime.quantization.calibrate import save_tensors_data
 
 from optimizers.calibration import Arrays, batches, item_count, load_arrays
 from optimizers.contract.errors import InvalidData
+from optimizers.contract.quantization import StaticInt8
 from optimizers.contract.runtime import Session, SessionSpec
-from optimizers.contract.steps import StaticInt8
 from optimizers.graph import (
     check_excluded,
     count_integer_weights,

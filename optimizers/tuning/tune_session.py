@@ -16,7 +16,7 @@ from optimizers.contract.goal import FigureName
 from optimizers.contract.processors import everywhere
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
-from optimizers.contract.steps import TuneSession
+from optimizers.contract.tuning import TuneSession
 from optimizers.evaluation.footprint import measure_footprint
 from optimizers.evaluation.quiet import Quiet, ReadUsage, read_usage
 from optimizers.step import StepContext, StepResult

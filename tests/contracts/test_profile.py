@@ -13,7 +13,7 @@ from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.goal import FigureName
 from optimizers.contract.padding import PaddedInput, PaddingPolicy, TrimmedOutput
 from optimizers.contract.profile import HoldVersion, Profile, StoredProfile, Task, model_policy
-from optimizers.contract.steps import DynamicInt8
+from optimizers.contract.quantization import DynamicInt8
 
 DESIGNED = """\
 task: classification                  # classification | embedding | regression | other

@@ -23,10 +23,11 @@ from optimizers.contract.manifest import (
 )
 from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Task
+from optimizers.contract.quantization import DynamicInt8, StaticInt8
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import Feeds, SessionSpec
 from optimizers.contract.signature import Signature
-from optimizers.contract.steps import DynamicInt8, StaticInt8, Step
+from optimizers.contract.steps import Step
 from optimizers.evaluation import speed
 from optimizers.evaluation.footprint import Footprint, measure_footprint
 from optimizers.evaluation.gates import Judgement, judge
@@ -120,6 +121,7 @@ def quantised(home: Path, name: str, step: Step, work: Path) -> Path:
     work.mkdir(parents=True, exist_ok=True)
     context = StepContext(
         work_directory=work,
+        original=home / f"{name}.onnx",
         host=this_host(2),
         session=SESSION,
         goal=GOAL,

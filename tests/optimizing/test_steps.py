@@ -17,15 +17,10 @@ from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
+from optimizers.contract.quantization import DynamicInt8, StaticInt8
 from optimizers.contract.runtime import Session, SessionSpec
-from optimizers.contract.steps import (
-    STEP_TYPES,
-    STEPS_BY_NAME,
-    DynamicInt8,
-    StaticInt8,
-    Step,
-    TuneSession,
-)
+from optimizers.contract.steps import STEP_TYPES, STEPS_BY_NAME, Step
+from optimizers.contract.tuning import TuneSession
 from optimizers.evaluation.quiet import Usage
 from optimizers.graph import count_operators
 from optimizers.pipeline import apply_step
@@ -56,6 +51,7 @@ def context(tmp_path: Path) -> StepContext:
     work.mkdir()
     return StepContext(
         work_directory=work,
+        original=tmp_path / "model.onnx",
         host=this_host(2),
         session=SessionSpec(lanes=2, max_batch=8),
         goal=Goal(optimize=(FigureName.THROUGHPUT,)),
@@ -74,7 +70,8 @@ def prepared(tmp_path: Path, name: str, context: StepContext) -> tuple[Path, Ste
 
 def test_every_step_is_tried_here() -> None:
     assert {type(step) for step in STEPS} == set(STEP_TYPES)
-    assert set(STEPS_BY_NAME) == {"dynamic_int8", "static_int8", "tune_session"}
+    documented = Path("docs/steps.md").read_text(encoding="utf-8")
+    assert [name for name in STEPS_BY_NAME if f"### `{name}`" not in documented] == []
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -223,7 +220,7 @@ from optimizers.contract.goal import Goal
 from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
 from optimizers.contract.runtime import SessionSpec
-from optimizers.contract.steps import StaticInt8
+from optimizers.contract.quantization import StaticInt8
 from optimizers.quantization.static_int8 import apply
 from optimizers.step import StepContext
 
@@ -234,6 +231,7 @@ def most_mib():
 folder = Path(sys.argv[1])
 context = StepContext(
     work_directory=folder,
+    original=folder / "model.onnx",
     host=this_host(2),
     session=SessionSpec(),
     goal=Goal(),

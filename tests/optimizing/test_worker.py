@@ -29,9 +29,9 @@ from optimizers.contract.job import (
 from optimizers.contract.manifest import MODEL_FILE
 from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Profile, Task
+from optimizers.contract.quantization import DynamicInt8
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import SessionSpec
-from optimizers.contract.steps import DynamicInt8
 from optimizers.worker import golden_tolerance
 from tests.support import models
 from tests.support.data import write_data

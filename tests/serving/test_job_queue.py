@@ -11,9 +11,9 @@ import pytest
 
 from optimizers.contract.job import JobSpec, JobState, write_spec
 from optimizers.contract.profile import Profile, Task
+from optimizers.contract.quantization import DynamicInt8
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import SessionSpec
-from optimizers.contract.steps import DynamicInt8
 from server.errors import FailedPrecondition, UnknownJob
 from server.jobs import Job, Jobs
 from tests.support.workers import ENDLESS, REPORT, result, until, worker

@@ -14,9 +14,9 @@ from optimizers.contract.host import Host, this_host
 from optimizers.contract.manifest import MODEL_FILE, Golden, Manifest
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.profile import Profile
+from optimizers.contract.quantization import DynamicInt8
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import Session, SessionSpec
-from optimizers.contract.steps import DynamicInt8
 
 
 def make_variant(
