@@ -1,0 +1,253 @@
+"""One training loop for every step that trains.
+
+It knows no network and no loss: it asks for the mean loss of items by their numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import nn
+
+from optimizers.contract.errors import RunFailed
+from optimizers.contract.training import Training
+
+LossOf = Callable[[torch.Tensor], torch.Tensor]
+"""Takes the numbers of some items, int64 [items]; gives their mean loss, a scalar to derive."""
+
+_HELD_OUT: Final = 0.1
+"""Share of the items whose loss is watched and which train nothing."""
+
+_FEWEST_TO_HOLD_OUT: Final = 20
+_RISE: Final = 0.3
+_START_DIVISOR: Final = 25.0
+_END_DIVISOR: Final = 1e4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """How a training went.
+
+    Attributes:
+        epochs: Passes over the items, those included whose weights were not kept.
+        before: Mean loss of the held-out items before it.
+        after: The same with the weights that were kept.
+        held_out: How many items these were; they are training items where there are few.
+        stopped_early: Whether patience ended it.
+    """
+
+    epochs: int
+    before: float
+    after: float
+    held_out: int
+    stopped_early: bool
+
+    def __str__(self) -> str:
+        early = ", stopped early" if self.stopped_early else ""
+        return (
+            f"trained {self.epochs} epochs{early}: loss of {self.held_out} held-out items "
+            f"{self.before:.4g} before, {self.after:.4g} after"
+        )
+
+
+def train(
+    module: nn.Module,
+    items: int,
+    loss_of: LossOf,
+    training: Training,
+    *,
+    seed: int,
+    report: Callable[[float, str], None],
+    after_step: Callable[[], None] = lambda: None,
+) -> Trained:
+    """Change the parameters of `module` that want a gradient, so that the loss falls.
+
+    Args:
+        module: What `loss_of` computes with.
+        items: How many there are.
+        loss_of: Called in training mode for a step, in evaluation mode for held-out items.
+        training: The strategy.
+        seed: Of the order of items and of everything random in `module`.
+        report: Takes the share that is done, in [0, 1], and a text.
+        after_step: Called after each change, for example to put zeros back.
+
+    Raises:
+        RunFailed: The loss became infinite or no number.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _Loop(module, items, loss_of, training, seed, after_step).run(report)
+
+
+def rate_share(training: Training, step: int, steps: int) -> float:
+    """The learning rate of one step as a share of the largest; `step` counts from 0.
+
+    Formulas: cosine (1 + cos πt) / 2 with t from 0 to 1; one cycle rises by half a cosine from
+    1/25 in the first 30 % and falls to 1/250,000.
+    """
+    if training.schedule == "one_cycle":
+        return _one_cycle(step, steps)
+    rising = int(training.warm_up * steps)
+    if step < rising:
+        return (step + 1) / rising
+    t = (step - rising) / max(1, steps - rising)
+    if training.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * t))
+    if training.schedule == "step":
+        return 1.0 if t < 0.5 else 0.1 if t < 0.75 else 0.01
+    return 1.0
+
+
+def _one_cycle(step: int, steps: int) -> float:
+    top = _RISE * steps - 1
+    lowest, last = 1 / _START_DIVISOR, 1 / (_START_DIVISOR * _END_DIVISOR)
+    if step <= top:
+        return _between(lowest, 1.0, step / top if top > 0 else 1.0)
+    return _between(1.0, last, (step - top) / max(1e-9, steps - 1 - top))
+
+
+def _between(start: float, end: float, t: float) -> float:
+    """From `start` to `end` along half a cosine."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, t)))
+
+
+class _Loop:
+    def __init__(
+        self,
+        module: nn.Module,
+        items: int,
+        loss_of: LossOf,
+        training: Training,
+        seed: int,
+        after_step: Callable[[], None],
+    ) -> None:
+        self._module, self._loss_of, self._training = module, loss_of, training
+        self._after_step = after_step
+        self._order = torch.Generator().manual_seed(seed)
+        shuffled = torch.randperm(items, generator=self._order)
+        held_out = int(_HELD_OUT * items) if items >= _FEWEST_TO_HOLD_OUT else 0
+        self._held_out = shuffled[:held_out] if held_out else shuffled
+        self._items = shuffled[held_out:]
+        self._parameters = [one for one in module.parameters() if one.requires_grad]
+        self._optimizer = _optimizer(training, self._parameters)
+        forward = -(-len(self._items) // training.batch_size)
+        self._steps_per_epoch = -(-forward // training.accumulate)
+        self._steps = training.epochs * self._steps_per_epoch
+        self._step = 0
+        self._average: list[torch.Tensor] | None = None
+
+    def run(self, report: Callable[[float, str], None]) -> Trained:
+        training = self._training
+        before = best = self._watched_loss()
+        kept = copy.deepcopy(self._module.state_dict())
+        since = epochs = 0
+        for epoch in range(1, training.epochs + 1):
+            for loss in self._epoch():
+                share = self._step / self._steps
+                report(share, f"epoch {epoch} of {training.epochs}, loss {loss:.4g}")
+            epochs = epoch
+            if not training.patience:
+                continue
+            state, found = self._as_kept()
+            since = 0 if found < best else since + 1
+            if found < best:
+                best, kept = found, state
+            if since >= training.patience:
+                break
+        if training.patience:
+            self._module.load_state_dict(kept)
+        else:
+            self._take_average()
+        return Trained(
+            epochs=epochs,
+            before=before,
+            after=self._watched_loss(),
+            held_out=len(self._held_out),
+            stopped_early=epochs < training.epochs,
+        )
+
+    def _epoch(self) -> Iterator[float]:
+        """The loss of each step of one pass over the items."""
+        training = self._training
+        order = torch.randperm(len(self._items), generator=self._order)
+        batches = torch.split(self._items[order], training.batch_size)
+        for start in range(0, len(batches), training.accumulate):
+            together = batches[start : start + training.accumulate]
+            self._module.train()
+            self._optimizer.zero_grad(set_to_none=True)
+            count, total = sum(map(len, together)), 0.0
+            for numbers in together:
+                loss = self._loss_of(numbers) * (len(numbers) / count)
+                torch.autograd.backward(loss)
+                total += float(loss.detach())
+            if not math.isfinite(total):
+                raise RunFailed(
+                    f"training diverged: the loss of step {self._step + 1} is {total}; try a "
+                    f"training.learning_rate below {training.learning_rate:g}, or clip_norm"
+                )
+            self._change()
+            yield total
+
+    def _change(self) -> None:
+        training = self._training
+        if training.clip_norm:
+            nn.utils.clip_grad_norm_(self._parameters, training.clip_norm)
+        rate = training.learning_rate * rate_share(training, self._step, self._steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        self._after_step()
+        self._step += 1
+        if training.ema:
+            self._update_average()
+
+    def _update_average(self) -> None:
+        if self._average is None:
+            self._average = [one.detach().clone() for one in self._parameters]
+            return
+        for kept, now in zip(self._average, self._parameters, strict=True):
+            kept.lerp_(now.detach(), 1 - self._training.ema)
+
+    def _take_average(self) -> None:
+        if self._average is not None:
+            with torch.no_grad():
+                for parameter, kept in zip(self._parameters, self._average, strict=True):
+                    parameter.copy_(kept)
+            self._after_step()
+
+    def _as_kept(self) -> tuple[dict[str, torch.Tensor], float]:
+        """The weights as they would be kept now, and the held-out items' loss with them."""
+        former = copy.deepcopy(self._module.state_dict())
+        self._take_average()
+        state, loss = copy.deepcopy(self._module.state_dict()), self._watched_loss()
+        self._module.load_state_dict(former)
+        return state, loss
+
+    def _watched_loss(self) -> float:
+        was_training = self._module.training
+        self._module.eval()
+        total = 0.0
+        with torch.no_grad():
+            for numbers in torch.split(self._held_out, self._training.batch_size):
+                total += float(self._loss_of(numbers)) * len(numbers)
+        self._module.train(was_training)
+        return total / max(1, len(self._held_out))
+
+
+def _optimizer(training: Training, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=training.learning_rate,
+            momentum=training.momentum,
+            nesterov=training.nesterov,
+            weight_decay=training.weight_decay,
+        )
+    return torch.optim.AdamW(
+        parameters, lr=training.learning_rate, weight_decay=training.weight_decay
+    )
