@@ -3,19 +3,31 @@
 from optimizers.trainable.operators import (
     activation,
     convolution,
+    creation,
     elementwise,
+    indexing,
     linear,
     normalization,
     pooling,
+    quantization,
+    reduction,
+    resizing,
     shape,
+    shuffling,
 )
 
 __all__ = [
     "activation",
     "convolution",
+    "creation",
     "elementwise",
+    "indexing",
     "linear",
     "normalization",
     "pooling",
+    "quantization",
+    "reduction",
+    "resizing",
     "shape",
+    "shuffling",
 ]
