@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, assert_never
 
+from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.errors import HoneError, NotSupported
 from optimizers.contract.host import Host
 from optimizers.contract.job import CANDIDATE_DIRECTORY, Built, JobSpec
@@ -17,6 +18,7 @@ from optimizers.contract.quantization import DynamicInt8, StaticInt8
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.steps import Step, step_name
 from optimizers.contract.tuning import TuneSession
+from optimizers.distillation import distill, finetune
 from optimizers.quantization import dynamic_int8, static_int8
 from optimizers.step import StepContext, StepResult
 from optimizers.tuning import tune_session
@@ -56,6 +58,10 @@ def build(directory: Path, spec: JobSpec, host: Host, report: Report) -> Built:
 def apply_step(model: Path, step: Step, context: StepContext) -> StepResult:
     """Run one step; a new one needs its module and a line here."""
     match step:
+        case Finetune():
+            return finetune.apply(model, step, context)
+        case Distill():
+            return distill.apply(model, step, context)
         case DynamicInt8():
             return dynamic_int8.apply(model, step, context)
         case StaticInt8():
