@@ -5,7 +5,6 @@ loss = w · teacher + (1 - w) · labels + w_f · features + w_a · attention; w 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,23 +12,14 @@ from torch import nn
 from torch.nn import functional
 
 from optimizers.contract.distillation import Distill
-from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.profile import Task
 from optimizers.distillation.finetune import label_loss
-from optimizers.distillation.items import TrainingItems, teacher_answers, training_items
-from optimizers.distillation.learning import learn
-from optimizers.distillation.losses import (
-    Projection,
-    as_logits,
-    attention_distance,
-    cosine_distance,
-    relative_error,
-    softened_divergence,
-)
+from optimizers.learning.items import TrainingItems, teacher_answers, training_items
+from optimizers.learning.learn import learn
+from optimizers.learning.losses import Projection, attention_distance
+from optimizers.learning.teaching import teaching
 from optimizers.step import StepContext, StepResult
 from optimizers.trainable import TrainableGraph, read_trainable
-
-AnswerLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def apply(model: Path, step: Distill, context: StepContext) -> StepResult:
@@ -38,7 +28,7 @@ def apply(model: Path, step: Distill, context: StepContext) -> StepResult:
     Raises:
         NotSupported: The graph has operators that cannot be trained.
         InvalidData: There are no training items.
-        InvalidDocument: A pair of features names what is no tensor.
+        InvalidDocument: A pair names what is no tensor of its model.
     """
     items = training_items("distill", model, context)
     context.report(0.0, f"asking the original about {items.count} items")
@@ -46,20 +36,14 @@ def apply(model: Path, step: Distill, context: StepContext) -> StepResult:
     student, inside = read_trainable(model), None
     if step.features or step.attention:
         inside = _Inside(step, student, read_trainable(context.original), items)
-    losses = {
-        name: answer_loss(context.task, step.temperature, answer)
-        for name, answer in answers.items()
-    }
+    of_answers = teaching(context.task, step.temperature, answers)
     weight = 1.0 if items.labels is None or context.task is not Task.CLASSIFICATION else step.weight
 
     def loss(graph: TrainableGraph, numbers: torch.Tensor) -> torch.Tensor:
         feeds = items.feeds(numbers)
         wanted = (*graph.outputs, *(() if inside is None else inside.wanted))
         found = graph(feeds, wanted)
-        total = weight * sum(
-            (losses[name](found[name], answer[numbers]) for name, answer in answers.items()),
-            torch.zeros(()),
-        )
+        total = weight * of_answers(found, numbers)
         if weight < 1:
             total = total + (1 - weight) * label_loss(found[graph.outputs[0]], items, numbers)
         return total if inside is None else total + inside(found, feeds)
@@ -77,26 +61,6 @@ def apply(model: Path, step: Distill, context: StepContext) -> StepResult:
     )
 
 
-def answer_loss(task: Task, temperature: float, answers: torch.Tensor) -> AnswerLoss:
-    """How far a student's answers to some items are from its teacher's.
-
-    Args:
-        task: What the model is for.
-        temperature: Of classes.
-        answers: All of the teacher's, of one output.
-    """
-    if task is Task.EMBEDDING:
-        return cosine_distance
-    if task is not Task.CLASSIFICATION or answers.ndim != 2 or answers.shape[1] == 1:
-        return relative_error
-
-    def divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        one, other = (as_logits(each, like=answers) for each in (student, teacher))
-        return softened_divergence(one, other, temperature)
-
-    return divergence
-
-
 class _Inside(nn.Module):
     """The loss of tensors inside: features through projections that are learned, and attention."""
 
@@ -109,8 +73,6 @@ class _Inside(nn.Module):
         pairs = (*step.features, *step.attention)
         self.wanted = tuple(dict.fromkeys(pair.student for pair in pairs))
         self._from_teacher = tuple(dict.fromkeys(pair.teacher for pair in pairs))
-        _require_tensors("student", self.wanted, student)
-        _require_tensors("teacher", self._from_teacher, teacher)
         feeds = items.feeds(torch.arange(min(2, items.count)))
         with torch.no_grad():
             own, theirs = student.eval()(feeds, self.wanted), self._answers(feeds)
@@ -136,14 +98,5 @@ class _Inside(nn.Module):
 
     def _answers(self, feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         with torch.no_grad():
-            return self._teacher[0](feeds, self._from_teacher)
-
-
-def _require_tensors(whose: str, names: Sequence[str], graph: TrainableGraph) -> None:
-    known = graph.tensor_names()
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InvalidDocument(
-            f"distill names {', '.join(unknown)} as tensors of the {whose}, which has "
-            f"{', '.join(list(known)[:40])}"
-        )
+            answers: dict[str, torch.Tensor] = self._teacher[0](feeds, self._from_teacher)
+        return answers

@@ -10,10 +10,10 @@ from torch.nn import functional
 from optimizers.contract.distillation import Finetune
 from optimizers.contract.errors import InvalidData, NotSupported
 from optimizers.contract.profile import Task
-from optimizers.distillation.items import TrainingItems, training_items
-from optimizers.distillation.learning import learn
-from optimizers.distillation.losses import as_logits
 from optimizers.evaluation.task import check_labels
+from optimizers.learning.items import TrainingItems, training_items
+from optimizers.learning.learn import learn
+from optimizers.learning.losses import as_logits
 from optimizers.step import StepContext, StepResult
 from optimizers.trainable import TrainableGraph, read_trainable
 

@@ -23,7 +23,7 @@ from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.training import Training
 from optimizers.demo.data import Dataset, SplitSizes, load_splits
 from optimizers.demo.networks import flat_input
-from optimizers.distillation.losses import (
+from optimizers.learning.losses import (
     Projection,
     as_logits,
     attention_distance,
@@ -257,7 +257,7 @@ def test_what_cannot_get_better_is_left_as_it_is(taught: StepContext) -> None:
 def test_tensors_that_are_not_there_are_named(taught: StepContext, tmp_path: Path) -> None:
     student = untrained(tmp_path / "student.onnx")
     step = Distill(features=(FeaturePair(teacher="h0", student="h7"),))
-    with pytest.raises(InvalidDocument, match="distill names h7 as tensors of the student"):
+    with pytest.raises(InvalidDocument, match="the model has no tensor h7"):
         apply_step(student, step, taught)
 
 

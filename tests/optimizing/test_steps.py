@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
+from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
@@ -20,6 +21,7 @@ from optimizers.contract.profile import Task
 from optimizers.contract.quantization import DynamicInt8, StaticInt8
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.steps import STEP_TYPES, STEPS_BY_NAME, Step
+from optimizers.contract.training import Training
 from optimizers.contract.tuning import TuneSession
 from optimizers.evaluation.quiet import Usage
 from optimizers.graph import count_operators
@@ -29,11 +31,14 @@ from optimizers.tuning import tune_session
 from tests.support import models
 from tests.support.data import write_data
 
+GENTLE = Training(epochs=1, learning_rate=1e-4)
 MODELS: dict[str, Callable[[Path], Path]] = {
     "perceptron": lambda path: models.perceptron(path, sizes=(16, 128, 128, 4)),
     "convolutional": models.convolutional,
 }
 STEPS: list[Step] = [
+    Finetune(training=GENTLE),
+    Distill(training=GENTLE),
     DynamicInt8(),
     DynamicInt8(per_channel=False, reduce_range=True),
     StaticInt8(),
@@ -65,7 +70,8 @@ def context(tmp_path: Path) -> StepContext:
 def prepared(tmp_path: Path, name: str, context: StepContext) -> tuple[Path, StepContext]:
     model = MODELS[name](tmp_path / "model.onnx")
     write_data(tmp_path / "data", model)
-    return model, replace(context, data={"calibration": tmp_path / "data/calibration.npz"})
+    data = {name: tmp_path / f"data/{name}.npz" for name in ("calibration", "train")}
+    return model, replace(context, data=data)
 
 
 def test_every_step_is_tried_here() -> None:

@@ -70,7 +70,7 @@ def learn(
 
 def _thaw(step: str, graph: TrainableGraph, freeze: Sequence[str]) -> list[nn.Parameter]:
     """Let every weight train but those named; the parameters that do."""
-    weights = graph.weights()
+    weights = {name: graph.weight(name) for name in graph.weight_names()}
     unknown = [name for name in freeze if name not in weights]
     if unknown:
         raise InvalidDocument(
