@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
+
+from pydantic import ConfigDict
 
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.stage import Stage
+from optimizers.contract.training import Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,7 @@ class StaticInt8:
     skip_first: bool = False
 
     stage: ClassVar[Stage] = Stage.INTEGER
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
         if not 50 < self.percentile <= 100:
@@ -60,3 +64,26 @@ class StaticInt8:
             )
         if self.samples < 1:
             raise InvalidDocument(f"static_int8.samples must be at least 1, got {self.samples}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeAware:
+    """Quantise to int8 and train the model through the rounding, to answer like the original.
+
+    Attributes:
+        int8: How it is quantised; the ranges that calibration finds stay.
+        temperature: Softens the classes of both, above 0; for classification only.
+        training: The strategy; small learning rates suit.
+    """
+
+    int8: StaticInt8 = field(default_factory=StaticInt8)
+    temperature: float = 1.0
+    training: Training = field(default_factory=lambda: Training(learning_rate=1e-4))
+
+    stage: ClassVar[Stage] = Stage.INTEGER
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise InvalidDocument(
+                f"quantize_aware.temperature must be above 0, got {self.temperature}"
+            )

@@ -29,6 +29,7 @@ def learn(
     training: Training,
     freeze: Sequence[str] = (),
     beside: nn.Module | None = None,
+    after_step: Callable[[], None] = lambda: None,
 ) -> StepResult:
     """Train `graph`, and keep what it learned if its held-out loss fell.
 
@@ -42,6 +43,7 @@ def learn(
         training: The strategy.
         freeze: Weights that stay as they are.
         beside: What learns with the graph and is thrown away after that.
+        after_step: Called after each change of the weights, for example to put zeros back.
 
     Raises:
         InvalidDocument: `freeze` names what is no weight.
@@ -58,6 +60,7 @@ def learn(
         training,
         seed=context.seed,
         report=context.report,
+        after_step=after_step,
     )
     if not trained.after < trained.before:
         return _unchanged(model, context, f"{trained}; it did not fall, so nothing was kept")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,7 @@ from numpy.typing import NDArray
 
 from optimizers.contract.distillation import Distill, FeaturePair, Finetune
 from optimizers.contract.errors import InvalidData, InvalidDocument, NotSupported
-from optimizers.contract.goal import Goal
-from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
-from optimizers.contract.runtime import Session, SessionSpec
-from optimizers.contract.training import Training
-from optimizers.demo.data import Dataset, SplitSizes, load_splits
-from optimizers.demo.networks import flat_input
 from optimizers.learning.losses import (
     Projection,
     as_logits,
@@ -33,58 +26,20 @@ from optimizers.learning.losses import (
 )
 from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
-from tests.support import models
-
-SHORT = Training(epochs=4, batch_size=32, learning_rate=3e-3)
-Digits = dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]
-
-
-@pytest.fixture(scope="module")
-def digits() -> Digits:
-    """MNIST digits, float32 [items, 784]; 1500 to train, 1000 to look at."""
-    splits = load_splits(Dataset.MNIST_5K, SplitSizes(train=1500, search=1000), seed=0)
-    return {
-        name: (flat_input(images), images.labels)
-        for name, images in (("train", splits.train), ("search", splits.search))
-    }
+from tests.support.digits import (
+    SHORT,
+    accuracy,
+    agreement,
+    digits,
+    train_original,
+    training_context,
+    untrained,
+)
 
 
 @pytest.fixture
-def context(tmp_path: Path, digits: Digits) -> StepContext:
-    work = tmp_path / "work"
-    work.mkdir()
-    images, labels = digits["train"]
-    np.savez(tmp_path / "train.npz", x=images, labels=labels)
-    return StepContext(
-        work_directory=work,
-        original=tmp_path / "original.onnx",
-        host=this_host(2),
-        session=SessionSpec(),
-        goal=Goal(),
-        task=Task.CLASSIFICATION,
-        data={"train": tmp_path / "train.npz"},
-        seed=0,
-        report=lambda share, text: None,
-    )
-
-
-def answers(model: Path, digits: Digits) -> NDArray[np.float32]:
-    with closing(Session(model, SessionSpec())) as session:
-        logits: NDArray[np.float32] = session.run({"x": digits["search"][0]})[0]
-    return logits
-
-
-def accuracy(model: Path, digits: Digits) -> float:
-    return float((answers(model, digits).argmax(axis=1) == digits["search"][1]).mean())
-
-
-def agreement(one: Path, other: Path, digits: Digits) -> float:
-    classes = [answers(model, digits).argmax(axis=1) for model in (one, other)]
-    return float((classes[0] == classes[1]).mean())
-
-
-def untrained(path: Path, width: int = 48, seed: int = 0) -> Path:
-    return models.perceptron(path, sizes=(784, width, 10), seed=seed)
+def context(tmp_path: Path) -> StepContext:
+    return training_context(tmp_path)
 
 
 def softmax(x: NDArray[Any]) -> NDArray[Any]:
@@ -145,22 +100,20 @@ def test_a_projection_maps_channels_wherever_they_are() -> None:
 # Labels
 
 
-def test_finetune_learns_real_digits_and_writes_what_it_learned(
-    context: StepContext, digits: Digits
-) -> None:
+def test_finetune_learns_real_digits_and_writes_what_it_learned(context: StepContext) -> None:
     model = untrained(context.original)
-    before = accuracy(model, digits)
+    before = accuracy(model)
     result = apply_step(model, Finetune(training=SHORT), context)
     assert result.modified
     assert before < 0.3
-    assert accuracy(result.model, digits) > 0.8
+    assert accuracy(result.model) > 0.8
     assert "held-out items" in result.notes[0]
     spoiled = onnx.load(str(result.model))  # what this test would miss if accuracy told nothing
     weight = next(one for one in spoiled.graph.initializer if list(one.dims) == [48, 10])
     turned = np.roll(onnx.numpy_helper.to_array(weight), 1, axis=1)
     weight.CopyFrom(onnx.numpy_helper.from_array(turned, weight.name))
     onnx.save(spoiled, str(context.work_directory / "spoiled.onnx"))
-    assert accuracy(context.work_directory / "spoiled.onnx", digits) < 0.3
+    assert accuracy(context.work_directory / "spoiled.onnx") < 0.3
 
 
 def test_the_same_seed_trains_the_same_bytes(context: StepContext, tmp_path: Path) -> None:
@@ -194,9 +147,9 @@ def test_frozen_weights_stay_as_they_are(context: StepContext) -> None:
 
 
 def test_finetune_needs_labels_that_fit_and_a_classifier(
-    context: StepContext, tmp_path: Path, digits: Digits
+    context: StepContext, tmp_path: Path
 ) -> None:
-    model, (images, labels) = untrained(context.original), digits["train"]
+    model, (images, labels) = untrained(context.original), digits()["train"]
     with pytest.raises(NotSupported, match=r"distill learns from the original"):
         apply_step(model, Finetune(), replace(context, task=Task.EMBEDDING))
     with pytest.raises(InvalidData, match=r"needs training data: name a file as data\.train"):
@@ -213,12 +166,9 @@ def test_finetune_needs_labels_that_fit_and_a_classifier(
 
 
 @pytest.fixture
-def taught(context: StepContext, digits: Digits, tmp_path: Path) -> StepContext:
+def taught(context: StepContext) -> StepContext:
     """The original is a trained perceptron; the training data has no labels."""
-    start = untrained(tmp_path / "start.onnx", width=96)
-    result = apply_step(start, Finetune(training=SHORT), context)
-    context.original.write_bytes(result.model.read_bytes())
-    np.savez(tmp_path / "train.npz", x=digits["train"][0])
+    train_original(context)
     return context
 
 
@@ -236,16 +186,16 @@ def taught(context: StepContext, digits: Digits, tmp_path: Path) -> StepContext:
     ids=["classes", "numbers", "embeddings", "features"],
 )
 def test_a_student_learns_to_answer_like_its_teacher_without_labels(
-    taught: StepContext, digits: Digits, tmp_path: Path, step: Distill, task: Task
+    taught: StepContext, tmp_path: Path, step: Distill, task: Task
 ) -> None:
     student = untrained(tmp_path / "student.onnx", seed=3)
-    before = agreement(student, taught.original, digits)
+    before = agreement(student, taught.original)
     result = apply_step(student, step, replace(taught, task=task))
     assert result.modified
     assert before < 0.3
-    assert agreement(result.model, taught.original, digits) > 0.8
+    assert agreement(result.model, taught.original) > 0.8
     another = untrained(tmp_path / "another.onnx", seed=9, width=96)
-    assert agreement(result.model, another, digits) < 0.4, "agreement tells teachers apart"
+    assert agreement(result.model, another) < 0.4, "agreement tells teachers apart"
 
 
 def test_what_cannot_get_better_is_left_as_it_is(taught: StepContext) -> None:
