@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, get_args
 
+from optimizers.contract.pruning import PruneChannels, PruneWeights
 from optimizers.contract.quantization import DynamicInt8, StaticInt8
 from optimizers.contract.stage import Stage
 from optimizers.contract.tuning import TuneSession
 
-Step = DynamicInt8 | StaticInt8 | TuneSession
+Step = PruneWeights | PruneChannels | DynamicInt8 | StaticInt8 | TuneSession
 
 STEP_TYPES: Final[tuple[type[Step], ...]] = get_args(Step)
 
