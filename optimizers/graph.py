@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import onnx
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from optimizers.contract.errors import InvalidDocument
 
+_NUMBERS: Final = {
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+}
 _EIGHT_BITS: Final = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 
@@ -72,6 +79,34 @@ def names_after_preparing(model: Path, prepared: Path, names: Sequence[str]) -> 
         while output not in makers and len(users.get(output, [])) == 1:
             output = users[output][0].output[0]
         found.append(makers.get(output, node.name))
+    return found
+
+
+def load_named(model: Path) -> onnx.ModelProto:
+    """A model with its weights, a name for every node, and all its constants as initializers."""
+    loaded = onnx.load(str(model))
+    _name_nodes(loaded.graph)
+    constants = [node for node in loaded.graph.node if node.op_type == "Constant"]
+    for node in constants:
+        [attribute] = node.attribute
+        value = onnx.helper.get_attribute_value(attribute)
+        if attribute.name in _NUMBERS:
+            value = onnx.numpy_helper.from_array(np.array(value, _NUMBERS[attribute.name]))
+        if isinstance(value, onnx.TensorProto):
+            loaded.graph.initializer.append(value)
+            loaded.graph.initializer[-1].name = node.output[0]
+            loaded.graph.node.remove(node)
+    return loaded
+
+
+def subgraph_inputs(node: onnx.NodeProto) -> set[str]:
+    """Names that the graphs inside a node, such as a loop's body, read."""
+    inner = [one.g for one in node.attribute if one.type == onnx.AttributeProto.GRAPH]
+    inner += [graph for one in node.attribute for graph in one.graphs]
+    found = {output.name for graph in inner for output in graph.output}
+    for graph in inner:
+        for one in graph.node:
+            found |= {*one.input, *subgraph_inputs(one)}
     return found
 
 

@@ -14,11 +14,13 @@ from optimizers.contract.host import Host
 from optimizers.contract.job import CANDIDATE_DIRECTORY, Built, JobSpec
 from optimizers.contract.manifest import MODEL_FILE, StepRecord
 from optimizers.contract.onnx_file import read_onnx_file
+from optimizers.contract.pruning import PruneChannels, PruneWeights
 from optimizers.contract.quantization import DynamicInt8, QuantizeAware, StaticInt8
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.steps import Step, step_name
 from optimizers.contract.tuning import TuneSession
 from optimizers.distillation import distill, finetune
+from optimizers.pruning import prune_channels, prune_weights
 from optimizers.quantization import dynamic_int8, quantize_aware, static_int8
 from optimizers.step import StepContext, StepResult
 from optimizers.tuning import tune_session
@@ -62,6 +64,10 @@ def apply_step(model: Path, step: Step, context: StepContext) -> StepResult:
             return finetune.apply(model, step, context)
         case Distill():
             return distill.apply(model, step, context)
+        case PruneWeights():
+            return prune_weights.apply(model, step, context)
+        case PruneChannels():
+            return prune_channels.apply(model, step, context)
         case DynamicInt8():
             return dynamic_int8.apply(model, step, context)
         case StaticInt8():

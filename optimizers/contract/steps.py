@@ -12,11 +12,21 @@ from itertools import pairwise
 from typing import Final, get_args
 
 from optimizers.contract.distillation import Distill, Finetune
+from optimizers.contract.pruning import PruneChannels, PruneWeights
 from optimizers.contract.quantization import DynamicInt8, QuantizeAware, StaticInt8
 from optimizers.contract.stage import Stage
 from optimizers.contract.tuning import TuneSession
 
-Step = Finetune | Distill | DynamicInt8 | StaticInt8 | QuantizeAware | TuneSession
+Step = (
+    PruneWeights
+    | PruneChannels
+    | Finetune
+    | Distill
+    | DynamicInt8
+    | StaticInt8
+    | QuantizeAware
+    | TuneSession
+)
 
 STEP_TYPES: Final[tuple[type[Step], ...]] = get_args(Step)
 

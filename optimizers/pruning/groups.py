@@ -1,0 +1,122 @@
+"""Channels that have to go together, gathered into groups of channels that are alike."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizers.pruning.flow.elements import Labels
+from optimizers.pruning.flow.use import Flow, Layer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One axis of a constant that loses places when channels go.
+
+    Attributes:
+        constant: Its name.
+        axis: Which axis.
+        channels: Of every place the channel of the group that it belongs to; -1: of none.
+    """
+
+    constant: str
+    axis: int
+    channels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Channels that take part in the same axes of the same constants.
+
+    Attributes:
+        layers: Convolutions and products that give them.
+        roots: One element for every channel, ascending.
+        width: Places that one channel takes in the output of the first layer: 1, or more where
+            a channel is a whole attention head.
+        members: All axes that lose places with a channel.
+    """
+
+    layers: tuple[Layer, ...]
+    roots: Labels
+    width: int
+    members: tuple[Member, ...]
+
+    @property
+    def name(self) -> str:
+        """The layers' names."""
+        return "+".join(layer.node for layer in self.layers)
+
+    @property
+    def count(self) -> int:
+        """How many channels there are."""
+        return len(self.roots)
+
+    def kept(self, ratio: float, round_to: int) -> int:
+        """How many channels stay when this share goes.
+
+        Args:
+            ratio: In [0, 1].
+            round_to: Places kept are the multiple of it that is nearest, at least one multiple;
+                a group with no more places than that stays whole. 0: any number.
+        """
+        step = round_to // gcd(round_to, self.width) if round_to else 1
+        if self.count <= step:
+            return self.count
+        return min(self.count, max(1, round(self.count * (1 - ratio) / step)) * step)
+
+
+def find_groups(flow: Flow) -> list[Group]:
+    """All groups with at least two channels, in the order of their layers."""
+    roots = flow.elements.all_roots()
+    occurrences = _occurrences(flow, roots)
+    alike: dict[frozenset[tuple[str, int, int]], list[int]] = defaultdict(list)
+    for root, places in occurrences.items():
+        if flow.elements.reason(root) is None:
+            alike[frozenset((*key, count) for key, count in places.items())].append(root)
+    groups = [_group(flow, roots, signature, found) for signature, found in alike.items()]
+    order = [layer.node for layer in flow.layers]
+    real = [group for group in groups if group.layers and group.count > 1]
+    return sorted(real, key=lambda group: order.index(group.layers[0].node))
+
+
+def kept_for_a_reason(flow: Flow) -> Iterator[tuple[str, str]]:
+    """Layers whose output channels are all frozen, and why."""
+    for layer in flow.layers:
+        reasons = [flow.elements.reason(element) for element in layer.gives.tolist()]
+        if all(reasons):
+            yield layer.node, str(reasons[0])
+
+
+def _occurrences(flow: Flow, roots: Labels) -> dict[int, dict[tuple[str, int], int]]:
+    found: dict[int, dict[tuple[str, int], int]] = defaultdict(dict)
+    for name in flow.constants:
+        for axis, labels in enumerate(flow.axes[name]):
+            if labels is not None:
+                values, counts = np.unique(roots[labels], return_counts=True)
+                for root, count in zip(values.tolist(), counts.tolist(), strict=True):
+                    found[root][name, axis] = count
+    return found
+
+
+def _group(
+    flow: Flow, roots: Labels, signature: frozenset[tuple[str, int, int]], found: list[int]
+) -> Group:
+    mine = np.array(sorted(found), np.int64)
+    layers = tuple(layer for layer in flow.layers if np.isin(roots[layer.gives], mine).any())
+    width = int((roots[layers[0].gives] == mine[0]).sum()) if layers else 1
+    members = tuple(
+        Member(constant=name, axis=axis, channels=_channels(mine, roots[labels]))
+        for name, axis, _ in sorted(signature)
+        if (labels := flow.axes[name][axis]) is not None
+    )
+    return Group(layers=layers, roots=mine, width=width, members=members)
+
+
+def _channels(mine: Labels, roots: Labels) -> NDArray[np.int64]:
+    places = np.minimum(np.searchsorted(mine, roots), len(mine) - 1)
+    return np.where(mine[places] == roots, places, -1)

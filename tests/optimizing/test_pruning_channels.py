@@ -1,0 +1,433 @@
+"""Channels leave the graph together, and what is left computes as if they were zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from optimizers.contract.errors import InvalidData, InvalidDocument
+from optimizers.contract.goal import Goal
+from optimizers.contract.host import this_host
+from optimizers.contract.profile import Task
+from optimizers.contract.pruning import PruneChannels
+from optimizers.contract.runtime import SessionSpec
+from optimizers.graph import load_named
+from optimizers.macs import count_macs, infer_shapes
+from optimizers.pruning import prune_channels
+from optimizers.pruning.cut import cut, kept_places
+from optimizers.pruning.flow.analysis import analyse
+from optimizers.pruning.flow.use import Flow
+from optimizers.pruning.groups import Group, find_groups, kept_for_a_reason
+from optimizers.pruning.importance import activation_importance, weight_importance
+from optimizers.pruning.sensitivity import Probe
+from optimizers.step import StepContext
+from tests.support import models, networks
+from tests.support.data import write_data
+
+NETWORKS: dict[str, Callable[[Path], Path]] = {
+    "lenet": networks.lenet,
+    "resnet": networks.resnet,
+    "mobilenet": networks.mobilenet,
+    "densenet": networks.densenet,
+    "perceptron": networks.perceptron,
+    "transformer": networks.transformer,
+    "packed transformer": partial(networks.transformer, packed=True),
+}
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> StepContext:
+    work = tmp_path / "work"
+    work.mkdir()
+    return StepContext(
+        work_directory=work,
+        original=tmp_path / "model.onnx",
+        host=this_host(2),
+        session=SessionSpec(),
+        goal=Goal(),
+        task=Task.CLASSIFICATION,
+        data={},
+        seed=0,
+        report=lambda share, text: None,
+    )
+
+
+def flow_of(model: onnx.ModelProto, exclude: tuple[str, ...] = ()) -> Flow:
+    return analyse(model, infer_shapes(model), exclude)
+
+
+def answers(model: onnx.ModelProto, items: int = 3) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    shape = [items if isinstance(one, str) else one for one in session.get_inputs()[0].shape]
+    x = np.random.default_rng(7).standard_normal(shape).astype(np.float32)
+    result: NDArray[np.float32] = session.run(None, {"x": x})[0]
+    return result
+
+
+def half_of_every_group(flow: Flow) -> NDArray[np.int64]:
+    random = np.random.default_rng(3)
+    groups = find_groups(flow)
+    return np.concatenate([random.permutation(one.roots)[: one.count // 2] for one in groups])
+
+
+def masked(model: onnx.ModelProto, flow: Flow, removed: NDArray[np.int64]) -> onnx.ModelProto:
+    """The whole model, with zeros in what gives the removed channels: rows, biases, scales."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    rows = {(node.input[1], _row_axis(node)) for node in model.graph.node if len(node.input) > 1}
+    places = kept_places(flow, removed)
+    for tensor in result.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor).copy()
+        for axis in range(value.ndim):
+            gives = (tensor.name, axis) in rows or value.ndim == 1
+            if gives and (tensor.name, axis) in places and not tensor.name.endswith(".var"):
+                np.moveaxis(value, axis, 0)[~places[tensor.name, axis]] = 0
+        tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    return result
+
+
+def _row_axis(node: onnx.NodeProto) -> int:
+    return 1 if node.op_type == "MatMul" else 0
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_pruned_model_computes_what_it_would_with_zeros(tmp_path: Path, name: str) -> None:
+    model = load_named(NETWORKS[name](tmp_path / "model.onnx"))
+    flow = flow_of(model)
+    removed = half_of_every_group(flow)
+    pruned = cut(model, flow, removed)
+    onnx.checker.check_model(pruned, full_check=True)
+    wanted = answers(masked(model, flow, removed))
+    np.testing.assert_allclose(answers(pruned), wanted, atol=1e-5 * np.abs(wanted).max())
+    assert np.abs(wanted - answers(model)).max() > 0.01 * np.abs(wanted).max(), "nothing was lost"
+    assert count_macs(pruned) < 0.75 * count_macs(model)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_comparison_with_zeros_notices_a_wrong_column(tmp_path: Path, name: str) -> None:
+    """Planted: the next layer loses columns of other channels than the ones that went."""
+    model = load_named(NETWORKS[name](tmp_path / "model.onnx"))
+    flow = flow_of(model)
+    removed = half_of_every_group(flow)
+    pruned = cut(model, flow, removed)
+    reads = {(layer.weight, layer.reads[2]) for layer in flow.layers}
+    wrong = reads & set(kept_places(flow, removed))
+    for tensor in pruned.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor)
+        for axis in range(value.ndim):
+            if (tensor.name, axis) in wrong:
+                value = np.roll(value, 1, axis)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    wanted = answers(masked(model, flow, removed))
+    assert np.abs(answers(pruned) - wanted).max() > 1e-3 * np.abs(wanted).max()
+
+
+def test_groups_are_what_a_reader_of_the_graph_would_couple(tmp_path: Path) -> None:
+    flow = flow_of(load_named(networks.resnet(tmp_path / "model.onnx")))
+    found = {group.name: group.count for group in find_groups(flow)}
+    assert found == {
+        "stem+block0.2": 16,
+        "block0.1": 16,
+        "block1.1": 32,
+        "block1.2+block1.skip": 32,
+        "block2.1": 64,
+        "block2.2+block2.skip": 64,
+    }
+    flow = flow_of(load_named(networks.transformer(tmp_path / "model.onnx", packed=True)))
+    heads = next(group for group in find_groups(flow) if group.name == "qkv")
+    assert (heads.count, heads.width) == (4, 3 * 8), "heads go as a whole, in all three"
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "reason"),
+    [
+        ("lenet", "fc3", "the model's output y"),
+        ("transformer", "embed", "attended (LayerNormalization), which needs all of them"),
+        ("resnet", "block0.1", "block0.1 is to be left alone"),
+    ],
+)
+def test_what_cannot_go_is_named_with_its_reason(
+    tmp_path: Path, name: str, layer: str, reason: str
+) -> None:
+    model = load_named(NETWORKS[name](tmp_path / "model.onnx"))
+    kept = dict(kept_for_a_reason(flow_of(model, exclude=("block0.1",))))
+    assert reason in kept[layer]
+
+
+def one_convolution(path: Path, *after: onnx.NodeProto, **weights: NDArray[Any]) -> Path:
+    """x [batch, 3, 8, 8] → Conv to h [batch, 16, 8, 8] → nodes → r → Conv to y."""
+    random = np.random.default_rng(0)
+    kernels = {
+        "one": random.standard_normal((16, 3, 1, 1)).astype(np.float32),
+        "two": random.standard_normal((5, 16, 1, 1)).astype(np.float32),
+    }
+    make = onnx.helper.make_node
+    return models.save(
+        path,
+        [
+            make("Conv", ["x", "one"], ["h"], name="first"),
+            *after,
+            make("Conv", ["r", "two"], ["y"], name="second"),
+        ],
+        [("x", onnx.TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [("y", onnx.TensorProto.FLOAT, ["batch", 5, 8, 8])],
+        {**kernels, **weights},
+    )
+
+
+NODE = onnx.helper.make_node
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reason"),
+    [
+        ([NODE("LRN", ["h"], ["r"], size=3)], "(LRN), which is an operator that is not understood"),
+        ([NODE("Softmax", ["h"], ["r"], axis=1)], "(Softmax), which needs all of them"),
+        (
+            [NODE("ConstantOfShape", ["full"], ["o"]), NODE("Add", ["h", "o"], ["r"])],
+            "(Add), which reads something beside them",
+        ),
+        (
+            [NODE("Shape", ["h"], ["o"]), NODE("Reshape", ["h", "o"], ["r"])],
+            "(Shape), which needs all of them",
+        ),
+        (
+            [NODE("Reshape", ["h", "mixed"], ["o"]), NODE("Reshape", ["o", "shape"], ["r"])],
+            "(Reshape), which mixes axes",
+        ),
+    ],
+    ids=["LRN", "Softmax", "Add", "computed Reshape", "mixing Reshape"],
+)
+def test_what_is_not_understood_keeps_its_channels(
+    tmp_path: Path, context: StepContext, nodes: list[onnx.NodeProto], reason: str
+) -> None:
+    full = np.array([1, 16, 8, 8])
+    shapes = {"full": full, "shape": np.array([-1, 16, 8, 8]), "mixed": np.array([-1, 5, 7])}
+    model = one_convolution(tmp_path / "model.onnx", *nodes, **shapes)
+    result = prune_channels.apply(model, PruneChannels(), context)
+    assert (result.modified, result.model) == (False, model)
+    assert result.notes[0] == "no channel can be taken out"
+    assert result.notes[1].startswith("left alone: first, they reach ")
+    assert reason in result.notes[1]
+
+
+def test_a_graph_inside_a_node_keeps_what_it_reads(tmp_path: Path) -> None:
+    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    branch = onnx.helper.make_graph(
+        [make("Identity", ["h"], ["inner"])],
+        "branch",
+        [],
+        [info("inner", onnx.TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        make("If", ["always"], ["unused"], name="if", then_branch=branch, else_branch=branch),
+        make("Relu", ["h"], ["r"], name="relu"),
+    ]
+    path = one_convolution(tmp_path / "model.onnx", *nodes, always=np.array(True))
+    flow = flow_of(load_named(path))
+    assert find_groups(flow) == []
+    assert "the inner graph of if" in dict(kept_for_a_reason(flow))["first"]
+
+
+def test_a_weight_that_two_layers_share_loses_what_both_can_lose(tmp_path: Path) -> None:
+    """One reads the image and so must keep its columns; rows may still go in both."""
+    random = np.random.default_rng(0)
+    make = onnx.helper.make_node
+    path = models.save(
+        tmp_path / "model.onnx",
+        [
+            make("MatMul", ["x", "w"], ["a"], name="one"),
+            make("Relu", ["a"], ["h"], name="relu"),
+            make("MatMul", ["h", "w"], ["b"], name="two"),
+            make("MatMul", ["b", "v"], ["y"], name="three"),
+        ],
+        [("x", onnx.TensorProto.FLOAT, ["batch", 16])],
+        [("y", onnx.TensorProto.FLOAT, ["batch", 3])],
+        {
+            "w": random.standard_normal((16, 16)).astype(np.float32),
+            "v": random.standard_normal((16, 3)).astype(np.float32),
+        },
+    )
+    assert find_groups(flow_of(load_named(path))) == [], "rows of w are its columns the next time"
+
+
+@pytest.mark.parametrize(("norm", "power"), [("l1", 1), ("l2", 2)])
+def test_importance_is_the_sum_of_norms_over_all_members(
+    tmp_path: Path, norm: Literal["l1", "l2"], power: int
+) -> None:
+    model = load_named(networks.resnet(tmp_path / "model.onnx"))
+    flow = flow_of(model)
+    group = next(one for one in find_groups(flow) if one.name == "block1.1")
+    found = weight_importance(flow, group, norm)
+    rows, columns = flow.constants["block1.1.w"], flow.constants["block1.2.w"]
+    scale = flow.constants["block1.bn1.scale"]
+    for channel in range(32):
+        parts = [rows[channel], columns[:, channel], scale[channel]]
+        wanted = sum(float((np.abs(part) ** power).sum()) ** (1 / power) for part in parts)
+        assert found[channel] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_activation_importance_is_what_a_channel_adds_to_its_reader(
+    tmp_path: Path, context: StepContext
+) -> None:
+    path = one_convolution(
+        tmp_path / "model.onnx", onnx.helper.make_node("Relu", ["h"], ["r"], name="relu")
+    )
+    write_data(tmp_path / "data", path, calibration_items=20)
+    model = load_named(path)
+    flow = flow_of(model)
+    [group] = find_groups(flow)
+    probe = Probe(path, tmp_path / "data/calibration.npz", 20, context.work_directory)
+    found = activation_importance(flow, group, probe.strengths(model, flow))
+    x = np.load(tmp_path / "data/calibration.npz")["x"]
+    read = np.maximum(np.einsum("oi,nihw->nohw", flow.constants["one"][:, :, 0, 0], x), 0)
+    root_mean_square = np.sqrt((read**2).mean(axis=(0, 2, 3)))
+    wanted = root_mean_square * np.linalg.norm(flow.constants["two"][:, :, 0, 0], axis=0)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+def test_activation_importance_asks_for_data(tmp_path: Path, context: StepContext) -> None:
+    model = networks.perceptron(tmp_path / "model.onnx")
+    with pytest.raises(InvalidData, match=r"name an \.npz as data.calibration in hone.yaml"):
+        prune_channels.apply(model, PruneChannels(importance="activation"), context)
+
+
+def test_a_channel_that_nobody_hears_goes_first_and_is_not_missed(
+    tmp_path: Path, context: StepContext
+) -> None:
+    """Its weights are large, so only activations tell that it is always silent."""
+    path = networks.perceptron(tmp_path / "model.onnx")
+    model = load_named(path)
+    for tensor in model.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor).copy()
+        if tensor.name in ("fc1.w", "fc1.b"):
+            value[..., ::2] = -99 if tensor.name == "fc1.b" else 5 * value[..., ::2]
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    onnx.save(model, str(path))
+    write_data(tmp_path / "data", path)
+    context = replace(context, data={"calibration": tmp_path / "data/calibration.npz"})
+    step = PruneChannels(importance="activation", exclude=("fc2",), sensitivity=False)
+    result = prune_channels.apply(path, step, context)
+    assert result.modified
+    wanted = answers(onnx.load(str(path)))
+    np.testing.assert_allclose(answers(onnx.load(str(result.model))), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "ratio", "round_to", "kept"),
+    [
+        (64, 1, 0.3, 0, 45),
+        (64, 1, 0.3, 8, 48),
+        (32, 1, 0.3, 16, 16),
+        (16, 1, 0.7, 8, 8),  # rounding down to nothing would leave the group whole
+        (16, 1, 0.3, 8, 8),
+        (16, 1, 0.2, 8, 16),
+        (6, 1, 0.5, 8, 6),
+        (12, 1, 0.5, 8, 8),
+        (4, 8, 0.5, 8, 2),
+        (4, 12, 0.5, 8, 2),
+        (3, 1, 0.99, 0, 1),
+    ],
+)
+def test_widths_are_the_nearest_multiple(
+    count: int, width: int, ratio: float, round_to: int, kept: int
+) -> None:
+    group = Group(layers=(), roots=np.arange(count), width=width, members=())
+    assert group.kept(ratio, round_to) == kept
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.5, 0.7])
+def test_widths_fit_the_blocks_that_convolutions_are_computed_in(
+    tmp_path: Path, context: StepContext, ratio: float
+) -> None:
+    """At 11, 22 and 44 channels a network is slower than at 16, 32 and 64."""
+    model = networks.resnet(tmp_path / "model.onnx")
+    result = prune_channels.apply(model, PruneChannels(ratio=ratio), context)
+    assert set(widths(result.model)) <= {8, 16, 24, 32, 40, 48}
+    loose = prune_channels.apply(model, PruneChannels(ratio=0.3, round_to=0), context)
+    assert set(widths(loose.model)) == {11, 22, 45}
+
+
+def widths(model: Path) -> list[int]:
+    tensors = onnx.load(str(model)).graph.initializer
+    return [tensor.dims[0] for tensor in tensors if len(tensor.dims) == 4]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_work_and_bytes_really_fall(tmp_path: Path, context: StepContext, name: str) -> None:
+    path = NETWORKS[name](tmp_path / "model.onnx")
+    result = prune_channels.apply(path, PruneChannels(), context)
+    before, after = (infer(one) for one in (path, result.model))
+    assert after < 0.6 * before
+    assert result.model.stat().st_size < 0.6 * path.stat().st_size
+    assert f"{before} → {after} MACs" in result.notes[0]
+    assert answers(onnx.load(str(result.model))).shape == (3, 10)
+
+
+def infer(path: Path) -> int:
+    return count_macs(load_named(path))
+
+
+def test_macs_are_counted_as_by_hand(tmp_path: Path) -> None:
+    conv1, conv2 = 12 * 12 * 16 * 25, 6 * 6 * 24 * 16 * 9
+    perceptron = infer(networks.perceptron(tmp_path / "model.onnx"))
+    assert perceptron == 64 * 96 + 96 * 64 + 64 * 10
+    lenet = infer(networks.lenet(tmp_path / "model.onnx"))
+    full = 216 * 48 + 48 * 32 + 32 * 10
+    assert lenet == conv1 + conv2 + full
+    attention = 4 * 6 * 32 * 32 + 2 * 6 * 6 * 32
+    other = 6 * 8 * 32 + 2 * 6 * 32 * 64 + 32 * 10
+    assert infer(networks.transformer(tmp_path / "model.onnx")) == attention + other
+
+
+def test_a_group_too_narrow_to_round_is_named(tmp_path: Path, context: StepContext) -> None:
+    model = models.convolutional(tmp_path / "model.onnx", channels=6)
+    result = prune_channels.apply(model, PruneChannels(), context)
+    assert (result.modified, result.model) == (False, model)
+    assert result.notes[0] == "left whole by round_to 8: conv0 (6)"
+    assert prune_channels.apply(model, PruneChannels(round_to=0), context).modified
+
+
+def test_layers_that_matter_more_keep_more(tmp_path: Path, context: StepContext) -> None:
+    """The second block's branch is all but silent, so it gives up more than the others."""
+    path = networks.resnet(tmp_path / "model.onnx")
+    model = load_named(path)
+    for tensor in model.graph.initializer:
+        if tensor.name == "block1.2.w":
+            value = onnx.numpy_helper.to_array(tensor) * np.float32(1e-3)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    onnx.save(model, str(path))
+    write_data(tmp_path / "data", path)
+    context = replace(context, data={"calibration": tmp_path / "data/calibration.npz"})
+    result = prune_channels.apply(path, PruneChannels(round_to=0), context)
+    assert "block1.1: 32 → 8 channels" in result.notes
+    assert "shared out by how far the answers to 64 items moved" in result.notes
+    even = prune_channels.apply(path, PruneChannels(round_to=0, sensitivity=False), context)
+    assert "block1.1: 32 → 16 channels" in even.notes
+
+
+def test_excluded_names_must_exist(tmp_path: Path, context: StepContext) -> None:
+    model = networks.perceptron(tmp_path / "model.onnx")
+    with pytest.raises(InvalidDocument, match="exclude names fc9"):
+        prune_channels.apply(model, PruneChannels(exclude=("fc9",)), context)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"ratio": 0.0}, r"prune_channels.ratio must be in \(0, 1\), got 0.0"),
+        ({"samples": 0}, "prune_channels.samples must be at least 1, got 0"),
+    ],
+)
+def test_parameters_are_checked(wrong: dict[str, Any], text: str) -> None:
+    with pytest.raises(InvalidDocument, match=text):
+        PruneChannels(**wrong)
