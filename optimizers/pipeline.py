@@ -14,13 +14,13 @@ from optimizers.contract.host import Host
 from optimizers.contract.job import CANDIDATE_DIRECTORY, Built, JobSpec
 from optimizers.contract.manifest import MODEL_FILE, StepRecord
 from optimizers.contract.onnx_file import read_onnx_file
-from optimizers.contract.pruning import PruneChannels, PruneWeights
+from optimizers.contract.pruning import PruneChannels, PruneWeights, Sparsify
 from optimizers.contract.quantization import DynamicInt8, QuantizeAware, StaticInt8
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.steps import Step, step_name
 from optimizers.contract.tuning import TuneSession
 from optimizers.distillation import distill, finetune
-from optimizers.pruning import prune_channels, prune_weights
+from optimizers.pruning import prune_channels, prune_weights, sparsify
 from optimizers.quantization import dynamic_int8, quantize_aware, static_int8
 from optimizers.step import StepContext, StepResult
 from optimizers.tuning import tune_session
@@ -60,6 +60,8 @@ def build(directory: Path, spec: JobSpec, host: Host, report: Report) -> Built:
 def apply_step(model: Path, step: Step, context: StepContext) -> StepResult:
     """Run one step; a new one needs its module and a line here."""
     match step:
+        case Sparsify():
+            return sparsify.apply(model, step, context)
         case Finetune():
             return finetune.apply(model, step, context)
         case Distill():

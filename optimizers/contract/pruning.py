@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.stage import Stage
+from optimizers.contract.training import Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,3 +90,28 @@ class PruneChannels:
             raise InvalidDocument(f"prune_channels.ratio must be in (0, 1), got {self.ratio}")
         if self.samples < 1:
             raise InvalidDocument(f"prune_channels.samples must be at least 1, got {self.samples}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sparsify:
+    """Train the model so that a cut which follows costs less: some weights are pulled to zero.
+
+    Attributes:
+        penalty: What is pulled. `l1`: single weights. `group_lasso`: the weights of an output
+            channel together. `bn_scale`: the scales of batch normalisation (network slimming).
+        strength: Of the pull beside the loss of the answers, above 0.
+        temperature: Softens the classes of both, above 0; for classification only.
+        training: The strategy.
+    """
+
+    penalty: Literal["l1", "group_lasso", "bn_scale"] = "group_lasso"
+    strength: float = 1e-4
+    temperature: float = 4.0
+    training: Training = field(default_factory=Training)
+
+    stage: ClassVar[Stage] = Stage.FLOAT
+
+    def __post_init__(self) -> None:
+        for name in ("strength", "temperature"):
+            if not getattr(self, name) > 0:
+                raise InvalidDocument(f"sparsify.{name} must be above 0, got {getattr(self, name)}")

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Final, get_args
 
 from optimizers.contract.distillation import Distill, Finetune
-from optimizers.contract.pruning import PruneChannels, PruneWeights
+from optimizers.contract.pruning import PruneChannels, PruneWeights, Sparsify
 from optimizers.contract.quantization import DynamicInt8, QuantizeAware, StaticInt8
 from optimizers.contract.stage import Stage
 from optimizers.contract.tuning import TuneSession
@@ -20,6 +20,7 @@ from optimizers.contract.tuning import TuneSession
 Step = (
     PruneWeights
     | PruneChannels
+    | Sparsify
     | Finetune
     | Distill
     | DynamicInt8

@@ -18,7 +18,7 @@ from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
-from optimizers.contract.pruning import PruneChannels, PruneWeights
+from optimizers.contract.pruning import PruneChannels, PruneWeights, Sparsify
 from optimizers.contract.quantization import DynamicInt8, QuantizeAware, StaticInt8
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.steps import STEP_TYPES, STEPS_BY_NAME, Step
@@ -42,6 +42,7 @@ STEPS: list[Step] = [
     Distill(training=GENTLE),
     PruneWeights(ratio=0.05),
     PruneChannels(ratio=0.1),
+    Sparsify(training=GENTLE),
     DynamicInt8(),
     DynamicInt8(per_channel=False, reduce_range=True),
     StaticInt8(),
