@@ -39,7 +39,7 @@ def small_share(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> fl
 def test_single_weights_are_pulled_to_zero_and_a_cut_then_costs_less(
     taught: StepContext, tmp_path: Path
 ) -> None:
-    step = Sparsify(penalty="l1", strength=1e-3, training=TRAINING)
+    step = Sparsify(penalty="l1", strength=3e-4, training=TRAINING)
     result = apply_step(taught.original, step, taught)
     assert result.modified
     before, after = (small_share(weight(one, "w0")) for one in (taught.original, result.model))
@@ -49,7 +49,7 @@ def test_single_weights_are_pulled_to_zero_and_a_cut_then_costs_less(
         work = tmp_path / f"cut{turn}"
         work.mkdir()
         context = replace(taught, work_directory=work)
-        cut = apply_step(model, PruneWeights(ratio=0.9), context).model
+        cut = apply_step(model, PruneWeights(ratio=0.9, exclude=("matmul1",)), context).model
         agreements.append(agreement(cut, taught.original))
     assert agreements[1] > agreements[0] + 0.05
 
