@@ -51,7 +51,7 @@ def test_single_weights_are_pulled_to_zero_and_a_cut_then_costs_less(
         context = replace(taught, work_directory=work)
         cut = apply_step(model, PruneWeights(ratio=0.9, exclude=("matmul1",)), context).model
         agreements.append(agreement(cut, taught.original))
-    assert agreements[1] > agreements[0] + 0.05
+    assert agreements[0] < 0.94 < agreements[1]
 
 
 def test_whole_channels_are_pulled_together(taught: StepContext) -> None:
