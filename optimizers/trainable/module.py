@@ -115,13 +115,9 @@ class TrainableGraph(nn.Module):
         """What all nodes share while they run."""
         return self._mode
 
-    def statistics(self) -> list[Tensor]:
-        """Running means and variances of all batch normalisations, as they are stored."""
-        return [
-            self.get_buffer(self._slots[name])
-            for name, role in self._roles.items()
-            if role == "statistic"
-        ]
+    def statistics_names(self) -> list[str]:
+        """Stored running means and variances of batch normalisations, as the nodes read them."""
+        return [name for name, role in self._roles.items() if role == "statistic"]
 
     def _store(self, proto: onnx.TensorProto) -> None:
         role = self._roles.get(proto.name)
