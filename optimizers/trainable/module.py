@@ -9,9 +9,9 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-import optimizers.trainable.operators  # noqa: F401  (registers them)
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.trainable.node import Inputs, Mode, Node, to_tensor
+from optimizers.trainable.operators.creation import held
 from optimizers.trainable.registry import OPERATORS
 from optimizers.trainable.weights import Role, roles
 
@@ -42,15 +42,20 @@ class TrainableGraph(nn.Module):
         self._slots: dict[str, str] = {}
         self._constants: dict[str, Tensor] = {}
         self._plans: dict[tuple[str, ...], Plan] = {}
-        for tensor in model.graph.initializer:
-            self._store(tensor)
-        stored = {one.name for one in model.graph.initializer}
-        self.inputs = tuple(one.name for one in model.graph.input if one.name not in stored)
-        self.outputs = tuple(one.name for one in model.graph.output)
-        self._nodes = [
+        nodes = [
             Node(one, one.name or f"{one.op_type.lower()}_{number}", opset, self._mode)
             for number, one in enumerate(model.graph.node)
         ]
+        computed = _computed_with(nodes)
+        for tensor in model.graph.initializer:
+            self._store(tensor, on_host=tensor.name not in computed)
+        stored = {one.name for one in model.graph.initializer}
+        self.inputs = tuple(one.name for one in model.graph.input if one.name not in stored)
+        self.outputs = tuple(one.name for one in model.graph.output)
+        for node in nodes:
+            if node.operator == "Constant":
+                self._constants[node.outputs[0]] = held(node)
+        self._nodes = [node for node in nodes if node.operator != "Constant"]
         self._makers = {name: node for node in self._nodes for name in node.outputs if name}
 
     def weight_names(self) -> dict[str, Role]:
@@ -119,10 +124,10 @@ class TrainableGraph(nn.Module):
         """Stored running means and variances of batch normalisations, as the nodes read them."""
         return [name for name, role in self._roles.items() if role == "statistic"]
 
-    def _store(self, proto: onnx.TensorProto) -> None:
+    def _store(self, proto: onnx.TensorProto, *, on_host: bool) -> None:
         role = self._roles.get(proto.name)
         tensor = to_tensor(proto)
-        if role is None and tensor.dtype in _HOST_TYPES:
+        if role is None and (on_host or tensor.dtype in _HOST_TYPES):
             self._constants[proto.name] = tensor
             return
         # Names of tensors have points and slashes, which torch forbids.
@@ -187,3 +192,13 @@ class TrainableGraph(nn.Module):
         if any(node.outputs[len(results) :]):
             raise node.refuse(f"more than {len(results)} outputs")
         values.update(zip(node.outputs, results, strict=False))
+
+
+def _computed_with(nodes: Sequence[Node]) -> set[str]:
+    """Tensors that some node computes with, instead of reading them as numbers."""
+    return {
+        name
+        for node in nodes
+        for position, name in enumerate(node.inputs)
+        if position not in OPERATORS[node.operator].on_host
+    }

@@ -151,6 +151,19 @@ def test_every_parameter_of_the_network_is_one_of_the_graph(
     assert set(graph.weight_names().values()) <= {"weight", "bias", "scale", "table"}
 
 
+@pytest.mark.parametrize("kind", ["encoder-dynamo-20", "encoder-script-17", "mobile-script-9"])
+def test_an_accelerator_is_never_asked_for_a_number(
+    kind: str, exported: Callable[[str], Path]
+) -> None:
+    graph = read_trainable(exported(kind)).to("meta")
+    feeds = {name: one.to("meta") for name, one in KINDS[kind][1](4).items()}
+
+    # Tensors on this device have shapes and no numbers: reading one fails, as does mixing devices.
+    torch.autograd.backward(graph(feeds)["answer"].sum())
+
+    assert all(one.grad is not None for one in graph.parameters())
+
+
 def test_only_weights_change(exported: Callable[[str], Path], tmp_path: Path) -> None:
     path = exported("mobile-dynamo-18")
     graph = read_trainable(path)
@@ -414,6 +427,57 @@ def test_without_batch_norm_nothing_is_estimated(tmp_path: Path) -> None:
     graph = read_trainable(linear(tmp_path / "model.onnx"))
 
     assert reestimate_batch_norm(graph, [{"x": torch.randn(2, 4)}]) == 0
+
+
+def fake_quantised(path: Path) -> Path:
+    """y = q(x) q(W), where q rounds to int8 and back."""
+    weight = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    nodes = [
+        node
+        for name in ("x", "weight")
+        for node in (
+            helper.make_node("QuantizeLinear", [name, "scale", "zero"], [f"{name}_q"]),
+            helper.make_node("DequantizeLinear", [f"{name}_q", "scale", "zero"], [f"{name}_r"]),
+        )
+    ]
+    return save(
+        path,
+        [*nodes, helper.make_node("MatMul", ["x_r", "weight_r"], ["y"])],
+        [("x", FLOAT, ["batch", 4])],
+        [("y", FLOAT, ["batch", 3])],
+        {"weight": weight, "scale": np.array(0.05, np.float32), "zero": np.array(0, np.int8)},
+    )
+
+
+def test_a_weight_is_trained_through_its_rounding(tmp_path: Path) -> None:
+    path, feeds = fake_quantised(tmp_path / "model.onnx"), {"x": torch.randn(8, 4)}
+    graph = read_trainable(path)
+    assert graph.weight_names() == {"weight": "weight"}
+    assert difference(graph, path, feeds) < 1e-5
+
+    first, last = descend(graph, feeds)
+    write_trainable(graph, tmp_path / "trained.onnx")
+
+    assert last < 0.95 * first
+    assert difference(graph, tmp_path / "trained.onnx", feeds) < 1e-5
+
+
+def test_weights_stored_as_integers_are_run_and_not_trained(tmp_path: Path) -> None:
+    model = perceptron(tmp_path / "model.onnx", sizes=(8, 16, 4))
+    graph = onnx.load(str(model))
+    stored = {one.name: one for one in graph.graph.initializer}
+    weight = np.round(numpy_helper.to_array(stored["w0"]) / 0.01).clip(-127, 127).astype(np.int8)
+    stored["w0"].CopyFrom(numpy_helper.from_array(weight, "w0"))
+    graph.graph.initializer.append(numpy_helper.from_array(np.array(0.01, np.float32), "scale"))
+    graph.graph.node[0].input[1] = "real"
+    node = helper.make_node("DequantizeLinear", ["w0", "scale"], ["real"])
+    graph.graph.node.insert(0, node)
+    onnx.save(graph, str(model))
+
+    trainable = read_trainable(model)
+
+    assert "w0" not in trainable.weight_names()
+    assert difference(trainable, model, {"x": torch.randn(3, 8)}) < 1e-4
 
 
 def test_external_data_stays_external(tmp_path: Path) -> None:
