@@ -41,7 +41,7 @@ class TrainableGraph(nn.Module):
         self._roles = roles(model.graph)
         self._slots: dict[str, str] = {}
         self._constants: dict[str, Tensor] = {}
-        self._plans: dict[tuple[str, ...], Plan] = {}
+        self._plans: dict[tuple[tuple[str, ...], frozenset[str]], Plan] = {}
         nodes = [
             Node(one, one.name or f"{one.op_type.lower()}_{number}", opset, self._mode)
             for number, one in enumerate(model.graph.node)
@@ -82,19 +82,22 @@ class TrainableGraph(nn.Module):
         """Compute tensors of the graph, and no more than these need.
 
         Args:
-            feeds: One tensor for each input that is needed, of its shape and datatype.
+            feeds: One tensor for each input that is needed, of its shape and datatype. Other
+                tensors of the graph may be given too and then count instead of what they would
+                be: a masked weight, or what a layer shall start from.
             wanted: Names of tensors anywhere in the graph; None: the outputs.
 
         Raises:
-            InvalidData: An input is missing.
+            InvalidData: An input is missing, or something given is not of the graph.
             InvalidDocument: The graph has no tensor of a wanted name.
             NotSupported: A node has a form that is not translated.
         """
         names = self.outputs if wanted is None else tuple(wanted)
         self._mode.training = self.training
         values: dict[str, Tensor] = {**self._constants, **self._state(), **feeds}
-        for node, spent in self._plan(names, values):
-            self._run(node, values)
+        for node, spent in self._plan(names, feeds.keys()):
+            results = self._run(node, values)
+            values.update({name: one for name, one in results.items() if name not in feeds})
             for name in spent:
                 values.pop(name, None)
         return {name: values[name] for name in names}
@@ -140,30 +143,19 @@ class TrainableGraph(nn.Module):
     def _state(self) -> dict[str, Tensor]:
         return {name: getattr(self, slot) for name, slot in self._slots.items()}
 
-    def _plan(self, wanted: tuple[str, ...], values: Mapping[str, Tensor]) -> Plan:
-        if wanted not in self._plans:
-            self._plans[wanted] = self._new_plan(wanted)
-        missing = {
-            name
-            for node, _ in self._plans[wanted]
-            for name in node.inputs
-            if name in self.inputs and name not in values
-        }
-        if missing:
-            raise InvalidData(f"no value for input {', '.join(sorted(missing))}")
-        return self._plans[wanted]
+    def _plan(self, wanted: tuple[str, ...], given: Collection[str]) -> Plan:
+        key = wanted, frozenset(given)
+        if key not in self._plans:
+            self._plans[key] = self._new_plan(wanted, given)
+        return self._plans[key]
 
-    def _new_plan(self, wanted: tuple[str, ...]) -> Plan:
+    def _new_plan(self, wanted: tuple[str, ...], given: Collection[str]) -> Plan:
         known = {*self._makers, *self._slots, *self._constants, *self.inputs}
-        unknown = [name for name in wanted if name not in known]
-        if unknown:
+        if unknown := [name for name in wanted if name not in known]:
             raise InvalidDocument(f"the model has no tensor {', '.join(unknown)}")
-        waiting, needed = list(wanted), set[Node]()
-        while waiting:
-            node = self._makers.get(waiting.pop())
-            if node is not None and node not in needed:
-                needed.add(node)
-                waiting.extend(node.inputs)
+        if unknown := [name for name in given if name not in known]:
+            raise InvalidData(f"the model has no tensor {', '.join(unknown)} to give it")
+        needed = self._needed(wanted, given)
         plan: Plan = []
         kept = set(wanted)
         for node in reversed(self._nodes):
@@ -173,7 +165,24 @@ class TrainableGraph(nn.Module):
                 plan.append((node, spent))
         return plan[::-1]
 
-    def _run(self, node: Node, values: dict[str, Tensor]) -> None:
+    def _needed(self, wanted: Collection[str], given: Collection[str]) -> set[Node]:
+        """The nodes without which the wanted tensors cannot be computed."""
+        waiting, needed, missing = list(wanted), set[Node](), set[str]()
+        while waiting:
+            name = waiting.pop()
+            if name in given:
+                continue
+            node = self._makers.get(name)
+            if node is not None and node not in needed:
+                needed.add(node)
+                waiting.extend(node.inputs)
+            if name in self.inputs:
+                missing.add(name)
+        if missing:
+            raise InvalidData(f"no value for input {', '.join(sorted(missing))}")
+        return needed
+
+    def _run(self, node: Node, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         operator = OPERATORS[node.operator]
         inputs = [values[name] if name else None for name in node.inputs]
         together = [
@@ -191,7 +200,7 @@ class TrainableGraph(nn.Module):
         results = result if isinstance(result, tuple) else (result,)
         if any(node.outputs[len(results) :]):
             raise node.refuse(f"more than {len(results)} outputs")
-        values.update(zip(node.outputs, results, strict=False))
+        return dict(zip(node.outputs, results, strict=False))
 
 
 def _computed_with(nodes: Sequence[Node]) -> set[str]:

@@ -366,13 +366,26 @@ def test_any_tensor_can_be_wanted_and_no_more_is_computed(tmp_path: Path) -> Non
     assert list(whole) == ["h0", "k0", "logits"]
     assert torch.equal(whole["h0"], torch.relu(graph({"x": x}, ["s0"])["s0"]))
     assert whole["k0"] is graph.weight("k0")
-    assert torch.equal(graph({"h0": whole["h0"], "x": x})["logits"], whole["logits"])
     with pytest.raises(InvalidDocument, match="no tensor nothing"):
         graph({"x": x}, ["nothing"])
     with pytest.raises(InvalidData, match="no value for input x"):
         graph({})
     with pytest.raises(InvalidDocument, match="no weight 's0'"):
         graph.weight("s0")
+
+
+def test_a_given_tensor_counts_instead_of_the_one_in_the_graph(tmp_path: Path) -> None:
+    graph = read_trainable(convolutional(tmp_path / "model.onnx"))
+    x = torch.randn(2, 1, 12, 12)
+    whole = graph({"x": x}, ["h0", "logits"])
+    masked = graph.weight("w1") * 0
+
+    assert torch.equal(graph({"h0": whole["h0"]})["logits"], whole["logits"])
+    assert torch.equal(graph({"h0": whole["h0"] * 0})["logits"], torch.zeros(2, 4))
+    assert torch.equal(graph({"x": x, "w1": masked})["logits"], torch.zeros(2, 4))
+    assert not torch.equal(graph({"x": x})["logits"], torch.zeros(2, 4))
+    with pytest.raises(InvalidData, match="no tensor y to give"):
+        graph({"x": x, "y": x})
 
 
 def batch_norm(path: Path) -> Path:
