@@ -9,16 +9,14 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from optimizers.contract.errors import InvalidData, InvalidDocument
+from optimizers.contract.errors import InvalidDocument
 from optimizers.trainable.node import Inputs, Mode, Node, to_tensor
 from optimizers.trainable.operators.creation import held
+from optimizers.trainable.plan import Plans
 from optimizers.trainable.registry import OPERATORS
 from optimizers.trainable.weights import Role, roles
 
 _HOST_TYPES = (torch.int64, torch.bool)
-
-Plan = list[tuple[Node, list[str]]]
-"""Nodes in the order they run, each with the tensors that nobody needs after it."""
 
 
 class TrainableGraph(nn.Module):
@@ -41,7 +39,6 @@ class TrainableGraph(nn.Module):
         self._roles = roles(model.graph)
         self._slots: dict[str, str] = {}
         self._constants: dict[str, Tensor] = {}
-        self._plans: dict[tuple[tuple[str, ...], frozenset[str]], Plan] = {}
         nodes = [
             Node(one, one.name or f"{one.op_type.lower()}_{number}", opset, self._mode)
             for number, one in enumerate(model.graph.node)
@@ -55,8 +52,8 @@ class TrainableGraph(nn.Module):
         for node in nodes:
             if node.operator == "Constant":
                 self._constants[node.outputs[0]] = held(node)
-        self._nodes = [node for node in nodes if node.operator != "Constant"]
-        self._makers = {name: node for node in self._nodes for name in node.outputs if name}
+        running = [node for node in nodes if node.operator != "Constant"]
+        self._plans = Plans(running, self.inputs, {*self._slots, *self._constants})
 
     def weight_names(self) -> dict[str, Role]:
         """The role of each parameter by the name of its stored tensor, in the file's order."""
@@ -95,7 +92,7 @@ class TrainableGraph(nn.Module):
         names = self.outputs if wanted is None else tuple(wanted)
         self._mode.training = self.training
         values: dict[str, Tensor] = {**self._constants, **self._state(), **feeds}
-        for node, spent in self._plan(names, feeds.keys()):
+        for node, spent in self._plans.plan(names, feeds.keys()):
             results = self._run(node, values)
             values.update({name: one for name, one in results.items() if name not in feeds})
             for name in spent:
@@ -142,45 +139,6 @@ class TrainableGraph(nn.Module):
 
     def _state(self) -> dict[str, Tensor]:
         return {name: getattr(self, slot) for name, slot in self._slots.items()}
-
-    def _plan(self, wanted: tuple[str, ...], given: Collection[str]) -> Plan:
-        key = wanted, frozenset(given)
-        if key not in self._plans:
-            self._plans[key] = self._new_plan(wanted, given)
-        return self._plans[key]
-
-    def _new_plan(self, wanted: tuple[str, ...], given: Collection[str]) -> Plan:
-        known = {*self._makers, *self._slots, *self._constants, *self.inputs}
-        if unknown := [name for name in wanted if name not in known]:
-            raise InvalidDocument(f"the model has no tensor {', '.join(unknown)}")
-        if unknown := [name for name in given if name not in known]:
-            raise InvalidData(f"the model has no tensor {', '.join(unknown)} to give it")
-        needed = self._needed(wanted, given)
-        plan: Plan = []
-        kept = set(wanted)
-        for node in reversed(self._nodes):
-            if node in needed:
-                spent = [name for name in {*node.inputs, *node.outputs} - kept if name]
-                kept.update(spent)
-                plan.append((node, spent))
-        return plan[::-1]
-
-    def _needed(self, wanted: Collection[str], given: Collection[str]) -> set[Node]:
-        """The nodes without which the wanted tensors cannot be computed."""
-        waiting, needed, missing = list(wanted), set[Node](), set[str]()
-        while waiting:
-            name = waiting.pop()
-            if name in given:
-                continue
-            node = self._makers.get(name)
-            if node is not None and node not in needed:
-                needed.add(node)
-                waiting.extend(node.inputs)
-            if name in self.inputs:
-                missing.add(name)
-        if missing:
-            raise InvalidData(f"no value for input {', '.join(sorted(missing))}")
-        return needed
 
     def _run(self, node: Node, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         operator = OPERATORS[node.operator]
