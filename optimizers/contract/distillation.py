@@ -17,10 +17,13 @@ class Finetune:
     Attributes:
         training: The strategy.
         freeze: Names of weights that stay as they are.
+        batch_norm: Train behind batch normalisation, which is put after each convolution that has
+            none and folded away again; for deep nets that were exported without it.
     """
 
     training: Training = field(default_factory=Training)
     freeze: tuple[str, ...] = ()
+    batch_norm: bool = False
 
     stage: ClassVar[Stage] = Stage.FLOAT
 
@@ -51,6 +54,7 @@ class Distill:
         attention_weight: Of their loss beside that of the answers, at least 0.
         training: The strategy.
         freeze: Names of weights that stay as they are.
+        batch_norm: Train behind batch normalisation, as for `Finetune`.
     """
 
     temperature: float = 4.0
@@ -61,6 +65,7 @@ class Distill:
     attention_weight: float = 1.0
     training: Training = field(default_factory=Training)
     freeze: tuple[str, ...] = ()
+    batch_norm: bool = False
 
     stage: ClassVar[Stage] = Stage.FLOAT
 

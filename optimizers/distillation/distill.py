@@ -14,6 +14,7 @@ from torch.nn import functional
 from optimizers.contract.distillation import Distill
 from optimizers.contract.profile import Task
 from optimizers.distillation.finetune import label_loss
+from optimizers.distillation.student import open_student
 from optimizers.learning.items import TrainingItems, teacher_answers, training_items
 from optimizers.learning.learn import learn
 from optimizers.learning.losses import Projection, attention_distance
@@ -33,7 +34,8 @@ def apply(model: Path, step: Distill, context: StepContext) -> StepResult:
     items = training_items("distill", model, context)
     context.report(0.0, f"asking the original about {items.count} items")
     answers = teacher_answers(context.original, items)
-    student, inside = read_trainable(model), None
+    student, is_normalised = open_student(model, items, context, step)
+    inside = None
     if step.features or step.attention:
         inside = _Inside(step, student, read_trainable(context.original), items)
     of_answers = teaching(context.task, step.temperature, answers)
@@ -57,6 +59,7 @@ def apply(model: Path, step: Distill, context: StepContext) -> StepResult:
         context,
         training=step.training,
         freeze=step.freeze,
+        fold=is_normalised,
         beside=inside,
     )
 

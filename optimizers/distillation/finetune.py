@@ -10,12 +10,13 @@ from torch.nn import functional
 from optimizers.contract.distillation import Finetune
 from optimizers.contract.errors import InvalidData, NotSupported
 from optimizers.contract.profile import Task
+from optimizers.distillation.student import open_student
 from optimizers.evaluation.task import check_labels
 from optimizers.learning.items import TrainingItems, training_items
 from optimizers.learning.learn import learn
 from optimizers.learning.losses import as_logits
 from optimizers.step import StepContext, StepResult
-from optimizers.trainable import TrainableGraph, read_trainable
+from optimizers.trainable import TrainableGraph
 
 
 def apply(model: Path, step: Finetune, context: StepContext) -> StepResult:
@@ -36,7 +37,7 @@ def apply(model: Path, step: Finetune, context: StepContext) -> StepResult:
             "finetune needs labels: add an array 'labels' to data.train, or use distill, which "
             "learns from the original's answers"
         )
-    graph = read_trainable(model)
+    graph, is_normalised = open_student(model, items, context, step)
 
     def loss(graph: TrainableGraph, numbers: torch.Tensor) -> torch.Tensor:
         return label_loss(graph(items.feeds(numbers))[graph.outputs[0]], items, numbers)
@@ -50,6 +51,7 @@ def apply(model: Path, step: Finetune, context: StepContext) -> StepResult:
         context,
         training=step.training,
         freeze=step.freeze,
+        fold=is_normalised,
     )
 
 

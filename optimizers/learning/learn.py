@@ -10,6 +10,7 @@ from torch import nn
 
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.training import Training
+from optimizers.learning.normalization import fold_batch_norm
 from optimizers.step import StepContext, StepResult
 from optimizers.trainable import TrainableGraph, write_trainable
 from optimizers.training import train
@@ -28,6 +29,7 @@ def learn(
     *,
     training: Training,
     freeze: Sequence[str] = (),
+    fold: bool = False,
     beside: nn.Module | None = None,
     after_step: Callable[[], None] = lambda: None,
 ) -> StepResult:
@@ -42,6 +44,7 @@ def learn(
         context: Of the step.
         training: The strategy.
         freeze: Weights that stay as they are.
+        fold: Whether `graph` has normalisations that were inserted, which are folded again.
         beside: What learns with the graph and is thrown away after that.
         after_step: Called after each change of the weights, for example to put zeros back.
 
@@ -66,6 +69,8 @@ def learn(
         return _unchanged(model, context, f"{trained}; it did not fall, so nothing was kept")
     target = context.work_directory / f"{step}.onnx"
     write_trainable(graph, target)
+    if fold:
+        fold_batch_norm(target, target)
     count = sum(parameter.numel() for parameter in trainable)
     notes = (f"{trained}; {count} parameters in {len(trainable)} weights",)
     return StepResult(model=target, session=context.session, modified=True, notes=notes)

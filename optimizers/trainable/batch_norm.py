@@ -23,7 +23,7 @@ def reestimate_batch_norm(graph: TrainableGraph, batches: Iterable[Mapping[str, 
     Returns:
         How many items there were.
     """
-    if not graph.statistics():
+    if not graph.statistics_names():
         return 0
     was_training, items = graph.training, 0
     graph.train()

@@ -9,16 +9,14 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-import optimizers.trainable.operators  # noqa: F401  (registers them)
-from optimizers.contract.errors import InvalidData, InvalidDocument
+from optimizers.contract.errors import InvalidDocument
 from optimizers.trainable.node import Inputs, Mode, Node, to_tensor
+from optimizers.trainable.operators.creation import held
+from optimizers.trainable.plan import Plans
 from optimizers.trainable.registry import OPERATORS
 from optimizers.trainable.weights import Role, roles
 
 _HOST_TYPES = (torch.int64, torch.bool)
-
-Plan = list[tuple[Node, list[str]]]
-"""Nodes in the order they run, each with the tensors that nobody needs after it."""
 
 
 class TrainableGraph(nn.Module):
@@ -41,17 +39,21 @@ class TrainableGraph(nn.Module):
         self._roles = roles(model.graph)
         self._slots: dict[str, str] = {}
         self._constants: dict[str, Tensor] = {}
-        self._plans: dict[tuple[str, ...], Plan] = {}
-        for tensor in model.graph.initializer:
-            self._store(tensor)
-        stored = {one.name for one in model.graph.initializer}
-        self.inputs = tuple(one.name for one in model.graph.input if one.name not in stored)
-        self.outputs = tuple(one.name for one in model.graph.output)
-        self._nodes = [
+        nodes = [
             Node(one, one.name or f"{one.op_type.lower()}_{number}", opset, self._mode)
             for number, one in enumerate(model.graph.node)
         ]
-        self._makers = {name: node for node in self._nodes for name in node.outputs if name}
+        computed = _computed_with(nodes)
+        for tensor in model.graph.initializer:
+            self._store(tensor, on_host=tensor.name not in computed)
+        stored = {one.name for one in model.graph.initializer}
+        self.inputs = tuple(one.name for one in model.graph.input if one.name not in stored)
+        self.outputs = tuple(one.name for one in model.graph.output)
+        for node in nodes:
+            if node.operator == "Constant":
+                self._constants[node.outputs[0]] = held(node)
+        running = [node for node in nodes if node.operator != "Constant"]
+        self._plans = Plans(running, self.inputs, {*self._slots, *self._constants})
 
     def weight_names(self) -> dict[str, Role]:
         """The role of each parameter by the name of its stored tensor, in the file's order."""
@@ -77,19 +79,22 @@ class TrainableGraph(nn.Module):
         """Compute tensors of the graph, and no more than these need.
 
         Args:
-            feeds: One tensor for each input that is needed, of its shape and datatype.
+            feeds: One tensor for each input that is needed, of its shape and datatype. Other
+                tensors of the graph may be given too and then count instead of what they would
+                be: a masked weight, or what a layer shall start from.
             wanted: Names of tensors anywhere in the graph; None: the outputs.
 
         Raises:
-            InvalidData: An input is missing.
+            InvalidData: An input is missing, or something given is not of the graph.
             InvalidDocument: The graph has no tensor of a wanted name.
             NotSupported: A node has a form that is not translated.
         """
         names = self.outputs if wanted is None else tuple(wanted)
         self._mode.training = self.training
         values: dict[str, Tensor] = {**self._constants, **self._state(), **feeds}
-        for node, spent in self._plan(names, values):
-            self._run(node, values)
+        for node, spent in self._plans.plan(names, feeds.keys()):
+            results = self._run(node, values)
+            values.update({name: one for name, one in results.items() if name not in feeds})
             for name in spent:
                 values.pop(name, None)
         return {name: values[name] for name in names}
@@ -115,18 +120,14 @@ class TrainableGraph(nn.Module):
         """What all nodes share while they run."""
         return self._mode
 
-    def statistics(self) -> list[Tensor]:
-        """Running means and variances of all batch normalisations, as they are stored."""
-        return [
-            self.get_buffer(self._slots[name])
-            for name, role in self._roles.items()
-            if role == "statistic"
-        ]
+    def statistics_names(self) -> list[str]:
+        """Stored running means and variances of batch normalisations, as the nodes read them."""
+        return [name for name, role in self._roles.items() if role == "statistic"]
 
-    def _store(self, proto: onnx.TensorProto) -> None:
+    def _store(self, proto: onnx.TensorProto, *, on_host: bool) -> None:
         role = self._roles.get(proto.name)
         tensor = to_tensor(proto)
-        if role is None and tensor.dtype in _HOST_TYPES:
+        if role is None and (on_host or tensor.dtype in _HOST_TYPES):
             self._constants[proto.name] = tensor
             return
         # Names of tensors have points and slashes, which torch forbids.
@@ -139,40 +140,7 @@ class TrainableGraph(nn.Module):
     def _state(self) -> dict[str, Tensor]:
         return {name: getattr(self, slot) for name, slot in self._slots.items()}
 
-    def _plan(self, wanted: tuple[str, ...], values: Mapping[str, Tensor]) -> Plan:
-        if wanted not in self._plans:
-            self._plans[wanted] = self._new_plan(wanted)
-        missing = {
-            name
-            for node, _ in self._plans[wanted]
-            for name in node.inputs
-            if name in self.inputs and name not in values
-        }
-        if missing:
-            raise InvalidData(f"no value for input {', '.join(sorted(missing))}")
-        return self._plans[wanted]
-
-    def _new_plan(self, wanted: tuple[str, ...]) -> Plan:
-        known = {*self._makers, *self._slots, *self._constants, *self.inputs}
-        unknown = [name for name in wanted if name not in known]
-        if unknown:
-            raise InvalidDocument(f"the model has no tensor {', '.join(unknown)}")
-        waiting, needed = list(wanted), set[Node]()
-        while waiting:
-            node = self._makers.get(waiting.pop())
-            if node is not None and node not in needed:
-                needed.add(node)
-                waiting.extend(node.inputs)
-        plan: Plan = []
-        kept = set(wanted)
-        for node in reversed(self._nodes):
-            if node in needed:
-                spent = [name for name in {*node.inputs, *node.outputs} - kept if name]
-                kept.update(spent)
-                plan.append((node, spent))
-        return plan[::-1]
-
-    def _run(self, node: Node, values: dict[str, Tensor]) -> None:
+    def _run(self, node: Node, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         operator = OPERATORS[node.operator]
         inputs = [values[name] if name else None for name in node.inputs]
         together = [
@@ -190,4 +158,14 @@ class TrainableGraph(nn.Module):
         results = result if isinstance(result, tuple) else (result,)
         if any(node.outputs[len(results) :]):
             raise node.refuse(f"more than {len(results)} outputs")
-        values.update(zip(node.outputs, results, strict=False))
+        return dict(zip(node.outputs, results, strict=False))
+
+
+def _computed_with(nodes: Sequence[Node]) -> set[str]:
+    """Tensors that some node computes with, instead of reading them as numbers."""
+    return {
+        name
+        for node in nodes
+        for position, name in enumerate(node.inputs)
+        if position not in OPERATORS[node.operator].on_host
+    }

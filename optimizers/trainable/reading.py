@@ -15,6 +15,7 @@ from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.trainable.module import TrainableGraph
 from optimizers.trainable.node import DTYPES
 from optimizers.trainable.registry import OPERATORS
+from optimizers.trainable.storing import gather_stored
 from optimizers.trainable.untying import untie
 
 OLDEST_OPSET: Final = 9
@@ -42,6 +43,7 @@ def read_trainable(model: Path) -> TrainableGraph:
     load_external_data_for_model(proto, str(model.parent))
     proto = _convert(proto, model.name)
     _refuse_unknown(proto, model.name)
+    gather_stored(proto)
     copies = untie(proto.graph)
     external |= {name for name, source in copies.items() if source in external}
     return TrainableGraph(proto, _opset(proto), external)
@@ -72,7 +74,9 @@ def _convert(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 def _refuse_unknown(proto: onnx.ModelProto, name: str) -> None:
     found = Counter(_operator_name(node) for node in proto.graph.node if not _known(node))
-    complaints = [f"{one} ({count} nodes)" for one, count in sorted(found.items())]
+    complaints = [
+        f"{one} ({count} node{'' if count == 1 else 's'})" for one, count in sorted(found.items())
+    ]
     complaints += [
         f"tensor '{one.name}' of datatype {onnx.TensorProto.DataType.Name(one.data_type)}"
         for one in proto.graph.initializer

@@ -21,7 +21,6 @@ def untie(graph: onnx.GraphProto) -> dict[str, str]:
     Returns:
         The name of each new tensor → the one that it is a copy of.
     """
-    _drop_identities(graph)
     tensors = {one.name: one for one in graph.initializer}
     merged = {read.name for read in find_reads(graph) if _merged(tensors[read.name])}
     declared = {one.name: one for one in graph.input}
@@ -45,19 +44,6 @@ def untie(graph: onnx.GraphProto) -> dict[str, str]:
             value.CopyFrom(declared[name])
             value.name = fresh
     return copies
-
-
-def _drop_identities(graph: onnx.GraphProto) -> None:
-    """Let nodes read a stored tensor themselves where an exporter put an Identity between."""
-    stored = {one.name for one in graph.initializer}
-    kept = {one.name for one in graph.output}
-    names: dict[str, str] = {}
-    for node in list(graph.node):
-        for position, name in enumerate(node.input):
-            node.input[position] = names.get(name, name)
-        if node.op_type == "Identity" and node.input[0] in stored and node.output[0] not in kept:
-            names[node.output[0]] = node.input[0]
-            graph.node.remove(node)
 
 
 def _merged(tensor: onnx.TensorProto) -> bool:

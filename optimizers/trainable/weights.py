@@ -40,6 +40,8 @@ _PASSING: Final = (
     "Identity",
     "QuantizeLinear",
     "Reshape",
+    "Slice",
+    "Split",
     "Squeeze",
     "Transpose",
     "Unsqueeze",

@@ -22,8 +22,9 @@ def write_trainable(graph: TrainableGraph, target: Path) -> None:
     """
     model = graph.model()
     data = target.with_name(target.name + ".data")
-    # The writer of external data appends to a file that is there.
-    data.unlink(missing_ok=True)
+    if graph.external:
+        # The writer of external data appends to a file that is there.
+        data.unlink(missing_ok=True)
     for tensor in model.graph.initializer:
         if tensor.name in graph.external:
             set_external_data(tensor, location=data.name)

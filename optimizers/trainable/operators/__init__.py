@@ -2,6 +2,7 @@
 
 from optimizers.trainable.operators import (
     activation,
+    attention,
     convolution,
     creation,
     elementwise,
@@ -18,6 +19,7 @@ from optimizers.trainable.operators import (
 
 __all__ = [
     "activation",
+    "attention",
     "convolution",
     "creation",
     "elementwise",

@@ -58,11 +58,16 @@ def transposed_convolution(node: Node, inputs: Inputs) -> Tensor:
         dilation=found.dilations,
         groups=node.integer("group", 1),
     )
-    before, after = list(found.before), list(found.after)
+    before = found.before
+    ends = [more - cut for more, cut in zip(extra, found.after, strict=True)]
     wanted = _wanted_sizes(node, x.shape[2:], found.strides)
     if wanted:
-        before, after = _cut(node, whole.shape[2:], extra, wanted)
-    ends = [more - cut for more, cut in zip(extra, after, strict=True)]
+        sizes = [size + more for size, more in zip(whole.shape[2:], extra, strict=True)]
+        before = _cut_before(node, sizes, wanted)
+        ends = [
+            want - size + cut
+            for want, size, cut in zip(wanted, whole.shape[2:], before, strict=True)
+        ]
     y = pad(whole, [-cut for cut in before], ends)
     bias = inputs.optional(2)
     return y if bias is None else y + bias.reshape(-1, *[1] * axes)
@@ -76,16 +81,12 @@ def _wanted_sizes(node: Node, sizes: Sequence[int], strides: Sequence[int]) -> l
     return []
 
 
-def _cut(
-    node: Node, sizes: Sequence[int], extra: Sequence[int], wanted: Sequence[int]
-) -> tuple[list[int], list[int]]:
-    """How much to take off before and after, so that the result has the wanted sizes."""
-    totals = [
-        max(0, size + more - want) for size, more, want in zip(sizes, extra, wanted, strict=True)
-    ]
-    halves = [total // 2 for total in totals]
-    rests = [total - half for total, half in zip(totals, halves, strict=True)]
-    return (halves, rests) if node.text("auto_pad", "") == "SAME_UPPER" else (rests, halves)
+def _cut_before(node: Node, sizes: Sequence[int], wanted: Sequence[int]) -> tuple[int, ...]:
+    """How much to take off at the start, so that with the rest at the end the sizes are right."""
+    totals = [max(0, size - want) for size, want in zip(sizes, wanted, strict=True)]
+    if node.text("auto_pad", "") == "SAME_UPPER":
+        return tuple(total // 2 for total in totals)
+    return tuple(total - total // 2 for total in totals)
 
 
 def _function(

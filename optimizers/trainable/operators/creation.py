@@ -9,9 +9,8 @@ from optimizers.trainable.node import Inputs, Node
 from optimizers.trainable.registry import operator
 
 
-@operator("Constant")
-def constant(node: Node, inputs: Inputs) -> Tensor:
-    """Give what the node holds, in whichever of its forms."""
+def held(node: Node) -> Tensor:
+    """Give what a Constant holds, in whichever of its forms."""
     if node.has("value"):
         return node.tensor("value")
     if node.has("value_float"):
@@ -23,6 +22,12 @@ def constant(node: Node, inputs: Inputs) -> Tensor:
     if node.has("value_ints"):
         return torch.tensor(node.integers("value_ints"), dtype=torch.int64)
     raise node.refuse("a sparse or text constant")
+
+
+@operator("Constant")
+def constant(node: Node, inputs: Inputs) -> Tensor:
+    """Give what the node holds."""
+    return held(node)
 
 
 @operator("ConstantOfShape", on_host=(0,))

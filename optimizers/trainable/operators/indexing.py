@@ -19,7 +19,7 @@ def gather(node: Node, inputs: Inputs) -> Tensor:
     x, indices = inputs[0], inputs[1].to(torch.int64)
     axis = node.integer("axis", 0) % x.ndim
     rows = x.index_select(axis, _from_start(indices, x.shape[axis]).flatten())
-    return rows.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return torch.reshape(rows, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
 @operator("GatherElements")

@@ -79,7 +79,7 @@ def _interpolate(
     if mode == "nearest":
         first, weights = _rounded(places, rounding), torch.ones(1, len(places))
     elif mode in ("linear", "cubic"):
-        first = places.floor() - (mode == "cubic")
+        first = places.floor() - int(mode == "cubic")
         rest = places - places.floor()
         weights = torch.stack([1 - rest, rest]) if mode == "linear" else _cubic(node, rest)
     else:

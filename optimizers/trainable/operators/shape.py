@@ -23,7 +23,7 @@ def reshape(node: Node, inputs: Inputs) -> Tensor:
     x, sizes = inputs[0], inputs.integers(1)
     if not node.integer("allowzero", 0):
         sizes = [x.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)]
-    return x.reshape(sizes)
+    return torch.reshape(x, sizes)
 
 
 @operator("Flatten")
