@@ -183,13 +183,18 @@ def test_only_weights_change(exported: Callable[[str], Path], tmp_path: Path) ->
     assert before == after
 
 
-def test_merged_weights_are_trained_apart(tmp_path: Path) -> None:
-    model = perceptron(tmp_path / "model.onnx", sizes=(4, 4, 4, 4))
-    proto = onnx.load(str(model))
+def merged_biases(path: Path) -> Path:
+    """Three layers that read one bias."""
+    proto = onnx.load(str(perceptron(path, sizes=(4, 4, 4, 4))))
     for node in proto.graph.node:
         for position, name in enumerate(node.input):
             node.input[position] = "b0" if name in ("b1", "b2") else name
-    onnx.save(proto, str(model))
+    onnx.save(proto, str(path))
+    return path
+
+
+def test_merged_weights_are_trained_apart(tmp_path: Path) -> None:
+    model = merged_biases(tmp_path / "model.onnx")
     feeds = {"x": torch.randn(6, 4)}
     graph = read_trainable(model)
     assert difference(graph, model, feeds) < 1e-5
@@ -203,6 +208,16 @@ def test_merged_weights_are_trained_apart(tmp_path: Path) -> None:
     assert not torch.equal(values[0], values[1])
     assert not torch.equal(values[1], values[2])
     assert difference(graph, tmp_path / "trained.onnx", feeds) < 1e-5
+
+
+def test_without_untying_there_is_one_bias_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("optimizers.trainable.reading.untie", lambda graph: {})
+
+    graph = read_trainable(merged_biases(tmp_path / "model.onnx"))
+
+    assert [name for name, role in graph.weight_names().items() if role == "bias"] == ["b0"]
 
 
 def test_merged_weights_behind_an_identity_are_trained_apart(tmp_path: Path) -> None:

@@ -439,6 +439,12 @@ def test_rounding_lets_the_gradient_through_and_clamping_does_not(tmp_path: Path
     "case",
     [
         Case("Attention", normal(1, 1, 3, 4), [normal(1, 1, 3, 4)] * 2, {"softcap": 0.5}, 23),
+        Case(
+            "BatchNormalization",
+            normal(2, 3),
+            [normal(3), normal(3), normal(3), positive(3)],
+            {"training_mode": 1},
+        ),
         Case("AveragePool", normal(1, 1, 9), [], {"kernel_shape": [2], "dilations": [2]}),
         Case("Resize", normal(1, 4), [None, np.array([1, 0.5], np.float32)], {"antialias": 1}),
         Case("MaxPool", normal(1, 1, 9), [], {"kernel_shape": [2]}, outputs=2),

@@ -15,6 +15,8 @@ from optimizers.trainable.registry import operator
 @operator("BatchNormalization")
 def batch_normalization(node: Node, inputs: Inputs) -> Tensor:
     """Give y = scale (x - mean) / sqrt(variance + epsilon) + bias for each channel."""
+    if node.integer("training_mode", 0):
+        raise node.refuse("a norm that uses its batch while it serves")
     momentum = node.mode.momentum
     return functional.batch_norm(
         inputs[0],
