@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, assert_never
 
+from optimizers.architecture import merge, simplify
+from optimizers.contract.architecture import Merge, Simplify
 from optimizers.contract.errors import HoneError, NotSupported
 from optimizers.contract.host import Host
 from optimizers.contract.job import CANDIDATE_DIRECTORY, Built, JobSpec
@@ -56,6 +58,10 @@ def build(directory: Path, spec: JobSpec, host: Host, report: Report) -> Built:
 def apply_step(model: Path, step: Step, context: StepContext) -> StepResult:
     """Run one step; a new one needs its module and a line here."""
     match step:
+        case Simplify():
+            return simplify.apply(model, step, context)
+        case Merge():
+            return merge.apply(model, step, context)
         case DynamicInt8():
             return dynamic_int8.apply(model, step, context)
         case StaticInt8():

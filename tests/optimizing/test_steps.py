@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
+from optimizers.contract.architecture import Merge, Simplify
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
@@ -34,6 +35,8 @@ MODELS: dict[str, Callable[[Path], Path]] = {
     "convolutional": models.convolutional,
 }
 STEPS: list[Step] = [
+    Simplify(),
+    Merge(),
     DynamicInt8(),
     DynamicInt8(per_channel=False, reduce_range=True),
     StaticInt8(),
