@@ -50,3 +50,25 @@ class Merge:
     def __post_init__(self) -> None:
         if not self.which:
             raise InvalidDocument(f"merge.which must name at least one of {', '.join(MERGINGS)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LowRank:
+    """Replace weights by two factors of lower rank, where that takes fewer multiplications.
+
+    Attributes:
+        by: What `keep` is a share of: `energy`, the sum of squared singular values; `rank`, the
+            largest rank possible.
+        keep: The share kept, in (0, 1).
+        exclude: Names of nodes to leave alone.
+    """
+
+    by: Literal["energy", "rank"] = "energy"
+    keep: float = 0.95
+    exclude: tuple[str, ...] = ()
+
+    stage: ClassVar[Stage] = Stage.FLOAT
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep < 1:
+            raise InvalidDocument(f"low_rank.keep must be in (0, 1), got {self.keep}")
