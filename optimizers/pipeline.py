@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, assert_never
 
-from optimizers.architecture import low_rank, merge, simplify
-from optimizers.contract.architecture import LowRank, Merge, Simplify
+from optimizers.architecture import drop_layers, grow, low_rank, merge, simplify
+from optimizers.contract.architecture import DropLayers, Grow, LowRank, Merge, Simplify
 from optimizers.contract.errors import HoneError, NotSupported
 from optimizers.contract.host import Host
 from optimizers.contract.job import CANDIDATE_DIRECTORY, Built, JobSpec
@@ -64,6 +64,10 @@ def apply_step(model: Path, step: Step, context: StepContext) -> StepResult:
             return merge.apply(model, step, context)
         case LowRank():
             return low_rank.apply(model, step, context)
+        case DropLayers():
+            return drop_layers.apply(model, step, context)
+        case Grow():
+            return grow.apply(model, step, context)
         case DynamicInt8():
             return dynamic_int8.apply(model, step, context)
         case StaticInt8():
