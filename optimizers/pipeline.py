@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, assert_never
 
-from optimizers.architecture import drop_layers, grow, low_rank, merge, simplify
-from optimizers.contract.architecture import DropLayers, Grow, LowRank, Merge, Simplify
+from optimizers.architecture import drop_heads, drop_layers, grow, low_rank, merge, simplify
+from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
 from optimizers.contract.errors import HoneError, NotSupported
 from optimizers.contract.host import Host
 from optimizers.contract.job import CANDIDATE_DIRECTORY, Built, JobSpec
@@ -66,6 +66,8 @@ def apply_step(model: Path, step: Step, context: StepContext) -> StepResult:
             return low_rank.apply(model, step, context)
         case DropLayers():
             return drop_layers.apply(model, step, context)
+        case DropHeads():
+            return drop_heads.apply(model, step, context)
         case Grow():
             return grow.apply(model, step, context)
         case DynamicInt8():

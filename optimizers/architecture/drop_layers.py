@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from optimizers.architecture.editing import read_model, write_model
+from optimizers.architecture.editing import read_model, show, write_model
 from optimizers.architecture.proof import random_feeds
-from optimizers.architecture.residual import Block, leave_out, residual_blocks
+from optimizers.architecture.residual import leave_out, residual_blocks
 from optimizers.calibration import Arrays, batches, item_count, load_arrays
 from optimizers.contract.architecture import DropLayers
 from optimizers.contract.errors import InvalidData, InvalidDocument
@@ -74,7 +74,8 @@ def _importances(model: Path, step: DropLayers, context: StepContext) -> dict[st
     ends = [(str(block.source.name), str(block.result.name)) for block in blocks]
     names = [block.name for block in blocks]
     inner = sorted({name for pair in ends for name in pair} - {x.name for x in graph.graph.inputs})
-    shown = _show(graph, blocks, context.work_directory / "shown.onnx")
+    watched = [value for block in blocks for value in (block.source, block.result)]
+    shown = show(graph, watched, context.work_directory / "shown.onnx")
     with closing(Session(shown, SessionSpec())) as session:
         items = _items(session, step, context)
         sums, done = np.zeros(len(blocks)), 0
@@ -106,16 +107,6 @@ def _items(session: Session, step: DropLayers, context: StepContext) -> Arrays:
         "drop_layers needs calibration data to tell which blocks matter least: name an .npz as "
         "data.calibration in hone.yaml, or the blocks as drop_layers.blocks"
     )
-
-
-def _show(graph: ir.Model, blocks: list[Block], target: Path) -> Path:
-    """Write a model that also gives what goes into each block and what comes out."""
-    for value in [each for block in blocks for each in (block.source, block.result)]:
-        if not value.is_graph_output() and not value.is_graph_input():
-            value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
-            value.shape = None
-            graph.graph.outputs.append(value)
-    return write_model(graph, target)
 
 
 def _bytes(graph: ir.Model) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,15 @@ def write_model(model: ir.Model, path: Path) -> Path:
     large = sum(weight.nbytes for weight in weights if weight is not None) > _LARGEST_FILE
     ir.save(model, path, external_data=f"{path.stem}.data" if large else None)
     return path
+
+
+def show(model: ir.Model, values: Sequence[ir.Value], path: Path) -> Path:
+    """Write a model that gives inner floating-point values besides its outputs."""
+    for value in values:
+        if not value.is_graph_output() and not value.is_graph_input():
+            value.type, value.shape = value.type or ir.TensorType(ir.DataType.FLOAT), None
+            model.graph.outputs.append(value)
+    return write_model(model, path)
 
 
 def constant(value: ir.Value | None) -> NDArray[Any] | None:

@@ -130,3 +130,25 @@ class Grow:
             raise InvalidDocument(f"grow.noise must be in [0, 1), got {self.noise}")
         if self.wider == 1 and self.deeper == 0:
             raise InvalidDocument("grow.wider must be above 1 where grow.deeper is 0, got 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropHeads:
+    """Leave out the attention heads that add least to what their layer gives.
+
+    Attributes:
+        count: How many of each attention, at least 1; one head always stays.
+        samples: At most so many calibration items, at least 1.
+    """
+
+    count: int = 1
+    samples: int = 128
+
+    stage: ClassVar[Stage] = Stage.FLOAT
+
+    def __post_init__(self) -> None:
+        for name in ("count", "samples"):
+            if getattr(self, name) < 1:
+                raise InvalidDocument(
+                    f"drop_heads.{name} must be at least 1, got {getattr(self, name)}"
+                )

@@ -11,12 +11,22 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, get_args
 
-from optimizers.contract.architecture import DropLayers, Grow, LowRank, Merge, Simplify
+from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
 from optimizers.contract.quantization import DynamicInt8, StaticInt8
 from optimizers.contract.stage import Stage
 from optimizers.contract.tuning import TuneSession
 
-Step = Simplify | Merge | LowRank | DropLayers | Grow | DynamicInt8 | StaticInt8 | TuneSession
+Step = (
+    Simplify
+    | Merge
+    | LowRank
+    | DropLayers
+    | DropHeads
+    | Grow
+    | DynamicInt8
+    | StaticInt8
+    | TuneSession
+)
 
 STEP_TYPES: Final[tuple[type[Step], ...]] = get_args(Step)
 

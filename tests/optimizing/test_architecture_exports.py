@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from optimizers.contract.architecture import DropLayers, Grow, LowRank, Merge, Simplify
+from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
+from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.goal import Goal
 from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
@@ -226,6 +227,77 @@ def test_residual_blocks_of_an_export_are_found(
     context = replace(context, data={"calibration": exported / f"{name}.npz"})
     _, notes = in_turn(exported / f"{name}_plain.onnx", [Simplify(), DropLayers()], context)
     assert any(note.startswith(f"left out 1 of {blocks} residual blocks: ") for note in notes)
+
+
+def silenced(heads: tuple[int, int], share: float) -> nn.Module:
+    """The network with one head of each layer made small at its end."""
+    made = network("tokens")
+    found = [each for each in made.modules() if isinstance(each, Layer)]
+    with torch.no_grad():
+        for layer, head in zip(found, heads, strict=True):
+            layer.out.weight[:, 4 * head : 4 * (head + 1)] *= share
+    return made
+
+
+@pytest.fixture(scope="module")
+def with_idle_heads(exported: Path) -> Path:
+    """An export whose heads 2 and 1 add a hundredth of what they did."""
+    path = exported / "idle.onnx"
+    export_plainly(silenced((2, 1), 0.01), values("tokens"), path)
+    return path
+
+
+def test_the_least_important_heads_go(
+    exported: Path, context: StepContext, with_idle_heads: Path
+) -> None:
+    context = replace(context, data={"calibration": exported / "tokens.npz"})
+    made, notes = in_turn(with_idle_heads, [Simplify(), DropHeads()], context)
+    assert ["heads, by share of importance: 2 (" in note for note in notes[-2:]] == [True, False]
+    assert ["heads, by share of importance: 1 (" in note for note in notes[-2:]] == [False, True]
+    wanted = silenced((2, 1), 0.0)(torch.from_numpy(values("tokens"))).detach().numpy()
+    np.testing.assert_allclose(run(made, values("tokens")), wanted, atol=1e-5)
+    shapes = [tuple(each.dims) for each in onnx.load(str(made)).graph.initializer]
+    assert shapes.count((16, 12)) == 6
+    assert shapes.count((12, 16)) == 2
+
+
+def test_all_but_one_head_may_go(
+    exported: Path, context: StepContext, with_idle_heads: Path
+) -> None:
+    context = replace(context, data={"calibration": exported / "tokens.npz"})
+    made, notes = in_turn(with_idle_heads, [Simplify(), DropHeads(count=3)], context)
+    assert sum("left out 3 of 4 heads" in note for note in notes) == 2
+    assert run(made, values("tokens", 1)).shape == (1, 4)
+    _, notes = in_turn(with_idle_heads, [Simplify(), DropHeads(count=4)], context)
+    assert notes[-1] == "no attention with more than 4 heads was found"
+
+
+def test_heads_cut_in_the_wrong_place_are_refused(
+    exported: Path,
+    context: StepContext,
+    with_idle_heads: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The planted fault: numbers that are not the head's own."""
+    context = replace(context, data={"calibration": exported / "tokens.npz"})
+    start, _ = in_turn(with_idle_heads, [Simplify()], context)
+    monkeypatch.setattr(
+        "optimizers.architecture.attention.columns",
+        lambda heads, width: np.arange(len(heads) * width),
+    )
+    result = apply_step(start, DropHeads(), context)
+    assert (result.modified, result.model) == (False, start)
+    assert result.notes[0].startswith("left as it was: without silent heads, answers differ by")
+
+
+def test_heads_need_calibration_data(
+    exported: Path, context: StepContext, with_idle_heads: Path
+) -> None:
+    start, _ = in_turn(with_idle_heads, [Simplify()], context)
+    with pytest.raises(InvalidData, match=r"drop_heads needs calibration data: name an .npz"):
+        apply_step(start, DropHeads(), context)
+    with pytest.raises(InvalidDocument, match=r"drop_heads.count must be at least 1, got 0"):
+        DropHeads(count=0)
 
 
 STEPS: list[Step] = [Simplify(), Merge(), LowRank(keep=0.5), DropLayers(), Grow(noise=0.1)]

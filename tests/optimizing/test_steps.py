@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from optimizers.contract.architecture import DropLayers, Grow, LowRank, Merge, Simplify
+from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
@@ -39,6 +39,7 @@ STEPS: list[Step] = [
     Merge(),
     LowRank(keep=0.97),
     DropLayers(),
+    DropHeads(),
     Grow(wider=1.5, deeper=1),
     DynamicInt8(),
     DynamicInt8(per_channel=False, reduce_range=True),
