@@ -114,11 +114,14 @@ def _read(softmax: ir.Node, made: dict[ir.Value, Affine]) -> Attention | None:
 
 
 def _parted(value: ir.Value | None, made: dict[ir.Value, Affine]) -> Parted | None:
+    """The Reshape of a product's result, past scales, masks, Transposes and later Reshapes."""
     reshape = _back(value, "Reshape")
-    source = None if reshape is None else reshape.inputs[0]
-    if reshape is None or source not in made or only_user(source) is not reshape:
-        return None
-    return Parted(made[source], reshape)
+    while reshape is not None:
+        source = reshape.inputs[0]
+        if source in made and only_user(source) is reshape:
+            return Parted(made[source], reshape)
+        reshape = _back(source, "Reshape")
+    return None
 
 
 def _back(value: ir.Value | None, operator: str) -> ir.Node | None:

@@ -36,13 +36,13 @@ def apply(model: Path, step: DropLayers, context: StepContext) -> StepResult:
     chosen = _chosen(step, importances)
     graph = read_model(model)
     blocks = {block.name: block for block in residual_blocks(graph.graph)}
-    before = _bytes(graph)
+    before = _size(graph)
     for name in chosen:
         leave_out(blocks[name])
     target = write_model(graph, context.work_directory / "dropped.onnx")
     context.report(1.0, "left out")
     notes = [f"left out {len(chosen)} of {len(importances)} residual blocks: {', '.join(chosen)}"]
-    notes.append(f"bytes of weights: {before} became {_bytes(graph)}")
+    notes.append(f"{before} became {_size(graph)}")
     shown = ", ".join(f"{name} {value:.4f}" for name, value in importances.items())
     notes.append(f"importance (1 - cosine): {shown}")
     return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
@@ -109,6 +109,7 @@ def _items(session: Session, step: DropLayers, context: StepContext) -> Arrays:
     )
 
 
-def _bytes(graph: ir.Model) -> int:
+def _size(graph: ir.Model) -> str:
     weights = [value.const_value for value in graph.graph.initializers.values()]
-    return sum(weight.nbytes for weight in weights if weight is not None)
+    stored = sum(weight.nbytes for weight in weights if weight is not None)
+    return f"{len(graph.graph)} nodes with {stored} bytes of weights"

@@ -17,6 +17,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn import functional
 
 from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
 from optimizers.contract.errors import InvalidData, InvalidDocument
@@ -71,11 +72,14 @@ class Images(nn.Module):
 
 
 class Layer(nn.Module):
-    """A transformer's layer with an activation that adds x to its cube."""
+    """A transformer's layer with an activation that adds x to its cube.
 
-    def __init__(self, width: int, heads: int) -> None:
+    Attention is written out, or torch's own, which is exported with Reshapes between its products.
+    """
+
+    def __init__(self, width: int, heads: int, *, written_out: bool) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.written_out = heads, written_out
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
@@ -85,8 +89,11 @@ class Layer(nn.Module):
         def split(values: torch.Tensor) -> torch.Tensor:
             return values.reshape(items, tokens, self.heads, -1).transpose(1, 2)
 
-        scores = split(self.query(x)) @ split(self.key(x)).transpose(-1, -2)
-        weighed = torch.softmax(scores / 2.0, -1) @ split(self.value(x))
+        query, key, value = split(self.query(x)), split(self.key(x)), split(self.value(x))
+        if self.written_out:
+            weighed = torch.softmax(query @ key.transpose(-1, -2) / 2.0, -1) @ value
+        else:
+            weighed = functional.scaled_dot_product_attention(query, key, value)
         x = x + self.out(weighed.transpose(1, 2).reshape(items, tokens, width))
         hidden = self.up(x)
         hidden = torch.tanh(hidden + 0.04 * hidden * hidden * hidden)
@@ -97,7 +104,8 @@ class Layer(nn.Module):
 class Tokens(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(6, 16), Layer(16, 4), Layer(16, 4))
+        layers = (Layer(16, 4, written_out=True), Layer(16, 4, written_out=False))
+        self.layers = nn.Sequential(nn.Linear(6, 16), *layers)
         self.head = nn.Linear(16, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -317,6 +317,21 @@ def test_queries_keys_and_values_become_one_product(tmp_path: Path, context: Ste
     assert_same(model, result.model, 1e-5)
 
 
+def test_products_stay_where_split_takes_its_parts_otherwise(
+    tmp_path: Path, context: StepContext
+) -> None:
+    """Before operator set 13, Split had its widths as an attribute."""
+    model = models.save(
+        tmp_path / "model.onnx",
+        [node("MatMul", "x w1", "y"), node("MatMul", "x w2", "z")],
+        [("x", FLOAT, ["batch", 4])],
+        [("y", FLOAT, ["batch", 3]), ("z", FLOAT, ["batch", 2])],
+        weights(w1=(4, 3), w2=(4, 2)),
+        opset=12,
+    )
+    assert not apply_step(model, Merge(), context).modified
+
+
 def rep_vgg(path: Path, *, stride: int = 1, group: int = 1) -> Path:
     """BN(conv3x3) + BN(conv1x1) + BN(x), and with stride 2 without the last."""
     strides = [stride, stride]
