@@ -43,18 +43,8 @@ def apply(model: Path, step: DropHeads, context: StepContext) -> StepResult:
     """
     context.report(0.0, "looking for attention")
     measured = _measure(model, step, context)
-    graph, silenced, notes = read_model(model), read_model(model), []
-    others = {attention.name: attention for attention in attentions(silenced.graph)}
-    for attention in attentions(graph.graph):
-        importances = measured.get(attention.name)
-        if importances is None or len(importances) <= step.count:
-            continue
-        order = np.argsort(importances, kind="stable")
-        gone, kept = sorted(order[: step.count]), sorted(order[step.count :])
-        width = len(attention.out.weight) // len(importances)
-        keep_heads(attention, kept, width)
-        silence_heads(others[attention.name], gone, width)
-        notes.append(f"{attention.name}: left out {_listed(gone, importances)}")
+    graph, silenced = read_model(model), read_model(model)
+    notes = _cut(graph, silenced, measured, step.count)
     if not notes:
         return _left(model, context, f"no attention with more than {step.count} heads was found")
     target = write_model(graph, context.work_directory / "fewer_heads.onnx")
@@ -65,6 +55,25 @@ def apply(model: Path, step: DropHeads, context: StepContext) -> StepResult:
     if why:
         return _left(model, context, f"left as it was: without silent heads, {why}")
     return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
+
+
+def _cut(
+    graph: ir.Model, silenced: ir.Model, measured: dict[str, Importances], count: int
+) -> list[str]:
+    """Cut heads out of one model and silence them in the other; what was done."""
+    notes = []
+    others = {attention.name: attention for attention in attentions(silenced.graph)}
+    for attention in attentions(graph.graph):
+        importances = measured.get(attention.name)
+        if importances is None or len(importances) <= count:
+            continue
+        order = np.argsort(importances, kind="stable")
+        gone, kept = sorted(order[:count]), sorted(order[count:])
+        width = len(attention.out.weight) // len(importances)
+        keep_heads(attention, kept, width)
+        silence_heads(others[attention.name], gone, width)
+        notes.append(f"{attention.name}: left out {_listed(gone, importances)}")
+    return notes
 
 
 def _listed(gone: list[int], importances: Importances) -> str:
@@ -95,7 +104,7 @@ def _measure(model: Path, step: DropHeads, context: StepContext) -> dict[str, Im
     with closing(Session(shown, SessionSpec())) as session:
         items, _ = load_arrays(path, session.signature, step.samples)
         for done, batch in enumerate(batches(items, _BATCH)):
-            context.report(min(0.8, done * _BATCH / item_count(items)), "measuring importance")
+            context.report(0.8 * done * _BATCH / item_count(items), "measuring importance")
             seen = dict(zip(names, session.run(batch, names), strict=True))
             for attention in found:
                 importances = _importances(attention, seen)

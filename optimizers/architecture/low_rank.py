@@ -53,6 +53,19 @@ def apply(model: Path, step: LowRank, context: StepContext) -> StepResult:
     graph = read_model(model)
     layers = _layers(affine_maps(graph.graph) + convolutions(graph.graph))
     check_excluded("low_rank", step.exclude, list(layers))
+    factored, notes = _factor(layers, step, context)
+    context.report(1.0, "factored")
+    if not factored:
+        notes.insert(0, f"none of {len(layers)} weights was factored")
+        return StepResult(model=model, session=context.session, modified=False, notes=tuple(notes))
+    target = write_model(graph, context.work_directory / "low_rank.onnx")
+    return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
+
+
+def _factor(
+    layers: dict[str, Affine | Convolution], step: LowRank, context: StepContext
+) -> tuple[int, list[str]]:
+    """Factor what gains; how many that were, and a note about each."""
     notes, factored = [], 0
     for index, (name, layer) in enumerate(layers.items()):
         context.report(0.9 * index / len(layers), name)
@@ -65,12 +78,7 @@ def apply(model: Path, step: LowRank, context: StepContext) -> StepResult:
         if factors.macs < weight.size:
             _replace(layer, factors)
             factored += 1
-    context.report(1.0, "factored")
-    if not factored:
-        notes.insert(0, f"none of {len(layers)} weights was factored")
-        return StepResult(model=model, session=context.session, modified=False, notes=tuple(notes))
-    target = write_model(graph, context.work_directory / "low_rank.onnx")
-    return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
+    return factored, notes
 
 
 def factor(weight: NDArray[Any], step: LowRank) -> Factors:
