@@ -124,8 +124,13 @@ def values(name: str, items: int = 6) -> NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def network(name: str) -> nn.Module:
-    """Random weights, and statistics of random batches."""
+def network(name: str, idle: float = 0.01) -> nn.Module:
+    """Random weights, and statistics of random batches.
+
+    Args:
+        name: Of `SHAPES`.
+        idle: How much of what they did is left to head 2 of the first attention, 1 of the second.
+    """
     torch.manual_seed(0)
     made = SHAPES[name][0]().train()
     with torch.no_grad():
@@ -134,6 +139,9 @@ def network(name: str) -> nn.Module:
             if isinstance(each, nn.BatchNorm2d):
                 each.weight.uniform_(0.5, 1.5)
                 each.bias.normal_()
+        layers = [each for each in made.modules() if isinstance(each, Layer)]
+        for layer, head in zip(layers, (2, 1), strict=False):
+            layer.out.weight[:, 4 * head : 4 * (head + 1)] *= idle
     return made.eval()
 
 
@@ -237,58 +245,33 @@ def test_residual_blocks_of_an_export_are_found(
     assert any(note.startswith(f"left out 1 of {blocks} residual blocks: ") for note in notes)
 
 
-def silenced(heads: tuple[int, int], share: float) -> nn.Module:
-    """The network with one head of each layer made small at its end."""
-    made = network("tokens")
-    found = [each for each in made.modules() if isinstance(each, Layer)]
-    with torch.no_grad():
-        for layer, head in zip(found, heads, strict=True):
-            layer.out.weight[:, 4 * head : 4 * (head + 1)] *= share
-    return made
-
-
-@pytest.fixture(scope="module")
-def with_idle_heads(exported: Path) -> Path:
-    """An export whose heads 2 and 1 add a hundredth of what they did."""
-    path = exported / "idle.onnx"
-    export_plainly(silenced((2, 1), 0.01), values("tokens"), path)
-    return path
-
-
-def test_the_least_important_heads_go(
-    exported: Path, context: StepContext, with_idle_heads: Path
-) -> None:
+def test_the_least_important_heads_go(exported: Path, context: StepContext) -> None:
     context = replace(context, data={"calibration": exported / "tokens.npz"})
-    made, notes = in_turn(with_idle_heads, [Simplify(), DropHeads()], context)
+    made, notes = in_turn(exported / "tokens_plain.onnx", [Simplify(), DropHeads()], context)
     assert ["heads, by share of importance: 2 (" in note for note in notes[-2:]] == [True, False]
     assert ["heads, by share of importance: 1 (" in note for note in notes[-2:]] == [False, True]
-    wanted = silenced((2, 1), 0.0)(torch.from_numpy(values("tokens"))).detach().numpy()
+    wanted = network("tokens", idle=0.0)(torch.from_numpy(values("tokens"))).detach().numpy()
     np.testing.assert_allclose(run(made, values("tokens")), wanted, atol=1e-5)
     shapes = [tuple(each.dims) for each in onnx.load(str(made)).graph.initializer]
     assert shapes.count((16, 12)) == 6
     assert shapes.count((12, 16)) == 2
 
 
-def test_all_but_one_head_may_go(
-    exported: Path, context: StepContext, with_idle_heads: Path
-) -> None:
+def test_all_but_one_head_may_go(exported: Path, context: StepContext) -> None:
     context = replace(context, data={"calibration": exported / "tokens.npz"})
-    made, notes = in_turn(with_idle_heads, [Simplify(), DropHeads(count=3)], context)
+    made, notes = in_turn(exported / "tokens_plain.onnx", [Simplify(), DropHeads(count=3)], context)
     assert sum("left out 3 of 4 heads" in note for note in notes) == 2
     assert run(made, values("tokens", 1)).shape == (1, 4)
-    _, notes = in_turn(with_idle_heads, [Simplify(), DropHeads(count=4)], context)
+    _, notes = in_turn(exported / "tokens_plain.onnx", [Simplify(), DropHeads(count=4)], context)
     assert notes[-1] == "no attention with more than 4 heads was found"
 
 
 def test_heads_cut_in_the_wrong_place_are_refused(
-    exported: Path,
-    context: StepContext,
-    with_idle_heads: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    exported: Path, context: StepContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The planted fault: numbers that are not the head's own."""
     context = replace(context, data={"calibration": exported / "tokens.npz"})
-    start, _ = in_turn(with_idle_heads, [Simplify()], context)
+    start, _ = in_turn(exported / "tokens_plain.onnx", [Simplify()], context)
     monkeypatch.setattr(
         "optimizers.architecture.attention.columns",
         lambda heads, width: np.arange(len(heads) * width),
@@ -298,10 +281,8 @@ def test_heads_cut_in_the_wrong_place_are_refused(
     assert result.notes[0].startswith("left as it was: without silent heads, answers differ by")
 
 
-def test_heads_need_calibration_data(
-    exported: Path, context: StepContext, with_idle_heads: Path
-) -> None:
-    start, _ = in_turn(with_idle_heads, [Simplify()], context)
+def test_heads_need_calibration_data(exported: Path, context: StepContext) -> None:
+    start, _ = in_turn(exported / "tokens_plain.onnx", [Simplify()], context)
     with pytest.raises(InvalidData, match=r"drop_heads needs calibration data: name an .npz"):
         apply_step(start, DropHeads(), context)
     with pytest.raises(InvalidDocument, match=r"drop_heads.count must be at least 1, got 0"):
