@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes import common
 
 from optimizers.architecture.affine import Affine, affine_maps, write_affine
 from optimizers.architecture.convolution import Convolution, convolutions, write_convolution
@@ -47,8 +48,16 @@ def read_normalization(node: ir.Node | None) -> Normalization | None:
 
 
 def merge_batch_norms(model: ir.Model) -> int:
-    """Fold every BatchNormalization that can be; how many were."""
-    graph, count = model.graph, 0
+    """Fold every BatchNormalization that can be, also several in a row; how many were."""
+    count = 0
+    while folded := _fold(model.graph):
+        common.RemoveUnusedNodesPass()(model)
+        count += folded
+    return count
+
+
+def _fold(graph: ir.Graph) -> int:
+    count = 0
     for convolution in convolutions(graph):
         normalization = read_normalization(only_user(convolution.result))
         if normalization is not None:

@@ -19,7 +19,7 @@ def widen(model: ir.Model, name: str, step: Grow, random: np.random.Generator) -
     pair = next(pair for pair in pairs(model.graph) if pair.first.name == name)
     first, second = pair.first, pair.second
     width = len(first.kernel) if isinstance(first, Convolution) else first.weight.shape[1]
-    extra = round(width * (step.wider - 1))
+    extra = max(1, round(width * (step.wider - 1)))
     units = np.concatenate([np.arange(width), random.integers(0, width, extra)])
     shares = _shares(units, step.noise, random)
     _copy_units(first, units)

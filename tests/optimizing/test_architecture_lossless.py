@@ -233,6 +233,39 @@ def test_batch_norm_goes_into_convolutions_and_products(
     np.testing.assert_allclose(kernel, given["k"] * factor[:, None, None, None], rtol=1e-6)
 
 
+def test_two_batch_norms_in_a_row_both_go(tmp_path: Path, context: StepContext) -> None:
+    model = models.save(
+        tmp_path / "model.onnx",
+        [node("Conv", "x k", "c"), batch_norm(1, "c", "n"), batch_norm(2, "n", "y")],
+        [("x", FLOAT, ["batch", 2, 5, 5])],
+        [("y", FLOAT, ["batch", 4, 3, 3])],
+        weights(k=(4, 2, 3, 3)) | statistics(1, 4) | statistics(2, 4),
+    )
+    result = apply_step(model, Merge(), context)
+    assert operators(result.model) == {"Conv": 1}
+    assert_same(model, result.model, 1e-5)
+
+
+def test_weights_that_a_caller_may_replace_are_not_constant(
+    tmp_path: Path, context: StepContext
+) -> None:
+    """An initializer that is an input as well is only what the input is by default."""
+    path = models.save(
+        tmp_path / "model.onnx",
+        [node("MatMul", "x w1", "h"), node("Identity", "w1", "i"), node("MatMul", "h i", "y")],
+        [("x", FLOAT, ["batch", 4])],
+        [("y", FLOAT, ["batch", 4])],
+        weights(w1=(4, 4)),
+    )
+    model = onnx.load(str(path))
+    model.graph.input.append(helper.make_tensor_value_info("w1", FLOAT, [4, 4]))
+    onnx.save(model, str(path))
+    assert not apply_step(path, Merge(), context).modified
+    simplified = apply_step(path, Simplify(), context)
+    assert [each.name for each in onnx.load(str(simplified.model)).graph.input] == ["x", "w1"]
+    assert operators(simplified.model) == {"MatMul": 2}
+
+
 def test_batch_norm_over_another_axis_than_the_product_s_stays(
     tmp_path: Path, context: StepContext
 ) -> None:
