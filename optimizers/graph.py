@@ -31,7 +31,7 @@ def prepare(model: Path, target: Path) -> Path:
         target: Where the prepared copy goes.
     """
     stripped = onnx.load(str(model))
-    _name_nodes(stripped.graph)
+    name_nodes(stripped.graph)
     # Shapes written by exporters name dimensions that quantisation changes.
     del stripped.graph.value_info[:]
     onnx.save(stripped, str(target))
@@ -131,11 +131,11 @@ def count_integer_weights(model: Path, operators: Sequence[str]) -> int:
 
 def _graph(model: Path) -> onnx.GraphProto:
     graph = onnx.load(str(model), load_external_data=False).graph
-    _name_nodes(graph)
+    name_nodes(graph)
     return graph
 
 
-def _name_nodes(graph: onnx.GraphProto) -> None:
+def name_nodes(graph: onnx.GraphProto) -> None:
     """Give every node without a name one of its own, always the same for the same graph."""
     taken = {node.name for node in graph.node}
     for index, node in enumerate(graph.node):

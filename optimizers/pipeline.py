@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final, assert_never
 
 from optimizers.contract.distillation import Distill, Finetune
+from optimizers.architecture import drop_heads, drop_layers, grow, low_rank, merge, simplify
+from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
 from optimizers.contract.errors import HoneError, NotSupported
 from optimizers.contract.host import Host
 from optimizers.contract.job import CANDIDATE_DIRECTORY, Built, JobSpec
@@ -70,6 +72,18 @@ def apply_step(model: Path, step: Step, context: StepContext) -> StepResult:
             return prune_weights.apply(model, step, context)
         case PruneChannels():
             return prune_channels.apply(model, step, context)
+        case Simplify():
+            return simplify.apply(model, step, context)
+        case Merge():
+            return merge.apply(model, step, context)
+        case LowRank():
+            return low_rank.apply(model, step, context)
+        case DropLayers():
+            return drop_layers.apply(model, step, context)
+        case DropHeads():
+            return drop_heads.apply(model, step, context)
+        case Grow():
+            return grow.apply(model, step, context)
         case DynamicInt8():
             return dynamic_int8.apply(model, step, context)
         case StaticInt8():

@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 from optimizers.contract.distillation import Distill, Finetune
+from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
@@ -43,6 +44,12 @@ STEPS: list[Step] = [
     PruneWeights(ratio=0.05),
     PruneChannels(ratio=0.1),
     Sparsify(training=GENTLE),
+    Simplify(),
+    Merge(),
+    LowRank(keep=0.97),
+    DropLayers(),
+    DropHeads(),
+    Grow(wider=1.5, deeper=1),
     DynamicInt8(),
     DynamicInt8(per_channel=False, reduce_range=True),
     StaticInt8(),
