@@ -42,7 +42,7 @@ def keep_floating(model: Path) -> int:
         maker = makers.get(node.input[0]) if weight is not None else None
         if weight is None or maker is None or maker.op_type != "DequantizeLinear":
             continue
-        if any(name not in stored for name in maker.input[1:]):
+        if not all(_is_one_number(stored.get(name)) for name in maker.input[1:]):
             continue
         _read_per_channel(graph, node, maker, stored, _input_channels(node, weight))
         kept += 1
@@ -50,6 +50,10 @@ def keep_floating(model: Path) -> int:
         _drop_unread(graph)
         onnx.save(loaded, str(model))
     return kept
+
+
+def _is_one_number(tensor: onnx.TensorProto | None) -> bool:
+    return tensor is not None and all(size == 1 for size in tensor.dims)
 
 
 def _read_per_channel(

@@ -57,7 +57,8 @@ def apply(model: Path, step: StaticInt8, context: StepContext) -> StepResult:
     quantised = integer_weight_names(build.target, OPERATORS)
     found = f"{len(quantised)} of {len(candidates)} convolutions and products"
     if not quantised:
-        return _unchanged(model, context, f"{found} have a constant weight that was quantised")
+        note = f"{found} have a constant weight that was quantised"
+        return _unchanged(model, context, note, *build.notes)
     if step.correct_bias:
         build.correct(quantised)
     context.report(1.0, "quantised")
@@ -190,8 +191,8 @@ def _asides(step: StaticInt8, how: Arrangement, excluded: Sequence[str]) -> Iter
         yield f"reduce_range was left alone: only U8S8 can saturate, not {how.scheme.upper()}"
 
 
-def _unchanged(model: Path, context: StepContext, note: str) -> StepResult:
-    return StepResult(model=model, session=context.session, modified=False, notes=(note,))
+def _unchanged(model: Path, context: StepContext, *notes: str) -> StepResult:
+    return StepResult(model=model, session=context.session, modified=False, notes=notes)
 
 
 def _calibration_items(model: Path, step: StaticInt8, context: StepContext) -> Arrays:

@@ -41,6 +41,7 @@ STEPS: list[Step] = [
     StaticInt8(scheme="s8s8", skip_first=True),
     StaticInt8(calibration="percentile", percentile=99.9),
     StaticInt8(calibration="entropy", samples=20),
+    StaticInt8(equalize=True, correct_bias=True, keep_float=1),
     TuneSession(threads=(1, 2), arena=(False,), optimization=("all",)),
 ]
 
