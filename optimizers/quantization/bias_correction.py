@@ -40,7 +40,9 @@ class Corrected:
     after: float
 
     def __str__(self) -> str:
-        without = f"; without a bias: {', '.join(self.without)}" if self.without else ""
+        without = (
+            f"; without a bias of their own: {', '.join(self.without)}" if self.without else ""
+        )
         return (
             f"corrected the bias of {self.layers} layers: mean outputs were {self.before:.3g} off, "
             f"now {self.after:.3g}{without}"
