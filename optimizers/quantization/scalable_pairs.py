@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Final
 
 import numpy as np
@@ -67,7 +68,8 @@ def scalable_pairs(graph: onnx.GraphProto) -> tuple[tuple[Pair, ...], int]:
     """Every pair of layers of `graph` that may be scaled.
 
     Between them lies nothing, or what keeps f(s x) = s f(x) for every channel: Relu, a Clip from
-    0 without an upper bound, pooling, and Flatten from a convolution to a product.
+    0 without an upper bound, pooling, and from a convolution to a product Flatten, or a Reshape
+    that is known to do the same.
 
     Returns:
         The pairs in the graph's order, and how many were left out for a bounded Clip between.
@@ -84,6 +86,10 @@ class _Finder:
         given = {value.name for value in graph.input}
         self._constants = {one.name: one for one in graph.initializer if one.name not in given}
         self._outputs = {value.name for value in graph.output}
+        self._shapes = {
+            value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
+            for value in graph.value_info
+        }
         self._users: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in graph.node:
             for name in node.input:
@@ -126,7 +132,7 @@ class _Finder:
                 return passed, node, is_bounded
             if len(node.output) != 1 or node.input[0] != value or _attribute(node, "axis", 1) != 1:
                 break
-            passed.append(node.op_type)
+            passed.append("Flatten" if self._is_flatten(node) else node.op_type)
             is_bounded = is_bounded or (node.op_type == "Clip" and not self._is_relu(node))
             value = node.output[0]
         return passed, None, is_bounded
@@ -153,13 +159,21 @@ class _Finder:
         if not self._is_own(name):
             return False
         shape = self._constants[name].dims
-        return bool(shape) and shape[-1] == int(np.prod(shape)) == channels
+        return bool(shape) and shape[-1] == prod(shape) == channels
 
     def _takes(self, second: onnx.NodeProto, channels: int, group: int) -> bool:
         shape = self._shape(second)
         if second.op_type == "Conv":
             return shape[1] * group == channels
         return shape[1 if _outputs_lead(second) else 0] % channels == 0
+
+    def _is_flatten(self, node: onnx.NodeProto) -> bool:
+        """Whether a Reshape keeps the items apart and joins all of one, as exporters write it."""
+        if node.op_type != "Reshape" or node.input[1] not in self._constants:
+            return node.op_type == "Flatten"
+        wanted = numpy_helper.to_array(self._constants[node.input[1]]).tolist()
+        of_one = self._shapes.get(node.input[0], [])[1:]
+        return len(wanted) == 2 and 0 not in of_one and bool(of_one) and wanted[1] == prod(of_one)
 
     def _is_relu(self, clip: onnx.NodeProto) -> bool:
         low, high = (self._number(clip, index) for index in (1, 2))

@@ -146,6 +146,27 @@ def test_what_others_read_is_not_scaled(
     assert {pair.first for pair in pairs} == {"k1", "k2", "w3"}
 
 
+@pytest.mark.parametrize(("columns", "known", "is_pair"), [(48, 2, 1), (24, 2, 0), (48, 0, 0)])
+def test_a_reshape_is_passed_where_it_is_known_to_flatten(
+    tmp_path: Path, columns: int, known: int, is_pair: bool
+) -> None:
+    """Exporters write it for Flatten; with 24 columns, half the channels become other items."""
+
+    def reshape(graph: onnx.GraphProto) -> None:
+        flatten = next(node for node in graph.node if node.op_type == "Flatten")
+        flatten.CopyFrom(helper.make_node("Reshape", ["m", "shape"], ["f"]))
+        weights = {one.name: one for one in graph.initializer}
+        short = numpy_helper.to_array(weights["w3"])[:, :columns]
+        weights["w3"].CopyFrom(numpy_helper.from_array(short.copy(), "w3"))
+        graph.initializer.append(numpy_helper.from_array(np.array([-1, columns]), "shape"))
+        shape = ["batch", 12, *([known, known] if known else ["h", "w"])]
+        graph.value_info.append(helper.make_tensor_value_info("m", TensorProto.FLOAT, shape))
+
+    pairs, _ = scalable_pairs(changed(reshape, tmp_path / "model.onnx"))
+    assert [pair.first for pair in pairs].count("k2") == is_pair
+    assert {pair.first for pair in pairs} >= {"k0", "k1", "w3"}
+
+
 def test_a_product_over_the_width_of_a_picture_is_no_successor(tmp_path: Path) -> None:
     """A MatMul after a Conv sums over the width; its rows are not the Conv's channels."""
     model = models.save(
