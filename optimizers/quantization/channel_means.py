@@ -35,7 +35,7 @@ def channel_means(model: onnx.ModelProto, layers: Sequence[str], items: Arrays) 
     sums = {name: np.zeros(1) for name in layers}
     for part in batches(fed, 1):
         for name, values in zip(layers, session.run(None, part), strict=True):
-            sums[name] = sums[name] + _sum_of_item_means(nodes[name], values)
+            sums[name] = sums[name] + _of_one_item(nodes[name], values)
     return {name: total / item_count(items) for name, total in sums.items()}
 
 
@@ -52,8 +52,9 @@ def _session_of(model: onnx.ModelProto, outputs: Sequence[str]) -> onnxruntime.I
     )
 
 
-def _sum_of_item_means(node: onnx.NodeProto, values: NDArray[np.float32]) -> NDArray[np.float64]:
+def _of_one_item(node: onnx.NodeProto, values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The first axis is averaged as well: a product may take the rows of an item for items."""
     axis = 1 if node.op_type == "Conv" else values.ndim - 1
-    positions = tuple(other for other in range(1, values.ndim) if other != axis)
-    total: NDArray[np.float64] = values.mean(axis=positions, dtype=np.float64).sum(axis=0)
-    return total
+    others = tuple(other for other in range(values.ndim) if other != axis)
+    means: NDArray[np.float64] = values.mean(axis=others, dtype=np.float64)
+    return means

@@ -16,7 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from optimizers.quantization.scalable_pairs import Pair, scalable_pairs
+from optimizers.quantization.layer_pair import Pair
+from optimizers.quantization.scalable_pairs import scalable_pairs
 
 Weights = dict[str, NDArray[np.float64]]
 

@@ -82,6 +82,42 @@ def test_a_shift_put_into_the_biases_is_found_again(tmp_path: Path, context: Ste
     assert mean_answers_apart(right.model, wrong, x) == 0
 
 
+def test_rows_of_an_item_are_averaged_not_added_up(tmp_path: Path, context: StepContext) -> None:
+    """A Gemm over the 30 rows of a picture would get 30 times its shift."""
+    random = np.random.default_rng(2)
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            helper.make_node("Reshape", ["x", "rows"], ["r"]),
+            helper.make_node("Gemm", ["r", "w", "b"], ["s"], name="gemm"),
+            helper.make_node("Reshape", ["s", "items"], ["y"]),
+        ],
+        [("x", TensorProto.FLOAT, IMAGES)],
+        [("y", TensorProto.FLOAT, ["batch", 30, 4])],
+        {
+            "rows": np.array([-1, 10]),
+            "items": np.array([-1, 30, 4]),
+            "w": random.standard_normal((10, 4)).astype(np.float32),
+            "b": np.zeros(4, np.float32),
+        },
+    )
+    right = quantised(model, StaticInt8(correct_bias=True), context)
+    wrong = planted(right.model, tmp_path / "wrong.onnx", 300)
+    correct_biases(
+        context.work_directory / "prepared.onnx",
+        wrong,
+        tmp_path / "again.onnx",
+        ["gemm"],
+        {"x": pictures(48)},
+        lambda share: None,
+    )
+    shifted, left = (
+        float(np.abs((answer(model, pictures(48)) - answer(each, pictures(48))).mean((0, 1))).max())
+        for each in (wrong, tmp_path / "again.onnx")
+    )
+    assert left < 0.1 * shifted
+
+
 def test_layers_without_a_bias_get_one_or_are_named(tmp_path: Path, context: StepContext) -> None:
     random = np.random.default_rng(1)
     model = models.save(

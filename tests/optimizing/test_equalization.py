@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from optimizers.contract.quantization import StaticInt8
 from optimizers.graph import prepare
 from optimizers.quantization.equalization import equalize, scale_pair
-from optimizers.quantization.scalable_pairs import Pair, scalable_pairs
+from optimizers.quantization.layer_pair import Pair
+from optimizers.quantization.scalable_pairs import scalable_pairs
 from optimizers.step import StepContext
 from tests.support import models
 from tests.support.quantized import (
