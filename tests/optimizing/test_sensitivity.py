@@ -60,6 +60,19 @@ def test_the_most_sensitive_nodes_are_those_that_an_exhaustive_search_finds(
     assert "quantised 4 of 5" in result.notes[0]
 
 
+def test_nodes_are_ranked_with_the_biases_corrected(tmp_path: Path, context: StepContext) -> None:
+    """Uncorrected, nodes would be kept for a shift that correction takes away."""
+    model, x = separable(tmp_path / "model.onnx"), pictures(48)
+    plain, corrected = (
+        decibels(answer(model, x), answer(quantised(model, step, context).model, x))
+        for step in (StaticInt8(), StaticInt8(correct_bias=True))
+    )
+    result = apply_step(model, StaticInt8(keep_float=1, correct_bias=True), context)
+    [note] = [note for note in result.notes if note.startswith("kept in floating point")]
+    found = float(note.split("all as integers give ")[1].split(" dB")[0])
+    assert abs(found - corrected) < 0.1 < abs(corrected - plain)
+
+
 def test_ranking_ends_when_its_time_is_up(tmp_path: Path, context: StepContext) -> None:
     model = separable(tmp_path / "model.onnx")
     result = apply_step(model, StaticInt8(keep_float=2, rank_seconds=1e-9), context)

@@ -101,7 +101,15 @@ def test_every_step_keeps_the_signature_and_says_what_it_did(
     other.close()
 
 
-@pytest.mark.parametrize("step", [DynamicInt8(), StaticInt8()], ids=str)
+@pytest.mark.parametrize(
+    "step",
+    [
+        DynamicInt8(),
+        StaticInt8(),
+        StaticInt8(equalize=True, correct_bias=True, keep_float=1),
+    ],
+    ids=str,
+)
 def test_quantising_twice_gives_the_same_bytes(
     tmp_path: Path, context: StepContext, step: Step
 ) -> None:
