@@ -115,8 +115,11 @@ def count_operators(model: Path, *operators: str) -> int:
     return sum(node.op_type in operators for node in _graph(model).node)
 
 
-def count_integer_weights(model: Path, operators: Sequence[str]) -> int:
-    """How many nodes of these operators read a stored 8-bit weight through a DequantizeLinear."""
+def integer_weight_names(model: Path, operators: Sequence[str]) -> list[str]:
+    """Names of the nodes of these operators that read a stored 8-bit weight.
+
+    They read it through a DequantizeLinear; see `prepare` for nameless nodes.
+    """
     graph = _graph(model)
     stored = {tensor.name for tensor in graph.initializer if tensor.data_type in _EIGHT_BITS}
     weights = {
@@ -124,9 +127,11 @@ def count_integer_weights(model: Path, operators: Sequence[str]) -> int:
         for node in graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] in stored
     }
-    return sum(
-        node.op_type in operators and not weights.isdisjoint(node.input[:2]) for node in graph.node
-    )
+    return [
+        node.name
+        for node in graph.node
+        if node.op_type in operators and not weights.isdisjoint(node.input[:2])
+    ]
 
 
 def _graph(model: Path) -> onnx.GraphProto:

@@ -43,6 +43,11 @@ class StaticInt8:
         samples: At most so many calibration items, at least 1.
         exclude: Names of nodes to leave alone.
         skip_first: Leave the first convolution or product in floating point.
+        keep_float: Leave at most so many of the most sensitive nodes in floating point; at least
+            0, which looks for none.
+        rank_seconds: No further node is tried for `keep_float` after so long, above 0.
+        equalize: Give the channels between consecutive layers like ranges first.
+        correct_bias: Take the mean shift of each layer's outputs off its bias afterwards.
     """
 
     scheme: Literal["auto", "u8s8", "u8u8", "s8s8"] = "auto"
@@ -53,6 +58,10 @@ class StaticInt8:
     samples: int = 512
     exclude: tuple[str, ...] = ()
     skip_first: bool = False
+    keep_float: int = 0
+    rank_seconds: float = 300.0
+    equalize: bool = False
+    correct_bias: bool = False
 
     stage: ClassVar[Stage] = Stage.INTEGER
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -86,4 +95,11 @@ class QuantizeAware:
         if not self.temperature > 0:
             raise InvalidDocument(
                 f"quantize_aware.temperature must be above 0, got {self.temperature}"
+        if self.keep_float < 0:
+            raise InvalidDocument(
+                f"static_int8.keep_float must be at least 0, got {self.keep_float}"
+            )
+        if not self.rank_seconds > 0:
+            raise InvalidDocument(
+                f"static_int8.rank_seconds must be above 0, got {self.rank_seconds}"
             )

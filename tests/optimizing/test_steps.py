@@ -58,6 +58,7 @@ STEPS: list[Step] = [
     StaticInt8(calibration="percentile", percentile=99.9),
     StaticInt8(calibration="entropy", samples=20),
     QuantizeAware(training=GENTLE),
+    StaticInt8(equalize=True, correct_bias=True, keep_float=1),
     TuneSession(threads=(1, 2), arena=(False,), optimization=("all",)),
 ]
 
@@ -118,7 +119,15 @@ def test_every_step_keeps_the_signature_and_says_what_it_did(
     other.close()
 
 
-@pytest.mark.parametrize("step", [DynamicInt8(), StaticInt8()], ids=str)
+@pytest.mark.parametrize(
+    "step",
+    [
+        DynamicInt8(),
+        StaticInt8(),
+        StaticInt8(equalize=True, correct_bias=True, keep_float=1),
+    ],
+    ids=str,
+)
 def test_quantising_twice_gives_the_same_bytes(
     tmp_path: Path, context: StepContext, step: Step
 ) -> None:
