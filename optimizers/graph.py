@@ -85,7 +85,7 @@ def names_after_preparing(model: Path, prepared: Path, names: Sequence[str]) -> 
 def load_named(model: Path) -> onnx.ModelProto:
     """A model with its weights, a name for every node, and all its constants as initializers."""
     loaded = onnx.load(str(model))
-    _name_nodes(loaded.graph)
+    name_nodes(loaded.graph)
     constants = [node for node in loaded.graph.node if node.op_type == "Constant"]
     for node in constants:
         [attribute] = node.attribute

@@ -8,9 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, assert_never
 
-from optimizers.contract.distillation import Distill, Finetune
 from optimizers.architecture import drop_heads, drop_layers, grow, low_rank, merge, simplify
 from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
+from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.errors import HoneError, NotSupported
 from optimizers.contract.host import Host
 from optimizers.contract.job import CANDIDATE_DIRECTORY, Built, JobSpec

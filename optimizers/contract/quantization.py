@@ -73,6 +73,14 @@ class StaticInt8:
             )
         if self.samples < 1:
             raise InvalidDocument(f"static_int8.samples must be at least 1, got {self.samples}")
+        if self.keep_float < 0:
+            raise InvalidDocument(
+                f"static_int8.keep_float must be at least 0, got {self.keep_float}"
+            )
+        if not self.rank_seconds > 0:
+            raise InvalidDocument(
+                f"static_int8.rank_seconds must be above 0, got {self.rank_seconds}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +103,4 @@ class QuantizeAware:
         if not self.temperature > 0:
             raise InvalidDocument(
                 f"quantize_aware.temperature must be above 0, got {self.temperature}"
-        if self.keep_float < 0:
-            raise InvalidDocument(
-                f"static_int8.keep_float must be at least 0, got {self.keep_float}"
-            )
-        if not self.rank_seconds > 0:
-            raise InvalidDocument(
-                f"static_int8.rank_seconds must be above 0, got {self.rank_seconds}"
             )

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, get_args
 
+from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
 from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.pruning import PruneChannels, PruneWeights, Sparsify
 from optimizers.contract.quantization import DynamicInt8, QuantizeAware, StaticInt8
-from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
-from optimizers.contract.quantization import DynamicInt8, StaticInt8
 from optimizers.contract.stage import Stage
 from optimizers.contract.tuning import TuneSession
 

@@ -1,8 +1,9 @@
 """Batch normalisation for the time of training, in graphs that were exported without it.
 
-It is put behind every convolution as the identity (gamma = √(σ² + ε), beta = μ of what the convolution
-gives), makes training deep nets stable (Ioffe and Szegedy 2015, arXiv 1502.03167), and is folded
-into the convolution again: W' = W gamma / √(σ² + ε), b' = (b - μ) gamma / √(σ² + ε) + beta.
+It is put behind every convolution as the identity (gamma = √(σ² + ε) and beta = μ of what the
+convolution gives), makes training deep nets stable (Ioffe and Szegedy 2015, arXiv 1502.03167),
+and is folded into the convolution again: W' = W gamma / √(σ² + ε),
+b' = (b - μ) gamma / √(σ² + ε) + beta.
 """
 
 from __future__ import annotations

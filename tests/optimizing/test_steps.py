@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 import pytest
 
-from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
+from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
