@@ -23,13 +23,19 @@ def prepare(model: Path, target: Path) -> Path:
         model: The model as it is; stays untouched.
         target: Where the prepared copy goes.
     """
-    stripped = onnx.load(str(model))
-    _name_nodes(stripped.graph)
+    stripped = load_named(model)
     # Shapes written by exporters name dimensions that quantisation changes.
     del stripped.graph.value_info[:]
     onnx.save(stripped, str(target))
     quant_pre_process(str(target), str(target), skip_symbolic_shape=True, skip_optimization=False)
     return target
+
+
+def load_named(model: Path) -> onnx.ModelProto:
+    """The model with its weights, each node under the name that the other functions know it by."""
+    loaded = onnx.load(str(model))
+    _name_nodes(loaded.graph)
+    return loaded
 
 
 def operator_names(model: Path, operators: Sequence[str]) -> list[str]:
@@ -38,8 +44,10 @@ def operator_names(model: Path, operators: Sequence[str]) -> list[str]:
     return [node.name for node in graph.node if node.op_type in operators]
 
 
-def check_excluded(step: str, excluded: Sequence[str], known: Sequence[str]) -> None:
-    """Make sure that every node an operator wants left alone exists.
+def check_excluded(
+    step: str, excluded: Sequence[str], known: Sequence[str], *, key: str = "exclude"
+) -> None:
+    """Make sure that every node an operator wants left alone, or named under `key`, exists.
 
     Raises:
         InvalidDocument: One does not.
@@ -47,7 +55,7 @@ def check_excluded(step: str, excluded: Sequence[str], known: Sequence[str]) -> 
     unknown = [name for name in excluded if name not in known]
     if unknown:
         raise InvalidDocument(
-            f"{step}.exclude names {', '.join(unknown)}, which the step would not touch anyway; "
+            f"{step}.{key} names {', '.join(unknown)}, which the step would not touch anyway; "
             f"it would touch {', '.join(known) or 'nothing'}"
         )
 

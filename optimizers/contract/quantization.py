@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.stage import Stage
@@ -60,3 +60,47 @@ class StaticInt8:
             )
         if self.samples < 1:
             raise InvalidDocument(f"static_int8.samples must be at least 1, got {self.samples}")
+
+
+NARROW_BLOCKS: Final = (16, 32, 64, 128, 256)
+"""Block sizes for which onnxruntime has kernels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsNbits:
+    """Store the weights of matrix products in a few bits; activations stay floating point.
+
+    Attributes:
+        bits: Of each weight: 8, 4 or 2.
+        block_size: Weights of one column that share a scale: 16, 32, 64, 128 or 256.
+        symmetric: Whether zero is in the middle of the codes; otherwise each block has a zero
+            point, which takes `bits` more. With hqq there always is one.
+        algorithm: `rtn` rounds to nearest; `hqq` looks for zero points that leave a sparse error,
+            4 bits only.
+        embeddings: Whether tables that a Gather picks rows from are stored so, too.
+        exclude: Names of nodes to leave alone.
+    """
+
+    bits: int = 4
+    block_size: int = 32
+    symmetric: bool = True
+    algorithm: Literal["rtn", "hqq"] = "rtn"
+    embeddings: bool = False
+    exclude: tuple[str, ...] = ()
+
+    stage: ClassVar[Stage] = Stage.INTEGER
+
+    def __post_init__(self) -> None:
+        if self.bits not in (2, 4, 8):
+            raise InvalidDocument(f"weights_nbits.bits must be 2, 4 or 8, got {self.bits}")
+        _check_block_size("weights_nbits", self.block_size, NARROW_BLOCKS)
+        if self.algorithm == "hqq" and self.bits != 4:
+            raise InvalidDocument(f"weights_nbits.bits must be 4 with hqq, got {self.bits}")
+        if self.algorithm == "hqq" and self.embeddings:
+            raise InvalidDocument("weights_nbits.embeddings must be false with hqq, got true")
+
+
+def _check_block_size(step: str, block_size: int, known: tuple[int, ...]) -> None:
+    if block_size not in known:
+        listed = ", ".join(map(str, known))
+        raise InvalidDocument(f"{step}.block_size must be one of {listed}, got {block_size}")

@@ -17,7 +17,7 @@ from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
-from optimizers.contract.quantization import DynamicInt8, StaticInt8
+from optimizers.contract.quantization import DynamicInt8, StaticInt8, WeightsNbits
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.steps import STEP_TYPES, STEPS_BY_NAME, Step
 from optimizers.contract.tuning import TuneSession
@@ -41,6 +41,9 @@ STEPS: list[Step] = [
     StaticInt8(scheme="s8s8", skip_first=True),
     StaticInt8(calibration="percentile", percentile=99.9),
     StaticInt8(calibration="entropy", samples=20),
+    WeightsNbits(),
+    WeightsNbits(bits=8, block_size=64, symmetric=False),
+    WeightsNbits(algorithm="hqq", block_size=16),
     TuneSession(threads=(1, 2), arena=(False,), optimization=("all",)),
 ]
 
