@@ -100,6 +100,29 @@ class WeightsNbits:
             raise InvalidDocument("weights_nbits.embeddings must be false with hqq, got true")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fp16:
+    """Store weights and compute in float16; inputs and outputs of the model stay float32.
+
+    Attributes:
+        exclude: Names of nodes to leave in float32.
+    """
+
+    exclude: tuple[str, ...] = ()
+
+    stage: ClassVar[Stage] = Stage.INTEGER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bf16:
+    """Store weights and compute in bfloat16, where the provider can: cuda and tensorrt.
+
+    Inputs and outputs of the model stay float32.
+    """
+
+    stage: ClassVar[Stage] = Stage.INTEGER
+
+
 def _check_block_size(step: str, block_size: int, known: tuple[int, ...]) -> None:
     if block_size not in known:
         listed = ", ".join(map(str, known))

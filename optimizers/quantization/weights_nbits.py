@@ -8,16 +8,13 @@ looks for the z that leaves the sparsest error.
 
 from __future__ import annotations
 
+import logging
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
-from onnxruntime.quantization.matmul_nbits_quantizer import (
-    DefaultWeightOnlyQuantConfig,
-    DefaultWeightOnlyQuantizer,
-    HQQWeightOnlyQuantConfig,
-    HQQWeightOnlyQuantizer,
-)
 
 from optimizers.contract.quantization import WeightsNbits
 from optimizers.quantization.narrow_products import narrow_products, with_notes
@@ -49,10 +46,12 @@ def quantised(weight: Floats, step: WeightsNbits) -> NarrowWeight:
 
 
 def _by_rounding(weight: Floats, step: WeightsNbits) -> NarrowWeight:
-    config = DefaultWeightOnlyQuantConfig(
+    library = _library()
+    config = library.DefaultWeightOnlyQuantConfig(
         bits=step.bits, block_size=step.block_size, is_symmetric=step.symmetric
     )
-    codes, scales, zero_points = DefaultWeightOnlyQuantizer(config).qbits_block_quant(weight)
+    quantiser = library.DefaultWeightOnlyQuantizer(config)
+    codes, scales, zero_points = quantiser.qbits_block_quant(weight)
     return NarrowWeight(
         rows=weight.shape[0],
         columns=weight.shape[1],
@@ -66,8 +65,9 @@ def _by_rounding(weight: Floats, step: WeightsNbits) -> NarrowWeight:
 
 def _by_hqq(weight: Floats, step: WeightsNbits) -> NarrowWeight:
     rows, columns = weight.shape
-    config = HQQWeightOnlyQuantConfig(bits=step.bits, block_size=step.block_size)
-    codes, scales, zero_points = HQQWeightOnlyQuantizer(config).quantize_internal(
+    library = _library()
+    config = library.HQQWeightOnlyQuantConfig(bits=step.bits, block_size=step.block_size)
+    codes, scales, zero_points = library.HQQWeightOnlyQuantizer(config).quantize_internal(
         torch.from_numpy(np.ascontiguousarray(weight.T)),
         bits=step.bits,
         group_size=step.block_size,
@@ -83,6 +83,16 @@ def _by_hqq(weight: Floats, step: WeightsNbits) -> NarrowWeight:
         scales=scales.numpy().reshape(columns, blocks),
         zero_points=zero_points.numpy().reshape(columns, blocks),
     )
+
+
+def _library() -> ModuleType:
+    """The library's quantisers. Importing them sets the root logger up, which is undone."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    module = import_module("onnxruntime.quantization.matmul_nbits_quantizer")
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    return module
 
 
 def _remarks(step: WeightsNbits) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -345,3 +348,17 @@ def test_narrowing_twice_gives_the_same_bytes(tmp_path: Path, context: StepConte
     for step in (WeightsNbits(), WeightsNbits(algorithm="hqq")):
         made = [apply_step(model, step, context).model.read_bytes() for _ in range(2)]
         assert made[0] == made[1]
+
+
+def test_the_library_does_not_set_up_our_logs() -> None:
+    """Importing it gives the root logger a handler and the level INFO."""
+    code = (
+        "import logging, numpy\n"
+        "from optimizers.contract.quantization import WeightsNbits\n"
+        "from optimizers.quantization.weights_nbits import quantised\n"
+        "quantised(numpy.ones((32, 2), numpy.float32), WeightsNbits())\n"
+        "root = logging.getLogger()\n"
+        "print(root.handlers, root.level)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"[] {logging.WARNING}\n"

@@ -17,7 +17,7 @@ from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
-from optimizers.contract.quantization import DynamicInt8, StaticInt8, WeightsNbits
+from optimizers.contract.quantization import Bf16, DynamicInt8, Fp16, StaticInt8, WeightsNbits
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.steps import STEP_TYPES, STEPS_BY_NAME, Step
 from optimizers.contract.tuning import TuneSession
@@ -44,6 +44,8 @@ STEPS: list[Step] = [
     WeightsNbits(),
     WeightsNbits(bits=8, block_size=64, symmetric=False),
     WeightsNbits(algorithm="hqq", block_size=16),
+    Fp16(),
+    Bf16(),
     TuneSession(threads=(1, 2), arena=(False,), optimization=("all",)),
 ]
 
