@@ -13,11 +13,27 @@ from optimizers.contract.host import Host
 from optimizers.contract.job import CANDIDATE_DIRECTORY, Built, JobSpec
 from optimizers.contract.manifest import MODEL_FILE, StepRecord
 from optimizers.contract.onnx_file import read_onnx_file
-from optimizers.contract.quantization import Bf16, DynamicInt8, Fp16, StaticInt8, WeightsNbits
+from optimizers.contract.quantization import (
+    Bf16,
+    Binarize,
+    DynamicInt8,
+    Fp16,
+    StaticInt8,
+    Ternarize,
+    WeightsNbits,
+)
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.steps import Step, step_name
 from optimizers.contract.tuning import TuneSession
-from optimizers.quantization import bf16, dynamic_int8, fp16, static_int8, weights_nbits
+from optimizers.quantization import (
+    bf16,
+    binarize,
+    dynamic_int8,
+    fp16,
+    static_int8,
+    ternarize,
+    weights_nbits,
+)
 from optimizers.step import StepContext, StepResult
 from optimizers.tuning import tune_session
 
@@ -62,6 +78,10 @@ def apply_step(model: Path, step: Step, context: StepContext) -> StepResult:
             return static_int8.apply(model, step, context)
         case WeightsNbits():
             return weights_nbits.apply(model, step, context)
+        case Binarize():
+            return binarize.apply(model, step, context)
+        case Ternarize():
+            return ternarize.apply(model, step, context)
         case Fp16():
             return fp16.apply(model, step, context)
         case Bf16():

@@ -64,6 +64,8 @@ class StaticInt8:
 
 NARROW_BLOCKS: Final = (16, 32, 64, 128, 256)
 """Block sizes for which onnxruntime has kernels."""
+_FAST_BLOCKS: Final = NARROW_BLOCKS[1:]
+"""2 bits in blocks of 16 have a kernel that is some twenty times slower."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,46 @@ class WeightsNbits:
             raise InvalidDocument(f"weights_nbits.bits must be 4 with hqq, got {self.bits}")
         if self.algorithm == "hqq" and self.embeddings:
             raise InvalidDocument("weights_nbits.embeddings must be false with hqq, got true")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binarize:
+    """Make the weights of matrix products plus or minus one number per block of each column.
+
+    Attributes:
+        block_size: Weights of one column that share that number: 32, 64, 128 or 256.
+        include: Names of the only nodes to touch; all when empty.
+        exclude: Names of nodes to leave alone.
+    """
+
+    block_size: int = 32
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    stage: ClassVar[Stage] = Stage.INTEGER
+
+    def __post_init__(self) -> None:
+        _check_block_size("binarize", self.block_size, _FAST_BLOCKS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ternarize:
+    """Make the weights of matrix products 0 or plus or minus one number per block of each column.
+
+    Attributes:
+        block_size: Weights of one column that share that number: 32, 64, 128 or 256.
+        include: Names of the only nodes to touch; all when empty.
+        exclude: Names of nodes to leave alone.
+    """
+
+    block_size: int = 32
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    stage: ClassVar[Stage] = Stage.INTEGER
+
+    def __post_init__(self) -> None:
+        _check_block_size("ternarize", self.block_size, _FAST_BLOCKS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,11 +11,19 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, get_args
 
-from optimizers.contract.quantization import Bf16, DynamicInt8, Fp16, StaticInt8, WeightsNbits
+from optimizers.contract.quantization import (
+    Bf16,
+    Binarize,
+    DynamicInt8,
+    Fp16,
+    StaticInt8,
+    Ternarize,
+    WeightsNbits,
+)
 from optimizers.contract.stage import Stage
 from optimizers.contract.tuning import TuneSession
 
-Step = DynamicInt8 | StaticInt8 | WeightsNbits | Fp16 | Bf16 | TuneSession
+Step = DynamicInt8 | StaticInt8 | WeightsNbits | Binarize | Ternarize | Fp16 | Bf16 | TuneSession
 
 STEP_TYPES: Final[tuple[type[Step], ...]] = get_args(Step)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
+from math import sqrt
 from pathlib import Path
 from typing import Final
 
 import onnx
 
+from optimizers.contract.errors import InvalidDocument
 from optimizers.graph import (
     check_excluded,
     count_operators,
@@ -53,6 +55,8 @@ def narrow_products(
     candidates = operator_names(model, (*PRODUCTS, "Gather") if embeddings else PRODUCTS)
     check_excluded(name, exclude, candidates)
     check_excluded(name, include, candidates, key="include")
+    if both := sorted({*include} & {*exclude}):
+        raise InvalidDocument(f"{name}.include and exclude both name {', '.join(both)}")
     if not candidates:
         return _unchanged(model, context, ("the model has no matrix product (MatMul, Gemm)",))
     prepared = prepare(model, context.work_directory / "prepared.onnx")
@@ -102,10 +106,11 @@ def _told(target: Path, result: Narrowed) -> str:
     """What is narrow in the file that was written, not what was meant to be."""
     products, tables = (count_operators(target, operator) for operator in _NARROW)
     shrunk = result.before_bytes / result.after_bytes
+    off = sqrt(result.squared_errors / result.squared) if result.squared else 0.0
     what = f"{products} matrix products" + (f" and {tables} embeddings" if tables else "")
     return (
-        f"narrowed {what}; their weights take {result.after_bytes} instead of "
-        f"{result.before_bytes} bytes, {shrunk:.1f} times fewer"
+        f"narrowed {what}; their weights take {result.after_bytes} bytes, {shrunk:.1f} times "
+        f"fewer, and are off by {off:.1%} of their size"
     )
 
 

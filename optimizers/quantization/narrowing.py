@@ -34,12 +34,24 @@ class Narrowed:
         left: Name of one that was left alone → why.
         before_bytes: What the weights of `names` took, shared ones counted once.
         after_bytes: What they take.
+        squared: Sum of the squares of those weights.
+        squared_errors: Sum of the squares of what they are off by now.
     """
 
     names: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     before_bytes: int = 0
     after_bytes: int = 0
+    squared: float = 0.0
+    squared_errors: float = 0.0
+
+    def count(self, weight: Floats, narrow: NarrowWeight) -> None:
+        """Add one weight that became narrow."""
+        self.before_bytes += weight.nbytes
+        self.after_bytes += narrow.stored_bytes
+        self.squared += float(np.square(weight, dtype=np.float64).sum())
+        off = np.square(narrow.widened() - weight, dtype=np.float64)
+        self.squared_errors += float(off.sum())
 
 
 class _Source(NamedTuple):
@@ -190,8 +202,7 @@ class Narrowing:
                 raise _LeftAloneError("its weight would not become smaller")
             made = _Stored(narrow, list(self._store(f"{source.name}_{use}", narrow, use)))
             self._made[use, source] = made
-            self.result.before_bytes += weight.nbytes
-            self.result.after_bytes += narrow.stored_bytes
+            self.result.count(weight, narrow)
         return made
 
     def _store(self, prefix: str, weight: NarrowWeight, use: str) -> Iterator[str]:

@@ -61,6 +61,25 @@ class NarrowWeight:
         return points.astype(np.float32)
 
 
+def narrow_weight(codes: Codes, scales: Floats, rows: int, bits: int) -> NarrowWeight:
+    """A weight of so many rows from whole codes [columns, blocks, block_size], without zero points.
+
+    Args:
+        codes: Below 2^bits; 2^(bits - 1) stands for zero.
+        scales: [columns, blocks].
+        rows: Of the weight; codes past the last are of no effect.
+        bits: 2, 4 or 8.
+    """
+    return NarrowWeight(
+        rows=rows,
+        columns=codes.shape[0],
+        bits=bits,
+        block_size=codes.shape[2],
+        codes=pack(codes, bits),
+        scales=scales,
+    )
+
+
 def block_count(rows: int, block_size: int) -> int:
     """How many blocks a column of so many rows has; the last may be shorter."""
     return -(-rows // block_size)

@@ -14,14 +14,12 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from optimizers.contract.errors import InvalidDocument
-from optimizers.contract.goal import Goal
-from optimizers.contract.host import this_host
-from optimizers.contract.profile import Task
 from optimizers.contract.quantization import Bf16, DynamicInt8, Fp16
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
 from tests.support import models
+from tests.support.narrow import answers, normal, step_context
 
 HALF_PRECISION = 2.0**-9
 """Share of the largest answer: an ulp of float16 for the weights, and one for the values."""
@@ -29,30 +27,11 @@ HALF_PRECISION = 2.0**-9
 
 @pytest.fixture
 def context(tmp_path: Path) -> StepContext:
-    work = tmp_path / "work"
-    work.mkdir()
-    return StepContext(
-        work_directory=work,
-        original=tmp_path / "model.onnx",
-        host=this_host(2),
-        session=SessionSpec(),
-        goal=Goal(),
-        task=Task.OTHER,
-        data={},
-        seed=0,
-        report=lambda share, text: None,
-    )
+    return step_context(tmp_path)
 
 
 def on_gpu(context: StepContext) -> StepContext:
     return replace(context, session=replace(context.session, provider="cuda"))
-
-
-def answers(model: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    session = Session(model, SessionSpec())
-    found: NDArray[np.float32] = session.run({"x": x})[0]
-    session.close()
-    return found
 
 
 def weights(model: Path) -> list[NDArray[np.generic]]:
@@ -66,10 +45,6 @@ def signature(model: Path) -> list[tuple[str, int]]:
     return [(value.name, value.type.tensor_type.elem_type) for value in values]
 
 
-def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
 def test_float16_halves_the_file_and_keeps_the_answers(
     tmp_path: Path, context: StepContext
 ) -> None:
@@ -79,7 +54,7 @@ def test_float16_halves_the_file_and_keeps_the_answers(
     assert {array.dtype for array in weights(result.model)} == {np.dtype(np.float16)}
     assert signature(result.model) == signature(model)
     x = normal(200, 64, seed=1)
-    wanted, found = answers(model, x), answers(result.model, x)
+    wanted, found = answers(model, x=x), answers(result.model, x=x)
     assert np.abs(found - wanted).max() < HALF_PRECISION * np.abs(wanted).max()
     assert (found.argmax(1) == wanted.argmax(1)).mean() >= 0.99
     onnx.checker.check_model(str(result.model), full_check=True)
@@ -94,7 +69,7 @@ def test_a_damaged_weight_would_be_seen(tmp_path: Path, context: StepContext) ->
     largest.CopyFrom(numpy_helper.from_array(values, largest.name))
     onnx.save(damaged, str(tmp_path / "damaged.onnx"))
     x = normal(200, 64, seed=1)
-    wanted, found = answers(model, x), answers(tmp_path / "damaged.onnx", x)
+    wanted, found = answers(model, x=x), answers(tmp_path / "damaged.onnx", x=x)
     assert np.abs(found - wanted).max() > HALF_PRECISION * np.abs(wanted).max()
 
 
@@ -125,7 +100,7 @@ def test_float16_cuts_and_counts_what_it_cannot_hold(tmp_path: Path, context: St
     assert result.notes[-1] == "6 numbers beyond 65504 were cut to it"
     assert np.isfinite(weights(result.model)[0]).all()
     x = normal(3, 4, 4)
-    assert np.abs(answers(result.model, x) - answers(model, x)).max() < 2.0**-9
+    assert np.abs(answers(result.model, x=x) - answers(model, x=x)).max() < 2.0**-9
 
 
 def test_float16_leaves_excluded_nodes_alone(tmp_path: Path, context: StepContext) -> None:
@@ -135,7 +110,7 @@ def test_float16_leaves_excluded_nodes_alone(tmp_path: Path, context: StepContex
     assert kinds == ["float16", "float16", "float32"]
     assert result.notes[-1] == "left in float32 as asked: matmul1"
     x = normal(8, 16)
-    assert np.abs(answers(result.model, x) - answers(model, x)).max() < 0.02
+    assert np.abs(answers(result.model, x=x) - answers(model, x=x)).max() < 0.02
     with pytest.raises(InvalidDocument, match=r"fp16.exclude names nothing_like_it"):
         apply_step(model, Fp16(exclude=("nothing_like_it",)), context)
 
@@ -179,8 +154,8 @@ def test_bfloat16_halves_the_file_and_keeps_the_answers(
     assert {array.dtype for array in weights(result.model)} == {np.dtype(ml_dtypes.bfloat16)}
     assert signature(result.model) == signature(model)
     x = normal(200, 64, seed=1)
-    wanted = answers(model, x)
-    found = np.asarray(ReferenceEvaluator(str(result.model)).run(None, {"x": x})[0])
+    wanted = answers(model, x=x)
+    [found] = map(np.asarray, ReferenceEvaluator(str(result.model)).run(None, {"x": x}))
     assert found.dtype == np.float32
     assert np.abs(found - wanted).max() < 8 * HALF_PRECISION * np.abs(wanted).max()
     assert (found.argmax(1) == wanted.argmax(1)).mean() >= 0.95
