@@ -98,7 +98,10 @@ def _library() -> ModuleType:
 def _remarks(step: WeightsNbits) -> list[str]:
     remarks = [f"{step.bits} bits, blocks of {step.block_size}, {step.algorithm}"]
     if step.algorithm == "hqq":
-        remarks.append("zero points of hqq are fractions, for which only a slow path exists on CPU")
+        remarks.append(
+            "zero points of hqq are fractions, for which the CPU has no product of int8: expect "
+            "single rows to take many times longer than in floating point"
+        )
     elif step.block_size == 16:
         remarks.append("blocks of 16 are slow: on CPU the fast products want 32 or more")
     return remarks

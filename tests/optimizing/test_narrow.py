@@ -237,7 +237,20 @@ def test_hqq_leaves_a_smaller_error_than_rounding(tmp_path: Path, context: StepC
     assert np.abs(narrow.widened() - weight).mean() < np.abs(plain - weight).mean()
     wanted = x @ narrow.widened()
     assert np.abs(answers(result.model, x=x) - wanted).max() < 1e-5 * np.abs(wanted).max()
-    assert "only a slow path exists on CPU" in result.notes[-1]
+    assert "many times longer than in floating point" in result.notes[-1]
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_answers_do_not_depend_on_their_neighbours(
+    tmp_path: Path, context: StepContext, bits: int
+) -> None:
+    """Every row of activations is scaled by itself, unlike with dynamic_int8."""
+    model = models.perceptron(tmp_path / "model.onnx", sizes=(64, 64, 64))
+    result = apply_step(model, WeightsNbits(bits=bits), context)
+    x = normal(9, 64) * np.logspace(-2, 2, 9, dtype=np.float32)[:, None]
+    together = answers(result.model, x=x)
+    alone = np.concatenate([answers(result.model, x=row[None]) for row in x])
+    assert np.abs(together - alone).max() <= 1e-6 * np.abs(together).max()
 
 
 def test_blocks_of_sixteen_are_told_to_be_slow(tmp_path: Path, context: StepContext) -> None:
