@@ -76,9 +76,10 @@ class WeightsNbits:
         bits: Of each weight: 8, 4 or 2.
         block_size: Weights of one column that share a scale: 16, 32, 64, 128 or 256.
         symmetric: Whether zero is in the middle of the codes; otherwise each block has a zero
-            point, which takes `bits` more. With hqq there always is one.
+            point, which takes `bits` more. With hqq there always is one, with gptq never.
         algorithm: `rtn` rounds to nearest; `hqq` looks for zero points that leave a sparse error,
-            4 bits only.
+            4 bits only; `gptq` makes up for errors by calibration data.
+        samples: With gptq, at most so many calibration items, at least 1.
         embeddings: Whether tables that a Gather picks rows from are stored so, too.
         exclude: Names of nodes to leave alone.
     """
@@ -86,7 +87,8 @@ class WeightsNbits:
     bits: int = 4
     block_size: int = 32
     symmetric: bool = True
-    algorithm: Literal["rtn", "hqq"] = "rtn"
+    algorithm: Literal["rtn", "hqq", "gptq"] = "rtn"
+    samples: int = 128
     embeddings: bool = False
     exclude: tuple[str, ...] = ()
 
@@ -98,8 +100,14 @@ class WeightsNbits:
         _check_block_size("weights_nbits", self.block_size, NARROW_BLOCKS)
         if self.algorithm == "hqq" and self.bits != 4:
             raise InvalidDocument(f"weights_nbits.bits must be 4 with hqq, got {self.bits}")
-        if self.algorithm == "hqq" and self.embeddings:
-            raise InvalidDocument("weights_nbits.embeddings must be false with hqq, got true")
+        if self.samples < 1:
+            raise InvalidDocument(f"weights_nbits.samples must be at least 1, got {self.samples}")
+        if self.algorithm != "rtn" and self.embeddings:
+            raise InvalidDocument(
+                f"weights_nbits.embeddings must be false with {self.algorithm}, got true"
+            )
+        if self.algorithm == "gptq" and not self.symmetric:
+            raise InvalidDocument("weights_nbits.symmetric must be true with gptq, got false")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

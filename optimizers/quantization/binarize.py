@@ -24,7 +24,7 @@ _PLUS: Final = 3
 def apply(model: Path, step: Binarize, context: StepContext) -> StepResult:
     """Binarise every product with a constant weight; see `optimizers.step`."""
 
-    def quantise(weight: Floats) -> NarrowWeight:
+    def quantise(weight: Floats, _: str) -> NarrowWeight:
         codes, alpha = binary(weight, step.block_size)
         return narrow_weight(codes, alpha, len(weight), _BITS)
 
@@ -32,7 +32,7 @@ def apply(model: Path, step: Binarize, context: StepContext) -> StepResult:
         model,
         context,
         name="binarize",
-        quantise=quantise,
+        quantiser=lambda _: quantise,
         include=step.include,
         exclude=step.exclude,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from math import sqrt
@@ -32,7 +32,7 @@ def narrow_products(
     context: StepContext,
     *,
     name: str,
-    quantise: Quantise,
+    quantiser: Callable[[Path], Quantise],
     exclude: tuple[str, ...],
     include: tuple[str, ...] = (),
     embeddings: bool = False,
@@ -43,7 +43,7 @@ def narrow_products(
         model: The model as it is; stays untouched.
         context: Of the step.
         name: The step's.
-        quantise: Stores one weight in codes.
+        quantiser: Gives what stores one weight in codes, for the model as it was prepared.
         exclude: Names of nodes to leave alone.
         include: Names of the only products to narrow; all when empty.
         embeddings: Whether the tables of Gather are narrowed as well.
@@ -63,7 +63,8 @@ def narrow_products(
     excluded = names_after_preparing(model, prepared, exclude)
     chosen = set(names_after_preparing(model, prepared, include))
     chosen = (chosen or set(operator_names(prepared, PRODUCTS))) - set(excluded)
-    narrowing = Narrowing(load_named(prepared), _reporting(quantise, len(chosen), context))
+    quantise = _reporting(quantiser(prepared), len(chosen), context)
+    narrowing = Narrowing(load_named(prepared), quantise)
     narrowing.products(chosen)
     if embeddings:
         narrowing.embeddings(excluded)
@@ -93,8 +94,8 @@ def _reporting(quantise: Quantise, expected: int, context: StepContext) -> Quant
     """The same quantiser, which tells how far it is."""
     done = count(1)
 
-    def told(weight: Floats) -> NarrowWeight:
-        narrow, number = quantise(weight), next(done)
+    def told(weight: Floats, value: str) -> NarrowWeight:
+        narrow, number = quantise(weight, value), next(done)
         share = 0.3 + 0.6 * min(1.0, number / max(1, expected))
         context.report(share, f"quantised {number} weights")
         return narrow

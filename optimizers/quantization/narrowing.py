@@ -21,8 +21,8 @@ _DOMAIN: Final = "com.microsoft"
 _INT8_PRODUCTS: Final = 4
 """MatMulNBits's accuracy_level; every other takes a path that is several times slower."""
 
-Quantise = Callable[[Floats], NarrowWeight]
-"""Weight [rows, columns] → the same in codes."""
+Quantise = Callable[[Floats, str], NarrowWeight]
+"""Weight [rows, columns], and the name of the value it is multiplied with → the same in codes."""
 
 
 @dataclass(slots=True)
@@ -135,7 +135,7 @@ class Narrowing:
         if bias and given.get("beta", 1.0) != 1.0:
             raise _LeftAloneError("its bias is scaled")
         source = _Source(node.input[1], bool(given.get("transB", 0)), given.get("alpha", 1.0))
-        weight, names = self._stored("product", source, self._float_weight(source))
+        weight, names = self._stored("product", source, node.input[0])
         result = f"{node.output[0]}_without_bias" if bias else node.output[0]
         product = helper.make_node(
             "MatMulNBits",
@@ -157,7 +157,7 @@ class Narrowing:
         if any(one.name == "axis" and one.i != 0 for one in node.attribute):
             raise _LeftAloneError("it does not pick rows")
         source = _Source(node.input[0], transposed=True)
-        weight, names = self._stored("embedding", source, self._float_weight(source))
+        weight, names = self._stored("embedding", source, node.input[1])
         return [
             helper.make_node(
                 "GatherBlockQuantized",
@@ -190,10 +190,11 @@ class Narrowing:
         scaled = np.float32(source.alpha) * (weight.T if source.transposed else weight)
         return np.ascontiguousarray(scaled, np.float32)
 
-    def _stored(self, use: str, source: _Source, weight: Floats) -> _Stored:
+    def _stored(self, use: str, source: _Source, value: str) -> _Stored:
         made = self._made.get((use, source))
         if made is None:
-            narrow = self._quantise(weight)
+            weight = self._float_weight(source)
+            narrow = self._quantise(weight, value)
             if use == "embedding" and narrow.rows % narrow.block_size:
                 raise _LeftAloneError(
                     f"its rows of {narrow.rows} are no multiple of the block of {narrow.block_size}"

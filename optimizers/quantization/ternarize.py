@@ -25,7 +25,7 @@ _SHARE_OF_MEAN: Final = 0.7
 def apply(model: Path, step: Ternarize, context: StepContext) -> StepResult:
     """Ternarise every product with a constant weight; see `optimizers.step`."""
 
-    def quantise(weight: Floats) -> NarrowWeight:
+    def quantise(weight: Floats, _: str) -> NarrowWeight:
         codes, alpha = ternary(weight, step.block_size)
         return narrow_weight(codes, alpha, len(weight), _BITS)
 
@@ -33,7 +33,7 @@ def apply(model: Path, step: Ternarize, context: StepContext) -> StepResult:
         model,
         context,
         name="ternarize",
-        quantise=quantise,
+        quantiser=lambda _: quantise,
         include=step.include,
         exclude=step.exclude,
     )

@@ -3,7 +3,7 @@
 Round to nearest (rtn): symmetric, s = -m / 2^(bits - 1) with m the value of largest magnitude,
 q = clip(round(w / s) + 2^(bits - 1)); else s = (max - min) / (2^bits - 1), z = round(-min / s),
 q = clip(round(w / s + z)), with 0 always between min and max. Half-quadratic quantisation (hqq)
-looks for the z that leaves the sparsest error.
+looks for the z that leaves the sparsest error; gptq spreads errors, see `gptq`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ from types import ModuleType
 import numpy as np
 import torch
 
+from optimizers.contract.errors import InvalidData
 from optimizers.contract.quantization import WeightsNbits
+from optimizers.quantization.gptq import rounded_for
+from optimizers.quantization.moments import Moments
 from optimizers.quantization.narrow_products import narrow_products, with_notes
+from optimizers.quantization.narrowing import Quantise
 from optimizers.quantization.nbits import Floats, NarrowWeight, block_count, pack
 from optimizers.step import StepContext, StepResult
 
@@ -28,11 +32,24 @@ def apply(model: Path, step: WeightsNbits, context: StepContext) -> StepResult:
         model,
         context,
         name="weights_nbits",
-        quantise=lambda weight: quantised(weight, step),
+        quantiser=lambda prepared: _quantiser(prepared, step, context),
         exclude=step.exclude,
         embeddings=step.embeddings,
     )
     return with_notes(result, *_remarks(step))
+
+
+def _quantiser(prepared: Path, step: WeightsNbits, context: StepContext) -> Quantise:
+    if step.algorithm != "gptq":
+        return lambda weight, _: quantised(weight, step)
+    path = context.data.get("calibration")
+    if path is None:
+        raise InvalidData(
+            "weights_nbits with gptq needs calibration data: name an .npz as data.calibration in "
+            "hone.yaml"
+        )
+    moments = Moments(prepared, path, step.samples)
+    return lambda weight, value: rounded_for(weight, moments.of(value), step.bits, step.block_size)
 
 
 def quantised(weight: Floats, step: WeightsNbits) -> NarrowWeight:

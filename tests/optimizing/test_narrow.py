@@ -14,10 +14,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from optimizers.contract.errors import InvalidDocument
+from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.quantization import WeightsNbits
 from optimizers.graph import count_operators
 from optimizers.pipeline import apply_step
+from optimizers.quantization.gptq import rounded_for
 from optimizers.quantization.nbits import pack, unpack
 from optimizers.step import StepContext
 from tests.support import models
@@ -253,6 +254,60 @@ def test_answers_do_not_depend_on_their_neighbours(
     assert np.abs(together - alone).max() <= 1e-6 * np.abs(together).max()
 
 
+def correlated(items: int, width: int, *, seed: int) -> Floats:
+    """Inputs in which a quarter as many causes are mixed, as those of inner layers are."""
+    mixing = normal(width // 4, width, seed=7)
+    return normal(items, width // 4, seed=seed) @ mixing + 0.1 * normal(items, width, seed=seed + 1)
+
+
+@pytest.mark.parametrize("operator", ["MatMul", "Gemm"])
+@pytest.mark.parametrize("bits", [4, 2])
+def test_gptq_answers_better_than_rounding_on_items_it_did_not_see(
+    tmp_path: Path, context: StepContext, bits: int, operator: str
+) -> None:
+    weight, x = normal(72, 48), correlated(300, 72, seed=20)
+    extra = {"transB": 0} if operator == "Gemm" else {}
+    model = product(tmp_path / "model.onnx", weight, **extra)
+    np.savez(tmp_path / "calibration.npz", x=correlated(400, 72, seed=10))
+    context = replace(context, data={"calibration": tmp_path / "calibration.npz"})
+    off = {}
+    for algorithm in ("rtn", "gptq"):
+        step = WeightsNbits(bits=bits, algorithm=algorithm, samples=400)
+        [narrow] = stored(apply_step(model, step, context).model)
+        off[algorithm] = np.square(x @ narrow.widened() - x @ weight).mean()
+    assert off["gptq"] < 0.6 * off["rtn"]
+    np.savez(tmp_path / "calibration.npz", x=normal(400, 72, seed=10))
+    step = WeightsNbits(bits=bits, algorithm="gptq", samples=400)
+    [misled] = stored(apply_step(model, step, context).model)
+    assert np.square(x @ misled.widened() - x @ weight).mean() > 0.6 * off["rtn"], "data matters"
+
+
+def test_gptq_of_independent_inputs_is_rounding_to_nearest() -> None:
+    weight = normal(72, 24)
+    narrow = rounded_for(weight, np.eye(72), 4, 32)
+    assert differing(narrow.widened(), rounded(weight, 4, 32, symmetric=True)) == 0
+    unseen = rounded_for(weight, np.zeros((72, 72)), 4, 32)
+    assert np.array_equal(unseen.codes, narrow.codes), "inputs that were always 0 do no harm"
+
+
+def test_gptq_looks_at_inner_values(tmp_path: Path, context: StepContext) -> None:
+    model = models.perceptron(tmp_path / "model.onnx", sizes=(64, 96, 96, 64))
+    np.savez(tmp_path / "calibration.npz", x=correlated(200, 64, seed=10))
+    context = replace(context, data={"calibration": tmp_path / "calibration.npz"})
+    x = correlated(200, 64, seed=20)
+    wanted, off = answers(model, x=x), {}
+    for algorithm in ("rtn", "gptq"):
+        result = apply_step(model, WeightsNbits(algorithm=algorithm, samples=200), context)
+        off[algorithm] = np.square(answers(result.model, x=x) - wanted).mean()
+    assert off["gptq"] < 0.8 * off["rtn"]
+
+
+def test_gptq_asks_for_calibration_data(tmp_path: Path, context: StepContext) -> None:
+    model = product(tmp_path / "model.onnx", normal(64, 64))
+    with pytest.raises(InvalidData, match=r"name an .npz as data.calibration in hone.yaml"):
+        apply_step(model, WeightsNbits(algorithm="gptq"), context)
+
+
 def test_blocks_of_sixteen_are_told_to_be_slow(tmp_path: Path, context: StepContext) -> None:
     model = product(tmp_path / "model.onnx", normal(64, 64))
     assert "slow" in apply_step(model, WeightsNbits(bits=2, block_size=16), context).notes[-1]
@@ -272,6 +327,10 @@ def test_what_does_not_go_together_is_refused_when_written() -> None:
         WeightsNbits(algorithm="hqq", bits=2)
     with pytest.raises(InvalidDocument, match="embeddings must be false with hqq"):
         WeightsNbits(algorithm="hqq", embeddings=True)
+    with pytest.raises(InvalidDocument, match="symmetric must be true with gptq"):
+        WeightsNbits(algorithm="gptq", symmetric=False)
+    with pytest.raises(InvalidDocument, match="samples must be at least 1, got 0"):
+        WeightsNbits(samples=0)
 
 
 def test_excluded_products_stay_and_unknown_ones_are_refused(

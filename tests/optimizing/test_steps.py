@@ -52,6 +52,7 @@ STEPS: list[Step] = [
     WeightsNbits(),
     WeightsNbits(bits=8, block_size=64, symmetric=False),
     WeightsNbits(algorithm="hqq", block_size=16),
+    WeightsNbits(algorithm="gptq"),
     Binarize(),
     Ternarize(block_size=64),
     Fp16(),
