@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -12,13 +15,17 @@ from onnx import numpy_helper
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from optimizers.contract.errors import HoneError
 from optimizers.contract.quantization import Fp16
-from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.graph import check_excluded, load_named, names_after_preparing, prepare
 from optimizers.step import StepContext, StepResult
 
 _LARGEST: Final = 65504.0
+_OPEN: Final = """
+import sys
+from pathlib import Path
+from optimizers.contract.runtime import Session, SessionSpec
+Session(Path(sys.argv[1]), SessionSpec()).close()
+"""
 _ON_CPU: Final = (
     "on CPU this halves the file only: kernels compute in float32 and weights are widened when "
     "the model is opened, so that memory and speed stay as they are"
@@ -60,9 +67,10 @@ def _converted(model: onnx.ModelProto, excluded: list[str]) -> onnx.ModelProto:
     # The library puts its casts at the end, where no node may stand that others read.
     ordered = ONNXModel(converted)
     ordered.topological_sort()
-    sorted_model: onnx.ModelProto = ordered.model
-    del sorted_model.graph.value_info[:]
-    return sorted_model
+    result: onnx.ModelProto = ordered.model
+    # Fewer float16 graphs crash onnxruntime 1.32 when the types of inner values are written down.
+    del result.graph.value_info[:]
+    return onnx.shape_inference.infer_shapes(result)
 
 
 def _beyond(tensor: onnx.TensorProto) -> int:
@@ -71,12 +79,20 @@ def _beyond(tensor: onnx.TensorProto) -> int:
 
 
 def _refused(model: Path) -> str:
-    """Why the runtime does not open it on CPU; empty when it does."""
-    try:
-        with closing(Session(model, SessionSpec())):
-            return ""
-    except HoneError as error:
-        return str(error)
+    """Why the runtime does not open it on CPU; empty when it does.
+
+    It is tried in a process of its own, because onnxruntime 1.32 crashes on some such graphs.
+    """
+    tried = subprocess.run(
+        [sys.executable, "-c", _OPEN, str(model)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    if tried.returncode < 0:
+        return f"the runtime crashed, {signal.Signals(-tried.returncode).name}"
+    return tried.stderr.strip().splitlines()[-1] if tried.returncode else ""
 
 
 def _unchanged(model: Path, context: StepContext, note: str) -> StepResult:

@@ -17,6 +17,7 @@ from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.quantization import Bf16, DynamicInt8, Fp16
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.pipeline import apply_step
+from optimizers.quantization import fp16
 from optimizers.step import StepContext
 from tests.support import models
 from tests.support.narrow import answers, normal, step_context
@@ -123,6 +124,17 @@ def test_float16_tells_what_it_cannot_improve(tmp_path: Path, context: StepConte
     assert "in float16 the model does not open" in unopened.notes[0]
     tiny = apply_step(models.linear(tmp_path / "tiny.onnx"), Fp16(), context)
     assert tiny.notes == ("in float16 the file would not become smaller",)
+
+
+def test_a_runtime_that_crashes_takes_nobody_with_it(
+    tmp_path: Path, context: StepContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime 1.32 ends by a signal on the float16 form of some encoders."""
+    monkeypatch.setattr(fp16, "_OPEN", "import os\nos.kill(os.getpid(), 11)")
+    model = models.perceptron(tmp_path / "model.onnx")
+    result = apply_step(model, Fp16(), context)
+    assert (result.model, result.modified) == (model, False)
+    assert result.notes == ("in float16 the model does not open: the runtime crashed, SIGSEGV",)
 
 
 @pytest.mark.parametrize("step", [Fp16(), Bf16()], ids=str)
