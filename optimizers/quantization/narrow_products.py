@@ -20,7 +20,8 @@ from optimizers.graph import (
     operator_names,
     prepare,
 )
-from optimizers.quantization.narrowing import PRODUCTS, Narrowed, Narrowing, Quantise
+from optimizers.quantization.narrowed import Narrowed
+from optimizers.quantization.narrowing import PRODUCTS, Narrowing, Quantise
 from optimizers.quantization.nbits import Floats, NarrowWeight
 from optimizers.step import StepContext, StepResult
 

@@ -7,13 +7,13 @@ silence, becomes such a product and an Add: y = alpha x W + b = x (alpha W) + b.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from optimizers.quantization.narrowed import Narrowed
 from optimizers.quantization.nbits import Floats, NarrowWeight
 
 PRODUCTS: Final = ("MatMul", "Gemm")
@@ -23,35 +23,6 @@ _INT8_PRODUCTS: Final = 4
 
 Quantise = Callable[[Floats, str], NarrowWeight]
 """Weight [rows, columns], and the name of the value it is multiplied with → the same in codes."""
-
-
-@dataclass(slots=True)
-class Narrowed:
-    """What became of the nodes that were looked at.
-
-    Attributes:
-        names: Of those whose weight is narrow now.
-        left: Name of one that was left alone → why.
-        before_bytes: What the weights of `names` took, shared ones counted once.
-        after_bytes: What they take.
-        squared: Sum of the squares of those weights.
-        squared_errors: Sum of the squares of what they are off by now.
-    """
-
-    names: list[str] = field(default_factory=list)
-    left: dict[str, str] = field(default_factory=dict)
-    before_bytes: int = 0
-    after_bytes: int = 0
-    squared: float = 0.0
-    squared_errors: float = 0.0
-
-    def count(self, weight: Floats, narrow: NarrowWeight) -> None:
-        """Add one weight that became narrow."""
-        self.before_bytes += weight.nbytes
-        self.after_bytes += narrow.stored_bytes
-        self.squared += float(np.square(weight, dtype=np.float64).sum())
-        off = np.square(narrow.widened() - weight, dtype=np.float64)
-        self.squared_errors += float(off.sum())
 
 
 class _Source(NamedTuple):
