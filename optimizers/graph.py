@@ -30,13 +30,19 @@ def prepare(model: Path, target: Path) -> Path:
         model: The model as it is; stays untouched.
         target: Where the prepared copy goes.
     """
-    stripped = onnx.load(str(model))
-    name_nodes(stripped.graph)
+    stripped = load_named(model)
     # Shapes written by exporters name dimensions that quantisation changes.
     del stripped.graph.value_info[:]
     onnx.save(stripped, str(target))
     quant_pre_process(str(target), str(target), skip_symbolic_shape=True, skip_optimization=False)
     return target
+
+
+def load_named(model: Path) -> onnx.ModelProto:
+    """The model with its weights, each node under the name that the other functions know it by."""
+    loaded = onnx.load(str(model))
+    name_nodes(loaded.graph)
+    return loaded
 
 
 def operator_names(model: Path, operators: Sequence[str]) -> list[str]:
@@ -45,8 +51,10 @@ def operator_names(model: Path, operators: Sequence[str]) -> list[str]:
     return [node.name for node in graph.node if node.op_type in operators]
 
 
-def check_excluded(step: str, excluded: Sequence[str], known: Sequence[str]) -> None:
-    """Make sure that every node an operator wants left alone exists.
+def check_excluded(
+    step: str, excluded: Sequence[str], known: Sequence[str], *, key: str = "exclude"
+) -> None:
+    """Make sure that every node an operator wants left alone, or named under `key`, exists.
 
     Raises:
         InvalidDocument: One does not.
@@ -54,7 +62,7 @@ def check_excluded(step: str, excluded: Sequence[str], known: Sequence[str]) -> 
     unknown = [name for name in excluded if name not in known]
     if unknown:
         raise InvalidDocument(
-            f"{step}.exclude names {', '.join(unknown)}, which the step would not touch anyway; "
+            f"{step}.{key} names {', '.join(unknown)}, which the step would not touch anyway; "
             f"it would touch {', '.join(known) or 'nothing'}"
         )
 
@@ -82,7 +90,7 @@ def names_after_preparing(model: Path, prepared: Path, names: Sequence[str]) -> 
     return found
 
 
-def load_named(model: Path) -> onnx.ModelProto:
+def load_with_constants(model: Path) -> onnx.ModelProto:
     """A model with its weights, a name for every node, and all its constants as initializers."""
     loaded = onnx.load(str(model))
     name_nodes(loaded.graph)

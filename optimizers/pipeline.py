@@ -17,13 +17,31 @@ from optimizers.contract.job import CANDIDATE_DIRECTORY, Built, JobSpec
 from optimizers.contract.manifest import MODEL_FILE, StepRecord
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.pruning import PruneChannels, PruneWeights, Sparsify
-from optimizers.contract.quantization import DynamicInt8, QuantizeAware, StaticInt8
+from optimizers.contract.quantization import (
+    Bf16,
+    Binarize,
+    DynamicInt8,
+    Fp16,
+    QuantizeAware,
+    StaticInt8,
+    Ternarize,
+    WeightsNbits,
+)
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.steps import Step, step_name
 from optimizers.contract.tuning import TuneSession
 from optimizers.distillation import distill, finetune
 from optimizers.pruning import prune_channels, prune_weights, sparsify
-from optimizers.quantization import dynamic_int8, quantize_aware, static_int8
+from optimizers.quantization import (
+    bf16,
+    binarize,
+    dynamic_int8,
+    fp16,
+    quantize_aware,
+    static_int8,
+    ternarize,
+    weights_nbits,
+)
 from optimizers.step import StepContext, StepResult
 from optimizers.tuning import tune_session
 
@@ -90,6 +108,16 @@ def apply_step(model: Path, step: Step, context: StepContext) -> StepResult:
             return static_int8.apply(model, step, context)
         case QuantizeAware():
             return quantize_aware.apply(model, step, context)
+        case WeightsNbits():
+            return weights_nbits.apply(model, step, context)
+        case Binarize():
+            return binarize.apply(model, step, context)
+        case Ternarize():
+            return ternarize.apply(model, step, context)
+        case Fp16():
+            return fp16.apply(model, step, context)
+        case Bf16():
+            return bf16.apply(model, step, context)
         case TuneSession():
             return tune_session.apply(model, step, context)
         case _:

@@ -14,7 +14,16 @@ from typing import Final, get_args
 from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
 from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.pruning import PruneChannels, PruneWeights, Sparsify
-from optimizers.contract.quantization import DynamicInt8, QuantizeAware, StaticInt8
+from optimizers.contract.quantization import (
+    Bf16,
+    Binarize,
+    DynamicInt8,
+    Fp16,
+    QuantizeAware,
+    StaticInt8,
+    Ternarize,
+    WeightsNbits,
+)
 from optimizers.contract.stage import Stage
 from optimizers.contract.tuning import TuneSession
 
@@ -32,6 +41,11 @@ Step = (
     | Distill
     | DynamicInt8
     | StaticInt8
+    | WeightsNbits
+    | Binarize
+    | Ternarize
+    | Fp16
+    | Bf16
     | QuantizeAware
     | TuneSession
 )

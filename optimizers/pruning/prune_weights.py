@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from optimizers.contract.pruning import PruneWeights
-from optimizers.graph import check_excluded, load_named
+from optimizers.graph import check_excluded, load_with_constants
 from optimizers.step import StepContext, StepResult
 
 _OPERATORS: Final = ("Conv", "Gemm", "MatMul")
@@ -29,7 +29,7 @@ Weights = dict[str, NDArray[Any]]
 def apply(model: Path, step: PruneWeights, context: StepContext) -> StepResult:
     """Set the smallest weights to zero; see `optimizers.step`."""
     context.report(0.0, "reading")
-    loaded = load_named(model)
+    loaded = load_with_constants(model)
     nodes = [node for node in loaded.graph.node if node.op_type in _OPERATORS]
     check_excluded("prune_weights", step.exclude, [node.name for node in nodes])
     weights, notes = _weights(loaded.graph, nodes, step.exclude)

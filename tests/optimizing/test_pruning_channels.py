@@ -20,7 +20,7 @@ from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
 from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.runtime import SessionSpec
-from optimizers.graph import load_named
+from optimizers.graph import load_with_constants
 from optimizers.macs import count_macs, infer_shapes
 from optimizers.pruning import prune_channels
 from optimizers.pruning.cut import cut, kept_places
@@ -101,7 +101,7 @@ def _row_axis(node: onnx.NodeProto) -> int:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_pruned_model_computes_what_it_would_with_zeros(tmp_path: Path, name: str) -> None:
-    model = load_named(NETWORKS[name](tmp_path / "model.onnx"))
+    model = load_with_constants(NETWORKS[name](tmp_path / "model.onnx"))
     flow = flow_of(model)
     removed = half_of_every_group(flow)
     pruned = cut(model, flow, removed)
@@ -115,7 +115,7 @@ def test_a_pruned_model_computes_what_it_would_with_zeros(tmp_path: Path, name: 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_comparison_with_zeros_notices_a_wrong_column(tmp_path: Path, name: str) -> None:
     """Planted: the next layer loses columns of other channels than the ones that went."""
-    model = load_named(NETWORKS[name](tmp_path / "model.onnx"))
+    model = load_with_constants(NETWORKS[name](tmp_path / "model.onnx"))
     flow = flow_of(model)
     removed = half_of_every_group(flow)
     pruned = cut(model, flow, removed)
@@ -132,7 +132,7 @@ def test_the_comparison_with_zeros_notices_a_wrong_column(tmp_path: Path, name: 
 
 
 def test_groups_are_what_a_reader_of_the_graph_would_couple(tmp_path: Path) -> None:
-    flow = flow_of(load_named(networks.resnet(tmp_path / "model.onnx")))
+    flow = flow_of(load_with_constants(networks.resnet(tmp_path / "model.onnx")))
     found = {group.name: group.count for group in find_groups(flow)}
     assert found == {
         "stem+block0.2": 16,
@@ -142,7 +142,7 @@ def test_groups_are_what_a_reader_of_the_graph_would_couple(tmp_path: Path) -> N
         "block2.1": 64,
         "block2.2+block2.skip": 64,
     }
-    flow = flow_of(load_named(networks.transformer(tmp_path / "model.onnx", packed=True)))
+    flow = flow_of(load_with_constants(networks.transformer(tmp_path / "model.onnx", packed=True)))
     heads = next(group for group in find_groups(flow) if group.name == "qkv")
     assert (heads.count, heads.width) == (4, 3 * 8), "heads go as a whole, in all three"
 
@@ -158,7 +158,7 @@ def test_groups_are_what_a_reader_of_the_graph_would_couple(tmp_path: Path) -> N
 def test_what_cannot_go_is_named_with_its_reason(
     tmp_path: Path, name: str, layer: str, reason: str
 ) -> None:
-    model = load_named(NETWORKS[name](tmp_path / "model.onnx"))
+    model = load_with_constants(NETWORKS[name](tmp_path / "model.onnx"))
     kept = dict(kept_for_a_reason(flow_of(model, exclude=("block0.1",))))
     assert reason in kept[layer]
 
@@ -233,7 +233,7 @@ def test_a_graph_inside_a_node_keeps_what_it_reads(tmp_path: Path) -> None:
         make("Relu", ["h"], ["r"], name="relu"),
     ]
     path = one_convolution(tmp_path / "model.onnx", *nodes, always=np.array(True))
-    flow = flow_of(load_named(path))
+    flow = flow_of(load_with_constants(path))
     assert find_groups(flow) == []
     assert "the inner graph of if" in dict(kept_for_a_reason(flow))["first"]
 
@@ -257,14 +257,16 @@ def test_a_weight_that_two_layers_share_loses_what_both_can_lose(tmp_path: Path)
             "v": random.standard_normal((16, 3)).astype(np.float32),
         },
     )
-    assert find_groups(flow_of(load_named(path))) == [], "rows of w are its columns the next time"
+    assert find_groups(flow_of(load_with_constants(path))) == [], (
+        "rows of w are its columns the next time"
+    )
 
 
 @pytest.mark.parametrize(("norm", "power"), [("l1", 1), ("l2", 2)])
 def test_importance_is_the_sum_of_norms_over_all_members(
     tmp_path: Path, norm: Literal["l1", "l2"], power: int
 ) -> None:
-    model = load_named(networks.resnet(tmp_path / "model.onnx"))
+    model = load_with_constants(networks.resnet(tmp_path / "model.onnx"))
     flow = flow_of(model)
     group = next(one for one in find_groups(flow) if one.name == "block1.1")
     found = weight_importance(flow, group, norm)
@@ -283,7 +285,7 @@ def test_activation_importance_is_what_a_channel_adds_to_its_reader(
         tmp_path / "model.onnx", onnx.helper.make_node("Relu", ["h"], ["r"], name="relu")
     )
     write_data(tmp_path / "data", path, calibration_items=20)
-    model = load_named(path)
+    model = load_with_constants(path)
     flow = flow_of(model)
     [group] = find_groups(flow)
     probe = Probe(path, tmp_path / "data/calibration.npz", 20, context.work_directory)
@@ -306,7 +308,7 @@ def test_a_channel_that_nobody_hears_goes_first_and_is_not_missed(
 ) -> None:
     """Its weights are large, so only activations tell that it is always silent."""
     path = networks.perceptron(tmp_path / "model.onnx")
-    model = load_named(path)
+    model = load_with_constants(path)
     for tensor in model.graph.initializer:
         value = onnx.numpy_helper.to_array(tensor).copy()
         if tensor.name in ("fc1.w", "fc1.b"):
@@ -374,7 +376,7 @@ def test_work_and_bytes_really_fall(tmp_path: Path, context: StepContext, name: 
 
 
 def infer(path: Path) -> int:
-    return count_macs(load_named(path))
+    return count_macs(load_with_constants(path))
 
 
 def test_macs_are_counted_as_by_hand(tmp_path: Path) -> None:
@@ -400,7 +402,7 @@ def test_a_group_too_narrow_to_round_is_named(tmp_path: Path, context: StepConte
 def test_layers_that_matter_more_keep_more(tmp_path: Path, context: StepContext) -> None:
     """The second block's branch is all but silent, so it gives up more than the others."""
     path = networks.resnet(tmp_path / "model.onnx")
-    model = load_named(path)
+    model = load_with_constants(path)
     for tensor in model.graph.initializer:
         if tensor.name == "block1.2.w":
             value = onnx.numpy_helper.to_array(tensor) * np.float32(1e-3)

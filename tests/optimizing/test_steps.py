@@ -20,7 +20,16 @@ from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
 from optimizers.contract.pruning import PruneChannels, PruneWeights, Sparsify
-from optimizers.contract.quantization import DynamicInt8, QuantizeAware, StaticInt8
+from optimizers.contract.quantization import (
+    Bf16,
+    Binarize,
+    DynamicInt8,
+    Fp16,
+    QuantizeAware,
+    StaticInt8,
+    Ternarize,
+    WeightsNbits,
+)
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.steps import STEP_TYPES, STEPS_BY_NAME, Step
 from optimizers.contract.training import Training
@@ -59,6 +68,14 @@ STEPS: list[Step] = [
     StaticInt8(calibration="entropy", samples=20),
     QuantizeAware(training=GENTLE),
     StaticInt8(equalize=True, correct_bias=True, keep_float=1),
+    WeightsNbits(),
+    WeightsNbits(bits=8, block_size=64, symmetric=False),
+    WeightsNbits(algorithm="hqq", block_size=16),
+    WeightsNbits(algorithm="gptq"),
+    Binarize(),
+    Ternarize(block_size=64),
+    Fp16(),
+    Bf16(),
     TuneSession(threads=(1, 2), arena=(False,), optimization=("all",)),
 ]
 
@@ -114,7 +131,9 @@ def test_every_step_keeps_the_signature_and_says_what_it_did(
     feeds = {"x": np.random.default_rng(5).standard_normal((3, *one.signature.inputs[0].shape[1:]))}
     feeds = {"x": feeds["x"].astype(np.float32)}
     wanted, found = one.run(feeds)[0], other.run(feeds)[0]
-    assert np.abs(wanted - found).max() < 0.35 * np.abs(wanted).max()
+    # Weights that were not trained for it do not survive two or three values each.
+    allowed = 1.0 if isinstance(step, Binarize | Ternarize) else 0.35
+    assert np.abs(wanted - found).max() < allowed * np.abs(wanted).max()
     one.close()
     other.close()
 
