@@ -50,7 +50,7 @@ def cut(model: onnx.ModelProto, flow: Flow, removed: Labels) -> onnx.ModelProto:
         if values[tensor.name].shape != tuple(tensor.dims):
             tensor.CopyFrom(onnx.numpy_helper.from_array(values[tensor.name], tensor.name))
     stays = ~np.isin(flow.elements.all_roots(), removed)
-    for repair in flow.repairs:
+    for repair in sorted(flow.repairs, key=lambda one: -one.node):  # some put a node before theirs
         _repair(result, flow, repair, stays)
     return result
 
@@ -66,9 +66,24 @@ def _repair(model: onnx.ModelProto, flow: Flow, repair: Repair, stays: NDArray[n
         _drop(node, "num_outputs")
         _give(model.graph, node, np.array(widths, np.int64))
     elif node.op_type == "Reshape":
-        wanted = flow.constants[node.input[1]].tolist()
-        pairs = zip(wanted, widths, strict=True)
-        _give(model.graph, node, np.array([old if new is None else new for old, new in pairs]))
+        _reshape(model.graph, flow, repair.node, widths)
+
+
+def _reshape(graph: onnx.GraphProto, flow: Flow, index: int, widths: list[int | None]) -> None:
+    """Set some numbers of a shape anew, which may be computed at run time."""
+    node = graph.node[index]
+    wanted, known = node.input[1], flow.constants.get(node.input[1])
+    stays = np.array([width is None for width in widths])
+    numbers = np.array([width or 0 for width in widths], np.int64)
+    if known is not None:
+        _give(graph, node, np.where(stays, known, numbers))
+        return
+    _give(graph, node, numbers)
+    chosen, mask = f"{node.name}_shape", f"{node.name}_stays"
+    graph.initializer.append(onnx.numpy_helper.from_array(stays, mask))
+    where = onnx.helper.make_node("Where", [mask, wanted, node.input[1]], [chosen], name=chosen)
+    node.input[1] = chosen
+    graph.node.insert(index, where)
 
 
 def _set(node: onnx.NodeProto, name: str, value: int | list[int | None] | None) -> None:

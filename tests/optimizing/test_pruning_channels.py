@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
@@ -21,17 +20,16 @@ from optimizers.contract.profile import Task
 from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.runtime import SessionSpec
 from optimizers.graph import load_named
-from optimizers.macs import count_macs, infer_shapes
+from optimizers.macs import count_macs
 from optimizers.pruning import prune_channels
 from optimizers.pruning.cut import cut, kept_places
-from optimizers.pruning.flow.analysis import analyse
-from optimizers.pruning.flow.use import Flow
 from optimizers.pruning.groups import Group, find_groups, kept_for_a_reason
 from optimizers.pruning.importance import activation_importance, weight_importance
 from optimizers.pruning.sensitivity import Probe
 from optimizers.step import StepContext
 from tests.support import models, networks
 from tests.support.data import write_data
+from tests.support.pruning import answers, flow_of, half_of_every_group, masked
 
 NETWORKS: dict[str, Callable[[Path], Path]] = {
     "lenet": networks.lenet,
@@ -59,44 +57,6 @@ def context(tmp_path: Path) -> StepContext:
         seed=0,
         report=lambda share, text: None,
     )
-
-
-def flow_of(model: onnx.ModelProto, exclude: tuple[str, ...] = ()) -> Flow:
-    return analyse(model, infer_shapes(model), exclude)
-
-
-def answers(model: onnx.ModelProto, items: int = 3) -> NDArray[np.float32]:
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    shape = [items if isinstance(one, str) else one for one in session.get_inputs()[0].shape]
-    x = np.random.default_rng(7).standard_normal(shape).astype(np.float32)
-    result: NDArray[np.float32] = session.run(None, {"x": x})[0]
-    return result
-
-
-def half_of_every_group(flow: Flow) -> NDArray[np.int64]:
-    random = np.random.default_rng(3)
-    groups = find_groups(flow)
-    return np.concatenate([random.permutation(one.roots)[: one.count // 2] for one in groups])
-
-
-def masked(model: onnx.ModelProto, flow: Flow, removed: NDArray[np.int64]) -> onnx.ModelProto:
-    """The whole model, with zeros in what gives the removed channels: rows, biases, scales."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    rows = {(node.input[1], _row_axis(node)) for node in model.graph.node if len(node.input) > 1}
-    places = kept_places(flow, removed)
-    for tensor in result.graph.initializer:
-        value = onnx.numpy_helper.to_array(tensor).copy()
-        for axis in range(value.ndim):
-            gives = (tensor.name, axis) in rows or value.ndim == 1
-            if gives and (tensor.name, axis) in places and not tensor.name.endswith(".var"):
-                np.moveaxis(value, axis, 0)[~places[tensor.name, axis]] = 0
-        tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
-    return result
-
-
-def _row_axis(node: onnx.NodeProto) -> int:
-    return 1 if node.op_type == "MatMul" else 0
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -197,8 +157,12 @@ NODE = onnx.helper.make_node
             "(Add), which reads something beside them",
         ),
         (
-            [NODE("Shape", ["h"], ["o"]), NODE("Reshape", ["h", "o"], ["r"])],
-            "(Shape), which needs all of them",
+            [
+                NODE("Shape", ["h"], ["n"]),
+                NODE("Mul", ["n", "ones"], ["o"]),
+                NODE("Reshape", ["h", "o"], ["r"]),
+            ],
+            "(Mul), which computes with how many there are",
         ),
         (
             [NODE("Reshape", ["h", "mixed"], ["o"]), NODE("Reshape", ["o", "shape"], ["r"])],
@@ -210,8 +174,12 @@ NODE = onnx.helper.make_node
 def test_what_is_not_understood_keeps_its_channels(
     tmp_path: Path, context: StepContext, nodes: list[onnx.NodeProto], reason: str
 ) -> None:
-    full = np.array([1, 16, 8, 8])
-    shapes = {"full": full, "shape": np.array([-1, 16, 8, 8]), "mixed": np.array([-1, 5, 7])}
+    shapes = {
+        "full": np.array([1, 16, 8, 8]),
+        "shape": np.array([-1, 16, 8, 8]),
+        "mixed": np.array([-1, 5, 7]),
+        "ones": np.array([1, 1, 1, 1]),
+    }
     model = one_convolution(tmp_path / "model.onnx", *nodes, **shapes)
     result = prune_channels.apply(model, PruneChannels(), context)
     assert (result.modified, result.model) == (False, model)

@@ -1,0 +1,42 @@
+"""Shapes with numbers everywhere: what is known only at run time gets a number of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Final
+
+import onnx
+
+from optimizers.macs import Shape, infer_shapes
+
+_FIRST: Final = 101
+
+
+def stand_in_shapes(model: onnx.ModelProto) -> tuple[dict[str, Shape], tuple[int, ...]]:
+    """Shapes of all tensors, with a prime for every length of an input that a caller decides.
+
+    The primes divide no length that the model's constants know, so that products of lengths, as a
+    Reshape makes them, can be told apart.
+
+    Returns:
+        The shapes, None where they are not known, and the primes.
+    """
+    primes = _primes(model)
+    filled = onnx.ModelProto()
+    filled.CopyFrom(model)
+    named: dict[str, int] = {}
+    for value in (*filled.graph.input, *filled.graph.output):
+        for axis in value.type.tensor_type.shape.dim:
+            if not axis.HasField("dim_value"):
+                name = axis.dim_param or f"a length without a name, the {len(named)}th"
+                axis.dim_value = named.setdefault(name, next(primes))
+    return infer_shapes(filled), tuple(named.values())
+
+
+def _primes(model: onnx.ModelProto) -> Iterator[int]:
+    known = {size for tensor in model.graph.initializer for size in tensor.dims}
+    for number in count(_FIRST, 2):
+        is_prime = all(number % factor for factor in range(3, int(number**0.5) + 1, 2))
+        if is_prime and all(size % number or size == 0 for size in known):
+            yield number
