@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import gcd
+from math import ceil, gcd
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,13 +61,14 @@ class Group:
 
         Args:
             ratio: In [0, 1].
-            round_to: Places kept are the multiple of it that is nearest, at least one multiple;
-                a group with no more places than that stays whole. 0: any number.
+            round_to: Places kept are the nearest multiple of it, the smaller of two, at least
+                one multiple; a group with no more places than that stays whole. 0: any number.
         """
         step = round_to // gcd(round_to, self.width) if round_to else 1
         if self.count <= step:
             return self.count
-        return min(self.count, max(1, round(self.count * (1 - ratio) / step)) * step)
+        multiples = ceil(self.count * (1 - ratio) / step - 0.5)
+        return min(self.count, max(1, multiples) * step)
 
 
 def find_groups(flow: Flow) -> list[Group]:

@@ -36,7 +36,10 @@ MODELS: dict[str, Callable[[Path], Path]] = {
 }
 STEPS: list[Step] = [
     PruneWeights(ratio=0.05),
-    PruneChannels(ratio=0.1),
+    PruneWeights(ratio=0.05, scope="global", norm="l1"),
+    PruneWeights(pattern="7:8"),
+    PruneChannels(ratio=0.1, importance="l1"),
+    PruneChannels(ratio=0.05, importance="activation", round_to=0),
     DynamicInt8(),
     DynamicInt8(per_channel=False, reduce_range=True),
     StaticInt8(),
@@ -103,8 +106,10 @@ def test_every_step_keeps_the_signature_and_says_what_it_did(
     other.close()
 
 
-@pytest.mark.parametrize("step", [DynamicInt8(), StaticInt8()], ids=str)
-def test_quantising_twice_gives_the_same_bytes(
+@pytest.mark.parametrize(
+    "step", [DynamicInt8(), StaticInt8(), PruneWeights(), PruneChannels(round_to=0)], ids=str
+)
+def test_building_twice_gives_the_same_bytes(
     tmp_path: Path, context: StepContext, step: Step
 ) -> None:
     model, context = prepared(tmp_path, "convolutional", context)
