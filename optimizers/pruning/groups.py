@@ -6,12 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, gcd
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizers.pruning.flow.elements import Labels
 from optimizers.pruning.flow.use import Flow, Layer
+
+_PART_OF: Final = "part of node "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +98,21 @@ def kept_for_a_reason(flow: Flow) -> Iterator[tuple[str, str]]:
 
 def _occurrences(flow: Flow, roots: Labels) -> dict[int, dict[tuple[str, int], int]]:
     found: dict[int, dict[tuple[str, int], int]] = defaultdict(dict)
-    for name in flow.constants:
-        for axis, labels in enumerate(flow.axes[name]):
-            if labels is not None:
-                values, counts = np.unique(roots[labels], return_counts=True)
-                for root, count in zip(values.tolist(), counts.tolist(), strict=True):
-                    found[root][name, axis] = count
+    for key, labels in _axes(flow):
+        values, counts = np.unique(roots[labels], return_counts=True)
+        for root, count in zip(values.tolist(), counts.tolist(), strict=True):
+            found[root][key] = count
     return found
+
+
+def _axes(flow: Flow) -> Iterator[tuple[tuple[str, int], Labels]]:
+    """Axes of constants, and the parts of every Split: none of these may lose all its places."""
+    named = {name: flow.axes[name] for name in flow.constants}
+    parts = {f"{_PART_OF}{repair.node}": repair.axes for repair in flow.repairs}
+    for name, axes in {**named, **parts}.items():
+        for axis, labels in enumerate(axes):
+            if labels is not None:
+                yield (name, axis), labels
 
 
 def _group(
@@ -113,7 +124,7 @@ def _group(
     members = tuple(
         Member(constant=name, axis=axis, channels=_channels(mine, roots[labels]))
         for name, axis, _ in sorted(signature)
-        if (labels := flow.axes[name][axis]) is not None
+        if name in flow.constants and (labels := flow.axes[name][axis]) is not None
     )
     return Group(layers=layers, roots=mine, width=width, members=members)
 

@@ -275,6 +275,20 @@ def silenced(model: onnx.ModelProto, flow: Flow, removed: NDArray[np.int64]) -> 
     return result
 
 
+def test_no_part_of_a_split_loses_all_its_channels(tmp_path: Path, context: StepContext) -> None:
+    """The first half of the channels is the weaker one, and would go as a whole."""
+    nodes = [NODE("Split", ["h"], ["p", "q"], axis=1, num_outputs=2, name="split")]
+    nodes += halves("p", "q")
+    kernel = np.random.default_rng(0).standard_normal((16, 3, 1, 1)).astype(np.float32)
+    kernel[:8] /= 100
+    path = one_convolution(tmp_path / "model.onnx", *nodes, one=kernel)
+    result = prune_channels.apply(path, PruneChannels(round_to=0), context)
+    graph = onnx.load(str(result.model)).graph
+    sizes = next(tensor for tensor in graph.initializer if tensor.name == "split_widths")
+    assert onnx.numpy_helper.to_array(sizes).tolist() == [4, 4]
+    assert np.isfinite(answers(onnx.load(str(result.model)))).all()
+
+
 def test_a_graph_inside_a_node_keeps_what_it_reads(tmp_path: Path) -> None:
     make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
     branch = onnx.helper.make_graph(
