@@ -47,8 +47,9 @@ def cut(model: onnx.ModelProto, flow: Flow, removed: Labels) -> onnx.ModelProto:
     for (name, axis), places in kept_places(flow, removed).items():
         values[name] = np.compress(places, values[name], axis=axis)
     for tensor in result.graph.initializer:
-        if values[tensor.name].shape != tuple(tensor.dims):
-            tensor.CopyFrom(onnx.numpy_helper.from_array(values[tensor.name], tensor.name))
+        value = values.get(tensor.name)  # none for one that callers may replace
+        if value is not None and value.shape != tuple(tensor.dims):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
     stays = ~np.isin(flow.elements.all_roots(), removed)
     for repair in sorted(flow.repairs, key=lambda one: -one.node):  # some put a node before theirs
         _repair(result, flow, repair, stays)
@@ -79,7 +80,7 @@ def _reshape(graph: onnx.GraphProto, flow: Flow, index: int, widths: list[int | 
         _give(graph, node, np.where(stays, known, numbers))
         return
     _give(graph, node, numbers)
-    chosen, mask = f"{node.name}_shape", f"{node.name}_stays"
+    chosen, mask = f"{node.output[0]}_shape", f"{node.output[0]}_stays"
     graph.initializer.append(onnx.numpy_helper.from_array(stays, mask))
     where = onnx.helper.make_node("Where", [mask, wanted, node.input[1]], [chosen], name=chosen)
     node.input[1] = chosen
@@ -99,7 +100,7 @@ def _drop(node: onnx.NodeProto, name: str) -> None:
 
 def _give(graph: onnx.GraphProto, node: onnx.NodeProto, value: NDArray[np.int64]) -> None:
     """Make this the node's second input; others may still read the former one."""
-    name = f"{node.name}_widths"
+    name = f"{node.output[0]}_widths"
     graph.initializer.append(onnx.numpy_helper.from_array(value, name))
     del node.input[1:]
     node.input.append(name)

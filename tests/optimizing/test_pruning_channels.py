@@ -167,11 +167,21 @@ NODE = onnx.helper.make_node
             "(Mul), which computes with how many there are",
         ),
         (
+            [
+                NODE("Shape", ["h"], ["n"]),
+                NODE("Reshape", ["n", "four"], ["m"]),
+                NODE("ReduceMax", ["m"], ["o"]),
+                NODE("Cast", ["o"], ["c"], to=onnx.TensorProto.FLOAT),
+                NODE("Div", ["h", "c"], ["r"]),
+            ],
+            "(ReduceMax), which computes with how many there are",
+        ),
+        (
             [NODE("Reshape", ["h", "mixed"], ["o"]), NODE("Reshape", ["o", "shape"], ["r"])],
             "(Reshape), which mixes axes",
         ),
     ],
-    ids=["LRN", "Softmax", "Add", "computed Reshape", "mixing Reshape"],
+    ids=["LRN", "Softmax", "Add", "computed Reshape", "counted", "mixing Reshape"],
 )
 def test_what_is_not_understood_keeps_its_channels(
     tmp_path: Path, context: StepContext, nodes: list[onnx.NodeProto], reason: str
@@ -181,6 +191,7 @@ def test_what_is_not_understood_keeps_its_channels(
         "shape": np.array([-1, 16, 8, 8]),
         "mixed": np.array([-1, 5, 7]),
         "ones": np.array([1, 1, 1, 1]),
+        "four": np.array([4]),
     }
     model = one_convolution(tmp_path / "model.onnx", *nodes, **shapes)
     result = prune_channels.apply(model, PruneChannels(), context)
@@ -275,6 +286,38 @@ def silenced(model: onnx.ModelProto, flow: Flow, removed: NDArray[np.int64]) -> 
     return result
 
 
+def test_weights_that_callers_may_replace_are_left_alone(
+    tmp_path: Path, context: StepContext
+) -> None:
+    path = one_convolution(tmp_path / "model.onnx", NODE("Relu", ["h"], ["r"], name="relu"))
+    model = onnx.load(str(path))
+    model.graph.input.append(
+        onnx.helper.make_tensor_value_info("one", onnx.TensorProto.FLOAT, [16, 3, 1, 1])
+    )
+    onnx.save(model, str(path))
+    assert not prune_channels.apply(path, PruneChannels(), context).modified
+
+
+def test_a_length_that_a_model_reads_from_what_is_pruned_follows_by_itself(
+    tmp_path: Path,
+) -> None:
+    nodes = [
+        NODE("Shape", ["h"], ["n"]),
+        NODE("Reshape", ["h", "flat"], ["p"]),
+        NODE("Reshape", ["p", "n"], ["r"]),
+    ]
+    path = one_convolution(tmp_path / "model.onnx", *nodes, flat=np.array([0, 16 * 64]))
+    model = load_named(path)
+    flow = flow_of(model)
+    removed = half_of_every_group(flow)
+    pruned = cut(model, flow, removed)
+    wanted = answers(silenced(model, flow, removed))
+    np.testing.assert_allclose(answers(pruned), wanted, atol=1e-5 * np.abs(wanted).max())
+    assert [node.op_type for node in pruned.graph.node] == [
+        node.op_type for node in model.graph.node
+    ]
+
+
 def test_no_part_of_a_split_loses_all_its_channels(tmp_path: Path, context: StepContext) -> None:
     """The first half of the channels is the weaker one, and would go as a whole."""
     nodes = [NODE("Split", ["h"], ["p", "q"], axis=1, num_outputs=2, name="split")]
@@ -284,7 +327,7 @@ def test_no_part_of_a_split_loses_all_its_channels(tmp_path: Path, context: Step
     path = one_convolution(tmp_path / "model.onnx", *nodes, one=kernel)
     result = prune_channels.apply(path, PruneChannels(round_to=0), context)
     graph = onnx.load(str(result.model)).graph
-    sizes = next(tensor for tensor in graph.initializer if tensor.name == "split_widths")
+    sizes = next(tensor for tensor in graph.initializer if tensor.name == "p_widths")
     assert onnx.numpy_helper.to_array(sizes).tolist() == [4, 4]
     assert np.isfinite(answers(onnx.load(str(result.model)))).all()
 

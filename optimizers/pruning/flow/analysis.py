@@ -85,15 +85,13 @@ def _follow(flow: Flow, index: int, node: onnx.NodeProto, *, keep: bool) -> None
 
 def _outputs(use: Use) -> list[Axes]:
     is_standard = use.node.domain in ("", "ai.onnx")
-    lengths = follow_lengths(use) if is_standard else None
-    if lengths is not None:
-        use.flow.lengths[use.node.output[0]] = lengths
-        return []
     handler = HANDLERS.get(use.node.op_type) if is_standard else None
-    if handler is None:
-        use.refuse("is an operator that is not understood here")
-        return []
     try:
+        if is_standard and (lengths := follow_lengths(use)) is not None:
+            use.flow.lengths[use.node.output[0]] = lengths
+            return []
+        if handler is None:
+            raise Refused("is an operator that is not understood here")
         return handler(use)
     except Refused as refused:
         use.refuse(str(refused))

@@ -49,7 +49,7 @@ def _chosen(use: Use) -> Lengths | None:
 def _part(use: Use) -> Lengths | None:
     lengths = use.lengths(0)
     ends = [use.constant(index) for index in range(1, len(use.node.input))]
-    if lengths is None or any(end is None or end.size != 1 for end in ends):
+    if lengths is None or len(ends) < 2 or any(end is None or end.size != 1 for end in ends):
         return None
     start, end, _, step = [*(int(one.reshape(-1)[0]) for one in ends if one is not None), 0, 1][:4]
     return lengths[start:end] if step == 1 else None
@@ -68,6 +68,7 @@ _HANDLERS: Final[dict[str, Callable[[Use], Lengths | None]]] = {
     "Identity": _same,
     "Unsqueeze": _same,
     "Squeeze": _same,
+    "Reshape": _same,
     "Gather": _chosen,
     "Slice": _part,
     "Concat": _joined,

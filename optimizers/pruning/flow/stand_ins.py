@@ -26,7 +26,9 @@ def stand_in_shapes(model: onnx.ModelProto) -> tuple[dict[str, Shape], tuple[int
     filled = onnx.ModelProto()
     filled.CopyFrom(model)
     named: dict[str, int] = {}
-    for value in (*filled.graph.input, *filled.graph.output):
+    for value in filled.graph.output:  # their lengths follow, or may have names of their own
+        value.type.tensor_type.ClearField("shape")
+    for value in filled.graph.input:
         for axis in value.type.tensor_type.shape.dim:
             if not axis.HasField("dim_value"):
                 name = axis.dim_param or f"a length without a name, the {len(named)}th"
