@@ -318,6 +318,26 @@ def test_a_length_that_a_model_reads_from_what_is_pruned_follows_by_itself(
     ]
 
 
+def test_a_zero_in_a_shape_stands_for_an_axis_that_must_lose_the_same(tmp_path: Path) -> None:
+    """The 0 copies the length of the third axis, which is not where the channels go."""
+    nodes = [
+        NODE("Reshape", ["h", "split"], ["p"]),
+        NODE("Transpose", ["p"], ["t"], perm=[0, 2, 1, 3]),
+        NODE("Reshape", ["t", "copied"], ["q"]),
+        NODE("Reshape", ["q", "image"], ["r"]),
+    ]
+    shapes = {"split": [0, 8, 2, 64], "copied": [-1, 4, 0, 32], "image": [-1, 16, 8, 8]}
+    path = one_convolution(
+        tmp_path / "model.onnx", *nodes, **{name: np.array(one) for name, one in shapes.items()}
+    )
+    model = load_named(path)
+    assert answers(model).shape == (3, 5, 8, 8)
+    flow = flow_of(model)
+    [reason] = [why for name, why in kept_for_a_reason(flow) if name == "first"]
+    assert find_groups(flow) == []
+    assert "(Reshape), which reads something beside them" in reason
+
+
 def test_no_part_of_a_split_loses_all_its_channels(tmp_path: Path, context: StepContext) -> None:
     """The first half of the channels is the weaker one, and would go as a whole."""
     nodes = [NODE("Split", ["h"], ["p", "q"], axis=1, num_outputs=2, name="split")]

@@ -37,18 +37,22 @@ def reshape(use: Use) -> list[Axes]:
         raise Refused("makes an empty tensor")
     moved = _moved(use, sizes, _target(wanted, sizes))
     use.take_lengths()
-    written = [_is_written(use, *pair) for pair in zip(moved, wanted, strict=True)]
+    written = [
+        _is_written(use, axis, *pair) for axis, pair in enumerate(zip(moved, wanted, strict=True))
+    ]
     use.repair(*[labels if one else None for labels, one in zip(moved, written, strict=True)])
     return [moved]
 
 
-def _is_written(use: Use, labels: Labels | None, length: Length) -> bool:
+def _is_written(use: Use, axis: int, labels: Labels | None, length: Length) -> bool:
     """Whether a length has to be set anew; tied if it follows by itself.
 
     It may be read from another tensor that stays as wide: a transformer that joins its heads to
     the width of what it was given.
     """
     if length.literal:
+        if length.size == 0:  # stands for the input's axis at this index, which may be another
+            use.tie(labels, use.take(0, axis))
         return length.size > 0
     if labels is not None and length.labels is not None:
         elements = use.flow.elements

@@ -11,13 +11,14 @@ import onnx
 from optimizers.macs import Shape, infer_shapes
 
 _FIRST: Final = 101
+_LONGEST_SHAPE: Final = 16
 
 
 def stand_in_shapes(model: onnx.ModelProto) -> tuple[dict[str, Shape], tuple[int, ...]]:
     """Shapes of all tensors, with a prime for every length of an input that a caller decides.
 
-    The primes divide no length that the model's constants know, so that products of lengths, as a
-    Reshape makes them, can be told apart.
+    The primes divide no length that the model's constants have or hold, so that products of
+    lengths, as a Reshape makes them, can be told apart.
 
     Returns:
         The shapes, None where they are not known, and the primes.
@@ -38,6 +39,12 @@ def stand_in_shapes(model: onnx.ModelProto) -> tuple[dict[str, Shape], tuple[int
 
 def _primes(model: onnx.ModelProto) -> Iterator[int]:
     known = {size for tensor in model.graph.initializer for size in tensor.dims}
+    known |= {
+        size
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT64 and sum(tensor.dims) <= _LONGEST_SHAPE
+        for size in onnx.numpy_helper.to_array(tensor).reshape(-1).tolist()
+    }
     for number in count(_FIRST, 2):
         is_prime = all(number % factor for factor in range(3, int(number**0.5) + 1, 2))
         if is_prime and all(size % number or size == 0 for size in known):
