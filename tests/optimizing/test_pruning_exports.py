@@ -22,20 +22,17 @@ from optimizers.pruning.groups import find_groups
 from tests.support.pruning import answers, flow_of, half_of_every_group, masked
 
 
-class Encoder(nn.Module):
-    """One transformer layer over tokens, both the items and their length free."""
+class Layer(nn.Module):
+    """Attention and two full layers, as wide as what they are given."""
 
-    def __init__(self, width: int = 32, heads: int = 4) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.table = nn.Embedding(50, width)
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.head = nn.Linear(width, 5)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        x = self.table(tokens)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         items, length, width = x.shape
         parts = [
             layer(x).view(items, length, self.heads, -1).transpose(1, 2)
@@ -43,8 +40,20 @@ class Encoder(nn.Module):
         ]
         mixed = functional.scaled_dot_product_attention(*parts)
         x = self.norm1(x + self.out(mixed.transpose(1, 2).reshape(items, length, width)))
-        x = self.norm2(x + self.down(functional.gelu(self.up(x))))
-        answer: torch.Tensor = self.head(x.mean(1))
+        answer: torch.Tensor = self.norm2(x + self.down(functional.gelu(self.up(x))))
+        return answer
+
+
+class Encoder(nn.Module):
+    """Transformer layers over tokens, both the items and their length free."""
+
+    def __init__(self, layers: int, width: int = 32, heads: int = 4) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(50, width), nn.Linear(width, 5)
+        self.layers = nn.Sequential(*(Layer(width, heads) for _ in range(layers)))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.head(self.layers(self.table(tokens)).mean(1))
         return answer
 
 
@@ -66,7 +75,7 @@ class Images(nn.Module):
 
 def exported(path: Path, name: str, *, dynamo: bool) -> onnx.ModelProto:
     torch.manual_seed(0)
-    network: nn.Module = Encoder() if name == "encoder" else Images()
+    network: nn.Module = Encoder(1 if dynamo else 2) if name == "encoder" else Images()
     example = torch.randint(0, 50, (2, 7)) if name == "encoder" else torch.randn(2, 3, 16, 16)
     free = {0: "items", 1: "length"} if name == "encoder" else {0: "items"}
     shapes = ({axis: torch.export.Dim(text) for axis, text in free.items()},)
@@ -96,7 +105,7 @@ def exported(path: Path, name: str, *, dynamo: bool) -> onnx.ModelProto:
     ("name", "dynamo", "widths"),
     [
         ("encoder", True, [(4, 8), (128, 1)]),
-        ("encoder", False, [(4, 8), (128, 1)]),
+        ("encoder", False, [(4, 8), (128, 1), (4, 8), (128, 1)]),
         ("images", False, [(16, 1), (32, 1), (64, 1)]),
     ],
     ids=["encoder, dynamo", "encoder, script", "images, script"],

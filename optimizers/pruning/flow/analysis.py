@@ -37,7 +37,7 @@ def analyse(model: onnx.ModelProto, exclude: Sequence[str] = ()) -> Flow:
     return flow
 
 
-def _start(graph: onnx.GraphProto, shapes: dict[str, Shape], stand_ins: tuple[int, ...]) -> Flow:
+def _start(graph: onnx.GraphProto, shapes: dict[str, Shape], other: dict[str, Shape]) -> Flow:
     replaceable = {one.name for one in graph.input}
     constants = {
         tensor.name: onnx.numpy_helper.to_array(tensor)
@@ -48,7 +48,7 @@ def _start(graph: onnx.GraphProto, shapes: dict[str, Shape], stand_ins: tuple[in
     flow = Flow(
         constants=constants,
         shapes={**shapes, **known},
-        stand_ins=stand_ins,
+        other_shapes=other,
         readers=_readers(graph),
     )
     for name, value in constants.items():

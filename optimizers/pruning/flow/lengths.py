@@ -23,11 +23,13 @@ def follow_lengths(use: Use) -> Lengths | None:
 
 
 def _shape(use: Use) -> Lengths | None:
-    sizes = use.flow.shapes.get(use.node.input[0])
-    if sizes is None or None in sizes:
+    sizes, other = (
+        shapes.get(use.node.input[0], ()) for shapes in (use.flow.shapes, use.flow.other_shapes)
+    )
+    if not sizes or len(other) != len(sizes) or None in sizes:
         return None
     found = [
-        Length(size=size, labels=use.take(0, axis), literal=False)
+        Length(size=size, labels=use.take(0, axis), literal=False, fixed=size == other[axis])
         for axis, size in enumerate(sizes)
         if size is not None
     ]

@@ -58,8 +58,8 @@ def _is_written(use: Use, axis: int, labels: Labels | None, length: Length) -> b
         elements = use.flow.elements
         if np.array_equal(elements.roots(labels), elements.roots(length.labels)):
             return False
-        if all(length.size % prime for prime in use.flow.stand_ins):
-            return True
+    if labels is not None and length.fixed:
+        return True
     use.tie(labels, length.labels)
     return False
 

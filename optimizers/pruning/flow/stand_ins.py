@@ -14,16 +14,21 @@ _FIRST: Final = 101
 _LONGEST_SHAPE: Final = 16
 
 
-def stand_in_shapes(model: onnx.ModelProto) -> tuple[dict[str, Shape], tuple[int, ...]]:
+def stand_in_shapes(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, Shape]]:
     """Shapes of all tensors, with a prime for every length of an input that a caller decides.
 
     The primes divide no length that the model's constants have or hold, so that products of
     lengths, as a Reshape makes them, can be told apart.
 
     Returns:
-        The shapes, None where they are not known, and the primes.
+        The shapes, None where they are not known, and the same with other primes: what differs
+        is known only at run time.
     """
     primes = _primes(model)
+    return _filled(model, primes), _filled(model, primes)
+
+
+def _filled(model: onnx.ModelProto, primes: Iterator[int]) -> dict[str, Shape]:
     filled = onnx.ModelProto()
     filled.CopyFrom(model)
     named: dict[str, int] = {}
@@ -34,7 +39,7 @@ def stand_in_shapes(model: onnx.ModelProto) -> tuple[dict[str, Shape], tuple[int
             if not axis.HasField("dim_value"):
                 name = axis.dim_param or f"a length without a name, the {len(named)}th"
                 axis.dim_value = named.setdefault(name, next(primes))
-    return infer_shapes(filled), tuple(named.values())
+    return infer_shapes(filled)
 
 
 def _primes(model: onnx.ModelProto) -> Iterator[int]:

@@ -62,11 +62,13 @@ class Length:
         size: The number.
         labels: Elements along the axis that it is the length of; None where it stays.
         literal: Whether it is written in the model, and not read from a tensor at run time.
+        fixed: Whether it is the same in every run.
     """
 
     size: int
     labels: Labels | None
     literal: bool
+    fixed: bool
 
 
 @dataclass(slots=True)
@@ -76,7 +78,7 @@ class Flow:
     Attributes:
         constants: All constant tensors by name.
         shapes: Of every tensor whose rank is known.
-        stand_ins: Primes in shapes for lengths known only at run time.
+        other_shapes: The same with other numbers for lengths known only at run time.
         readers: The nodes that read a tensor.
         elements: The places, and which belong together.
         axes: Of every tensor seen so far.
@@ -87,7 +89,7 @@ class Flow:
 
     constants: dict[str, NDArray[Any]]
     shapes: dict[str, Shape]
-    stand_ins: tuple[int, ...]
+    other_shapes: dict[str, Shape]
     readers: dict[str, list[onnx.NodeProto]]
     elements: Elements = field(default_factory=Elements)
     axes: dict[str, Axes] = field(default_factory=dict)
@@ -190,7 +192,7 @@ class Use:
         if value.ndim > 1 or not np.issubdtype(value.dtype, np.integer):
             return None
         numbers = value.reshape(-1).tolist()
-        return [Length(size=number, labels=None, literal=True) for number in numbers]
+        return [Length(size=one, labels=None, literal=True, fixed=True) for one in numbers]
 
     def take_lengths(self) -> None:
         """Tell that it is known what the node does with the lengths it reads."""
