@@ -47,10 +47,11 @@ def cut(model: onnx.ModelProto, flow: Flow, removed: Labels) -> onnx.ModelProto:
     for (name, axis), places in kept_places(flow, removed).items():
         values[name] = np.compress(places, values[name], axis=axis)
     for tensor in result.graph.initializer:
-        if values[tensor.name].shape != tuple(tensor.dims):
-            tensor.CopyFrom(onnx.numpy_helper.from_array(values[tensor.name], tensor.name))
+        value = values.get(tensor.name)  # none for one that callers may replace
+        if value is not None and value.shape != tuple(tensor.dims):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
     stays = ~np.isin(flow.elements.all_roots(), removed)
-    for repair in flow.repairs:
+    for repair in sorted(flow.repairs, key=lambda one: -one.node):  # some put a node before theirs
         _repair(result, flow, repair, stays)
     return result
 
@@ -66,9 +67,24 @@ def _repair(model: onnx.ModelProto, flow: Flow, repair: Repair, stays: NDArray[n
         _drop(node, "num_outputs")
         _give(model.graph, node, np.array(widths, np.int64))
     elif node.op_type == "Reshape":
-        wanted = flow.constants[node.input[1]].tolist()
-        pairs = zip(wanted, widths, strict=True)
-        _give(model.graph, node, np.array([old if new is None else new for old, new in pairs]))
+        _reshape(model.graph, flow, repair.node, widths)
+
+
+def _reshape(graph: onnx.GraphProto, flow: Flow, index: int, widths: list[int | None]) -> None:
+    """Set some numbers of a shape anew, which may be computed at run time."""
+    node = graph.node[index]
+    wanted, known = node.input[1], flow.constants.get(node.input[1])
+    stays = np.array([width is None for width in widths])
+    numbers = np.array([width or 0 for width in widths], np.int64)
+    if known is not None:
+        _give(graph, node, np.where(stays, known, numbers))
+        return
+    _give(graph, node, numbers)
+    chosen, mask = f"{node.output[0]}_shape", f"{node.output[0]}_stays"
+    graph.initializer.append(onnx.numpy_helper.from_array(stays, mask))
+    where = onnx.helper.make_node("Where", [mask, wanted, node.input[1]], [chosen], name=chosen)
+    node.input[1] = chosen
+    graph.node.insert(index, where)
 
 
 def _set(node: onnx.NodeProto, name: str, value: int | list[int | None] | None) -> None:
@@ -84,7 +100,7 @@ def _drop(node: onnx.NodeProto, name: str) -> None:
 
 def _give(graph: onnx.GraphProto, node: onnx.NodeProto, value: NDArray[np.int64]) -> None:
     """Make this the node's second input; others may still read the former one."""
-    name = f"{node.name}_widths"
+    name = f"{node.output[0]}_widths"
     graph.initializer.append(onnx.numpy_helper.from_array(value, name))
     del node.input[1:]
     node.input.append(name)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import gcd
+from math import ceil, gcd
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizers.pruning.flow.elements import Labels
 from optimizers.pruning.flow.use import Flow, Layer
+
+_PART_OF: Final = "part of node "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +64,14 @@ class Group:
 
         Args:
             ratio: In [0, 1].
-            round_to: Places kept are the multiple of it that is nearest, at least one multiple;
-                a group with no more places than that stays whole. 0: any number.
+            round_to: Places kept are the nearest multiple of it, the smaller of two, at least
+                one multiple; a group with no more places than that stays whole. 0: any number.
         """
         step = round_to // gcd(round_to, self.width) if round_to else 1
         if self.count <= step:
             return self.count
-        return min(self.count, max(1, round(self.count * (1 - ratio) / step)) * step)
+        multiples = ceil(self.count * (1 - ratio) / step - 0.5)
+        return min(self.count, max(1, multiples) * step)
 
 
 def find_groups(flow: Flow) -> list[Group]:
@@ -94,13 +98,21 @@ def kept_for_a_reason(flow: Flow) -> Iterator[tuple[str, str]]:
 
 def _occurrences(flow: Flow, roots: Labels) -> dict[int, dict[tuple[str, int], int]]:
     found: dict[int, dict[tuple[str, int], int]] = defaultdict(dict)
-    for name in flow.constants:
-        for axis, labels in enumerate(flow.axes[name]):
-            if labels is not None:
-                values, counts = np.unique(roots[labels], return_counts=True)
-                for root, count in zip(values.tolist(), counts.tolist(), strict=True):
-                    found[root][name, axis] = count
+    for key, labels in _axes(flow):
+        values, counts = np.unique(roots[labels], return_counts=True)
+        for root, count in zip(values.tolist(), counts.tolist(), strict=True):
+            found[root][key] = count
     return found
+
+
+def _axes(flow: Flow) -> Iterator[tuple[tuple[str, int], Labels]]:
+    """Axes of constants, and the parts of every Split: none of these may lose all its places."""
+    named = {name: flow.axes[name] for name in flow.constants}
+    parts = {f"{_PART_OF}{repair.node}": repair.axes for repair in flow.repairs}
+    for name, axes in {**named, **parts}.items():
+        for axis, labels in enumerate(axes):
+            if labels is not None:
+                yield (name, axis), labels
 
 
 def _group(
@@ -112,7 +124,7 @@ def _group(
     members = tuple(
         Member(constant=name, axis=axis, channels=_channels(mine, roots[labels]))
         for name, axis, _ in sorted(signature)
-        if (labels := flow.axes[name][axis]) is not None
+        if name in flow.constants and (labels := flow.axes[name][axis]) is not None
     )
     return Group(layers=layers, roots=mine, width=width, members=members)
 

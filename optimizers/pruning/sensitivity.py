@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from optimizers.calibration import Arrays, batches, item_count, load_arrays
 from optimizers.contract.runtime import Session, SessionSpec
-from optimizers.pruning.flow.use import Flow
+from optimizers.pruning.flow.use import Flow, Layer
 
 _ITEMS_AT_ONCE: Final = 16
 _LEAST: Final = 1e-12
@@ -53,7 +53,7 @@ class Probe:
         self, model: onnx.ModelProto, flow: Flow
     ) -> dict[tuple[str, int], NDArray[np.float64]]:
         """(tensor, axis) → rms of what is at every place along it, for all that layers read."""
-        wanted = sorted({layer.reads[:2] for layer in flow.layers} - _fixed(flow))
+        wanted = sorted({layer.reads[:2] for layer in flow.layers if _may_lose(flow, layer)})
         onnx.save(_exposing(model, {name for name, _ in wanted}), str(self._path))
         names = [name for name, _ in wanted]
         sums: dict[tuple[str, int], NDArray[np.float64]] = {}
@@ -90,10 +90,10 @@ def share_out(ratio: float, changes: list[float]) -> list[float]:
     return [float(np.clip(one, ratio / 2, (1 + ratio) / 2)) for one in wanted]
 
 
-def _fixed(flow: Flow) -> set[tuple[str, int]]:
-    """Axes that lose nothing."""
-    reads = {layer.reads[:2] for layer in flow.layers}
-    return {(name, axis) for name, axis in reads if flow.axes[name][axis] is None}
+def _may_lose(flow: Flow, layer: Layer) -> bool:
+    """Whether channels that a layer reads are followed at all; a model's inputs are not."""
+    tensor, axis, _ = layer.reads
+    return tensor in flow.axes and flow.axes[tensor][axis] is not None
 
 
 def _exposing(model: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:

@@ -22,9 +22,10 @@ from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.runtime import SessionSpec
 from optimizers.graph import load_with_constants
 from optimizers.macs import count_macs, infer_shapes
+from optimizers.graph import load_named
+from optimizers.macs import count_macs
 from optimizers.pruning import prune_channels
 from optimizers.pruning.cut import cut, kept_places
-from optimizers.pruning.flow.analysis import analyse
 from optimizers.pruning.flow.use import Flow
 from optimizers.pruning.groups import Group, find_groups, kept_for_a_reason
 from optimizers.pruning.importance import activation_importance, weight_importance
@@ -32,6 +33,7 @@ from optimizers.pruning.sensitivity import Probe
 from optimizers.step import StepContext
 from tests.support import models, networks
 from tests.support.data import write_data
+from tests.support.pruning import answers, flow_of, half_of_every_group, masked
 
 NETWORKS: dict[str, Callable[[Path], Path]] = {
     "lenet": networks.lenet,
@@ -59,44 +61,6 @@ def context(tmp_path: Path) -> StepContext:
         seed=0,
         report=lambda share, text: None,
     )
-
-
-def flow_of(model: onnx.ModelProto, exclude: tuple[str, ...] = ()) -> Flow:
-    return analyse(model, infer_shapes(model), exclude)
-
-
-def answers(model: onnx.ModelProto, items: int = 3) -> NDArray[np.float32]:
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    shape = [items if isinstance(one, str) else one for one in session.get_inputs()[0].shape]
-    x = np.random.default_rng(7).standard_normal(shape).astype(np.float32)
-    result: NDArray[np.float32] = session.run(None, {"x": x})[0]
-    return result
-
-
-def half_of_every_group(flow: Flow) -> NDArray[np.int64]:
-    random = np.random.default_rng(3)
-    groups = find_groups(flow)
-    return np.concatenate([random.permutation(one.roots)[: one.count // 2] for one in groups])
-
-
-def masked(model: onnx.ModelProto, flow: Flow, removed: NDArray[np.int64]) -> onnx.ModelProto:
-    """The whole model, with zeros in what gives the removed channels: rows, biases, scales."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    rows = {(node.input[1], _row_axis(node)) for node in model.graph.node if len(node.input) > 1}
-    places = kept_places(flow, removed)
-    for tensor in result.graph.initializer:
-        value = onnx.numpy_helper.to_array(tensor).copy()
-        for axis in range(value.ndim):
-            gives = (tensor.name, axis) in rows or value.ndim == 1
-            if gives and (tensor.name, axis) in places and not tensor.name.endswith(".var"):
-                np.moveaxis(value, axis, 0)[~places[tensor.name, axis]] = 0
-        tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
-    return result
-
-
-def _row_axis(node: onnx.NodeProto) -> int:
-    return 1 if node.op_type == "MatMul" else 0
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -197,27 +161,197 @@ NODE = onnx.helper.make_node
             "(Add), which reads something beside them",
         ),
         (
-            [NODE("Shape", ["h"], ["o"]), NODE("Reshape", ["h", "o"], ["r"])],
-            "(Shape), which needs all of them",
+            [
+                NODE("Shape", ["h"], ["n"]),
+                NODE("Mul", ["n", "ones"], ["o"]),
+                NODE("Reshape", ["h", "o"], ["r"]),
+            ],
+            "(Mul), which computes with how many there are",
+        ),
+        (
+            [
+                NODE("Shape", ["h"], ["n"]),
+                NODE("Reshape", ["n", "four"], ["m"]),
+                NODE("ReduceMax", ["m"], ["o"]),
+                NODE("Cast", ["o"], ["c"], to=onnx.TensorProto.FLOAT),
+                NODE("Div", ["h", "c"], ["r"]),
+            ],
+            "(ReduceMax), which computes with how many there are",
         ),
         (
             [NODE("Reshape", ["h", "mixed"], ["o"]), NODE("Reshape", ["o", "shape"], ["r"])],
             "(Reshape), which mixes axes",
         ),
     ],
-    ids=["LRN", "Softmax", "Add", "computed Reshape", "mixing Reshape"],
+    ids=["LRN", "Softmax", "Add", "computed Reshape", "counted", "mixing Reshape"],
 )
 def test_what_is_not_understood_keeps_its_channels(
     tmp_path: Path, context: StepContext, nodes: list[onnx.NodeProto], reason: str
 ) -> None:
-    full = np.array([1, 16, 8, 8])
-    shapes = {"full": full, "shape": np.array([-1, 16, 8, 8]), "mixed": np.array([-1, 5, 7])}
+    shapes = {
+        "full": np.array([1, 16, 8, 8]),
+        "shape": np.array([-1, 16, 8, 8]),
+        "mixed": np.array([-1, 5, 7]),
+        "ones": np.array([1, 1, 1, 1]),
+        "four": np.array([4]),
+    }
     model = one_convolution(tmp_path / "model.onnx", *nodes, **shapes)
     result = prune_channels.apply(model, PruneChannels(), context)
     assert (result.modified, result.model) == (False, model)
-    assert result.notes[0] == "no channel can be taken out"
-    assert result.notes[1].startswith("left alone: first, they reach ")
-    assert reason in result.notes[1]
+    assert result.notes[0].startswith("left alone: first, they reach ")
+    assert reason in result.notes[0]
+    assert result.notes[-1] == "no channel was taken out"
+
+
+def halves(first: str, second: str) -> list[onnx.NodeProto]:
+    return [NODE("Relu", [first], ["r1"]), NODE("Concat", ["r1", second], ["r"], axis=1)]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [NODE("Pad", ["h", "pads"], ["p"]), NODE("MaxPool", ["p"], ["r"], kernel_shape=[3, 3])],
+        [NODE("Resize", ["h", "", "scales"], ["p"]), NODE("Slice", ["p", "z", "e", "a"], ["r"])],
+        [NODE("Unsqueeze", ["h", "one_"], ["p"]), NODE("Squeeze", ["p", "one_"], ["r"])],
+        [NODE("PRelu", ["h", "slope"], ["r"])],
+        [NODE("InstanceNormalization", ["h", "scale", "shift"], ["r"])],
+        [NODE("Softmax", ["h"], ["s"], axis=2), NODE("Mul", ["s", "h"], ["r"])],
+        [NODE("Split", ["h"], ["p", "q"], axis=1, num_outputs=2), *halves("p", "q")],
+        [NODE("Split", ["h", "uneven"], ["p", "q"], axis=1), *halves("p", "q")],
+        [NODE("ConvTranspose", ["h", "square"], ["r"])],
+        [NODE("Conv", ["h", "grouped"], ["r"], group=4)],
+        [NODE("Conv", ["h", "doubled"], ["p"], group=16), NODE("Conv", ["p", "wide"], ["r"])],
+        [NODE("Reshape", ["h", "flat"], ["p"]), NODE("Reshape", ["p", "image"], ["r"])],
+        [NODE("Reshape", ["h", "parts"], ["p"]), NODE("Reshape", ["p", "image"], ["r"])],
+        [
+            NODE("Reshape", ["h", "parts"], ["p"]),
+            NODE("Transpose", ["p"], ["q"], perm=[0, 2, 1, 3, 4]),
+            NODE("Reshape", ["q", "image"], ["r"]),
+        ],
+        [NODE("ReduceMax", ["h", "a"], ["p"]), NODE("Sub", ["h", "p"], ["r"])],
+    ],
+    ids=lambda nodes: "-".join(node.op_type for node in nodes),
+)
+def test_channels_are_followed_through(tmp_path: Path, nodes: list[onnx.NodeProto]) -> None:
+    random = np.random.default_rng(1)
+    shapes: dict[str, tuple[int, ...]] = {
+        "slope": (16, 1, 1),
+        "scale": (16,),
+        "shift": (16,),
+        "square": (16, 16, 1, 1),
+        "grouped": (24, 4, 1, 1),
+        "doubled": (32, 1, 1, 1),
+        "wide": (16, 32, 1, 1),
+    }
+    numbers = {
+        "pads": [0, 0, 1, 1, 0, 0, 1, 1],
+        "z": [0, 0],
+        "e": [8, 8],
+        "a": [2, 3],
+        "one_": [2],
+        "uneven": [5, 11],
+        "flat": [0, 16 * 64],
+        "image": [0, 16, 8, 8],
+        "parts": [-1, 4, 4, 8, 8],
+    }
+    constants: dict[str, NDArray[Any]] = {
+        name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()
+    }
+    constants |= {name: np.array(value) for name, value in numbers.items()}
+    constants["scales"] = np.array([1, 1, 2, 2], np.float32)
+    read = {name for node in nodes for name in node.input}
+    used = {name: value for name, value in constants.items() if name in read}
+    if "grouped" in used:
+        used["two"] = random.standard_normal((5, 24, 1, 1)).astype(np.float32)
+    model = load_named(one_convolution(tmp_path / "model.onnx", *nodes, **used))
+    flow = flow_of(model)
+    removed = half_of_every_group(flow)
+    pruned = cut(model, flow, removed)
+    onnx.checker.check_model(pruned, full_check=True)
+    wanted = answers(silenced(model, flow, removed))
+    np.testing.assert_allclose(answers(pruned), wanted, atol=1e-5 * np.abs(wanted).max())
+    assert count_macs(pruned) < 0.8 * count_macs(model)
+
+
+def silenced(model: onnx.ModelProto, flow: Flow, removed: NDArray[np.int64]) -> onnx.ModelProto:
+    """The whole model, with zeros where layers read the removed channels."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    places = kept_places(flow, removed)
+    reads = {(layer.weight, layer.reads[2]) for layer in flow.layers}
+    for tensor in result.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor).copy()
+        for axis in range(value.ndim):
+            if (tensor.name, axis) in reads & set(places):
+                np.moveaxis(value, axis, 0)[~places[tensor.name, axis]] = 0
+        tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    return result
+
+
+def test_weights_that_callers_may_replace_are_left_alone(
+    tmp_path: Path, context: StepContext
+) -> None:
+    path = one_convolution(tmp_path / "model.onnx", NODE("Relu", ["h"], ["r"], name="relu"))
+    model = onnx.load(str(path))
+    model.graph.input.append(
+        onnx.helper.make_tensor_value_info("one", onnx.TensorProto.FLOAT, [16, 3, 1, 1])
+    )
+    onnx.save(model, str(path))
+    assert not prune_channels.apply(path, PruneChannels(), context).modified
+
+
+def test_a_length_that_a_model_reads_from_what_is_pruned_follows_by_itself(
+    tmp_path: Path,
+) -> None:
+    nodes = [
+        NODE("Shape", ["h"], ["n"]),
+        NODE("Reshape", ["h", "flat"], ["p"]),
+        NODE("Reshape", ["p", "n"], ["r"]),
+    ]
+    path = one_convolution(tmp_path / "model.onnx", *nodes, flat=np.array([0, 16 * 64]))
+    model = load_named(path)
+    flow = flow_of(model)
+    removed = half_of_every_group(flow)
+    pruned = cut(model, flow, removed)
+    wanted = answers(silenced(model, flow, removed))
+    np.testing.assert_allclose(answers(pruned), wanted, atol=1e-5 * np.abs(wanted).max())
+    assert [node.op_type for node in pruned.graph.node] == [
+        node.op_type for node in model.graph.node
+    ]
+
+
+def test_a_zero_in_a_shape_stands_for_an_axis_that_must_lose_the_same(tmp_path: Path) -> None:
+    """The 0 copies the length of the third axis, which is not where the channels go."""
+    nodes = [
+        NODE("Reshape", ["h", "split"], ["p"]),
+        NODE("Transpose", ["p"], ["t"], perm=[0, 2, 1, 3]),
+        NODE("Reshape", ["t", "copied"], ["q"]),
+        NODE("Reshape", ["q", "image"], ["r"]),
+    ]
+    shapes = {"split": [0, 8, 2, 64], "copied": [-1, 4, 0, 32], "image": [-1, 16, 8, 8]}
+    path = one_convolution(
+        tmp_path / "model.onnx", *nodes, **{name: np.array(one) for name, one in shapes.items()}
+    )
+    model = load_named(path)
+    assert answers(model).shape == (3, 5, 8, 8)
+    flow = flow_of(model)
+    [reason] = [why for name, why in kept_for_a_reason(flow) if name == "first"]
+    assert find_groups(flow) == []
+    assert "(Reshape), which reads something beside them" in reason
+
+
+def test_no_part_of_a_split_loses_all_its_channels(tmp_path: Path, context: StepContext) -> None:
+    """The first half of the channels is the weaker one, and would go as a whole."""
+    nodes = [NODE("Split", ["h"], ["p", "q"], axis=1, num_outputs=2, name="split")]
+    nodes += halves("p", "q")
+    kernel = np.random.default_rng(0).standard_normal((16, 3, 1, 1)).astype(np.float32)
+    kernel[:8] /= 100
+    path = one_convolution(tmp_path / "model.onnx", *nodes, one=kernel)
+    result = prune_channels.apply(path, PruneChannels(round_to=0), context)
+    graph = onnx.load(str(result.model)).graph
+    sizes = next(tensor for tensor in graph.initializer if tensor.name == "p_widths")
+    assert onnx.numpy_helper.to_array(sizes).tolist() == [4, 4]
+    assert np.isfinite(answers(onnx.load(str(result.model)))).all()
 
 
 def test_a_graph_inside_a_node_keeps_what_it_reads(tmp_path: Path) -> None:
@@ -335,6 +469,8 @@ def test_a_channel_that_nobody_hears_goes_first_and_is_not_missed(
         (16, 1, 0.2, 8, 16),
         (6, 1, 0.5, 8, 6),
         (12, 1, 0.5, 8, 8),
+        (24, 1, 0.5, 8, 8),
+        (40, 1, 0.5, 8, 16),
         (4, 8, 0.5, 8, 2),
         (4, 12, 0.5, 8, 2),
         (3, 1, 0.99, 0, 1),
@@ -412,9 +548,19 @@ def test_layers_that_matter_more_keep_more(tmp_path: Path, context: StepContext)
     context = replace(context, data={"calibration": tmp_path / "data/calibration.npz"})
     result = prune_channels.apply(path, PruneChannels(round_to=0), context)
     assert "block1.1: 32 → 8 channels" in result.notes
-    assert "shared out by how far the answers to 64 items moved" in result.notes
+    assert "groups that move them more lost less" in result.notes
+    moved = next(note for note in result.notes if note.startswith("the answers to 64 items moved"))
+    found, wanted = (run(one, tmp_path / "data/calibration.npz") for one in (result.model, path))
+    distance = np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
+    assert float(moved.split(" by ")[1].split()[0]) == pytest.approx(distance, rel=0.01)
     even = prune_channels.apply(path, PruneChannels(round_to=0, sensitivity=False), context)
     assert "block1.1: 32 → 16 channels" in even.notes
+
+
+def run(model: Path, data: Path) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(str(model))
+    result: NDArray[np.float32] = session.run(None, {"x": np.load(data)["x"]})[0]
+    return result
 
 
 def test_excluded_names_must_exist(tmp_path: Path, context: StepContext) -> None:

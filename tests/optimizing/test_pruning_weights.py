@@ -19,6 +19,7 @@ from optimizers.contract.profile import Task
 from optimizers.contract.pruning import PruneWeights
 from optimizers.contract.runtime import SessionSpec
 from optimizers.pruning import prune_weights
+from optimizers.pruning.magnitude import keep_largest_of_all, layer_norm
 from optimizers.step import StepContext, StepResult
 from tests.support import models, networks
 
@@ -85,13 +86,16 @@ def test_all_layers_together_are_compared_by_their_norms(
     assert {name: share_of_zeros([value]) for name, value in again.items()} == shares
 
 
-def test_the_norms_of_all_layers_are_means(tmp_path: Path) -> None:
+def test_the_norms_of_all_layers_are_means() -> None:
     values = {"a": np.array([1.0, -3.0]), "b": np.array([[0.1, 0.1, 0.2, 0.4]])}
-    threshold, norms = prune_weights.global_threshold(values, 0.5, "l1")
+    norms = {name: layer_norm(value, "l1") for name, value in values.items()}
     assert norms == pytest.approx({"a": 2.0, "b": 0.2})
-    assert threshold == pytest.approx(np.sort([0.5, 1.5, 0.5, 0.5, 1.0, 2.0])[3])
-    _, norms = prune_weights.global_threshold(values, 0.5, "l2")
+    norms = {name: layer_norm(value, "l2") for name, value in values.items()}
     assert norms == pytest.approx({"a": 5**0.5, "b": (0.22 / 4) ** 0.5})
+    masks = keep_largest_of_all(values, 0.5, "l1")  # sizes: 0.5, 1.5 and 0.5, 0.5, 1, 2
+    assert masks["a"].tolist() == [False, True]
+    assert masks["b"].tolist() == [[False, False, True, True]]
+    assert layer_norm(np.zeros(3), "l2") == 1
 
 
 def largest_two_of_four(row: NDArray[Any]) -> NDArray[Any]:

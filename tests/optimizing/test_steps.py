@@ -59,6 +59,10 @@ STEPS: list[Step] = [
     DropLayers(),
     DropHeads(),
     Grow(wider=1.5, deeper=1),
+    PruneWeights(ratio=0.05, scope="global", norm="l1"),
+    PruneWeights(pattern="7:8"),
+    PruneChannels(ratio=0.1, importance="l1"),
+    PruneChannels(ratio=0.05, importance="activation", round_to=0),
     DynamicInt8(),
     DynamicInt8(per_channel=False, reduce_range=True),
     StaticInt8(),
@@ -148,6 +152,9 @@ def test_every_step_keeps_the_signature_and_says_what_it_did(
     ids=str,
 )
 def test_quantising_twice_gives_the_same_bytes(
+    "step", [DynamicInt8(), StaticInt8(), PruneWeights(), PruneChannels(round_to=0)], ids=str
+)
+def test_building_twice_gives_the_same_bytes(
     tmp_path: Path, context: StepContext, step: Step
 ) -> None:
     model, context = prepared(tmp_path, "convolutional", context)

@@ -16,31 +16,28 @@ import onnx
 from numpy.typing import NDArray
 
 from optimizers.graph import subgraph_inputs
+from optimizers.pruning.flow.lengths import follow_lengths
 from optimizers.pruning.flow.operators import HANDLERS
+from optimizers.pruning.flow.stand_ins import stand_in_shapes
 from optimizers.pruning.flow.use import Axes, Flow, Refused, Shape, Use
 
 
-def analyse(model: onnx.ModelProto, shapes: dict[str, Shape], exclude: Sequence[str] = ()) -> Flow:
+def analyse(model: onnx.ModelProto, exclude: Sequence[str] = ()) -> Flow:
     """Follow the channels of a model.
 
     Args:
         model: With names for its nodes and its constants as initializers.
-        shapes: Of every tensor whose rank is known; see `optimizers.macs.infer_shapes`.
         exclude: Names of nodes whose output channels stay.
     """
-    flow = _start(model.graph, shapes)
-    for value in model.graph.input:
-        flow.axes[value.name] = (None,) * len(shapes.get(value.name, ()))
+    flow = _start(model.graph, *stand_in_shapes(model))
     for index, node in enumerate(model.graph.node):
         _follow(flow, index, node, keep=node.name in exclude)
     for output in model.graph.output:
-        for labels in flow.axes.get(output.name, ()):
-            if labels is not None:
-                flow.elements.freeze(labels, f"they are the model's output {output.name}")
+        flow.freeze(output.name, f"they are the model's output {output.name}")
     return flow
 
 
-def _start(graph: onnx.GraphProto, shapes: dict[str, Shape]) -> Flow:
+def _start(graph: onnx.GraphProto, shapes: dict[str, Shape], other: dict[str, Shape]) -> Flow:
     replaceable = {one.name for one in graph.input}
     constants = {
         tensor.name: onnx.numpy_helper.to_array(tensor)
@@ -51,7 +48,7 @@ def _start(graph: onnx.GraphProto, shapes: dict[str, Shape]) -> Flow:
     flow = Flow(
         constants=constants,
         shapes={**shapes, **known},
-        makers={name: node for node in graph.node for name in node.output},
+        other_shapes=other,
         readers=_readers(graph),
     )
     for name, value in constants.items():
@@ -78,30 +75,26 @@ def _follow(flow: Flow, index: int, node: onnx.NodeProto, *, keep: bool) -> None
     use = Use(flow, index, node)
     outputs = _outputs(use)
     use.freeze_rest()
+    for name in subgraph_inputs(node):
+        flow.freeze(name, f"they reach the inner graph of {node.name}")
     for name, axes in zip(node.output, outputs, strict=False):
         flow.axes[name] = axes
-        for labels in axes:
-            if keep and labels is not None:
-                flow.elements.freeze(labels, f"{node.name} is to be left alone")
-    _freeze_inner(flow, node)
+        if keep:
+            flow.freeze(name, f"{node.name} is to be left alone")
 
 
 def _outputs(use: Use) -> list[Axes]:
-    handler = HANDLERS.get(use.node.op_type) if use.node.domain in ("", "ai.onnx") else None
-    if handler is None:
-        use.refuse("is an operator that is not understood here")
-        return []
+    is_standard = use.node.domain in ("", "ai.onnx")
+    handler = HANDLERS.get(use.node.op_type) if is_standard else None
     try:
+        if is_standard and (lengths := follow_lengths(use)) is not None:
+            use.flow.lengths[use.node.output[0]] = lengths
+            return []
+        if handler is None:
+            raise Refused("is an operator that is not understood here")
         return handler(use)
     except Refused as refused:
         use.refuse(str(refused))
     except (ValueError, IndexError):
         use.refuse("does not fit what is known of its inputs")
     return []
-
-
-def _freeze_inner(flow: Flow, node: onnx.NodeProto) -> None:
-    for name in subgraph_inputs(node):
-        for labels in flow.axes.get(name, ()):
-            if labels is not None:
-                flow.elements.freeze(labels, f"they reach the inner graph of {node.name}")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import onnx
 
 from optimizers.pruning.flow.channelwise import along
 from optimizers.pruning.flow.elements import Labels
@@ -103,24 +100,3 @@ def gather(use: Use) -> list[Axes]:
     axis, chosen = use.integer("axis", 0) % rank, use.rank(1)
     passing = along(use, {axis})
     return [(*passing[:axis], *[None] * chosen, *passing[axis + 1 :])]
-
-
-def shape_of(use: Use) -> list[Axes]:
-    """Shape: harmless when only lengths of axes that cannot change are picked from it."""
-    axes = use.flow.axes.get(use.node.input[0], ())
-    offset = use.integer("start", 0)
-    steady = {axis - offset for axis, labels in enumerate(axes) if labels is None}
-    if all(_picks(use, reader.input, steady, reader.op_type) for reader in _readers(use)):
-        along(use, set())
-    return []
-
-
-def _readers(use: Use) -> list[onnx.NodeProto]:
-    return use.flow.readers.get(use.node.output[0], [])
-
-
-def _picks(use: Use, inputs: Sequence[str], steady: set[int], operator: str) -> bool:
-    if operator != "Gather":
-        return False
-    chosen = use.flow.constants.get(inputs[1])
-    return chosen is not None and set(chosen.reshape(-1).tolist()) <= steady

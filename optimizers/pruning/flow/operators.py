@@ -40,7 +40,6 @@ HANDLERS: Final[dict[str, Handler]] = {
     "Flatten": reshaping.flatten,
     "Gather": layout.gather,
     "Reshape": reshaping.reshape,
-    "Shape": layout.shape_of,
     "Slice": layout.slicing,
     "Split": layout.split,
     "Squeeze": layout.squeeze,

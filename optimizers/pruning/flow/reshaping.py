@@ -14,10 +14,7 @@ from typing import Final
 import numpy as np
 
 from optimizers.pruning.flow.elements import Labels
-from optimizers.pruning.flow.use import Axes, Refused, Use
-
-_STAND_INS: Final = (1_000_003, 1_000_033, 1_000_037, 1_000_039)
-"""Primes for lengths known only at run time: no product of other lengths has them as a factor."""
+from optimizers.pruning.flow.use import Axes, Length, Refused, Use
 
 _PACKED: Final = 3
 """Queries, keys and values in one product: [3, heads, width of a head]."""
@@ -33,27 +30,59 @@ def flatten(use: Use) -> list[Axes]:
 
 def reshape(use: Use) -> list[Axes]:
     """Reshape: literal lengths of axes that lose places are set anew afterwards."""
-    wanted = use.integers("shape", 1)
-    if wanted is None or (use.integer("allowzero", 0) and 0 in wanted):
-        raise Refused("has no known shape")
-    sizes = _sizes(use)
-    target = [sizes[axis] if size == 0 else size for axis, size in enumerate(wanted)]
-    left = math.prod(size for size in target if size != -1)
-    if -1 in target:
-        if left == 0 or math.prod(sizes) % left:
-            raise Refused("mixes axes in a way that depends on lengths known only at run time")
-        target[target.index(-1)] = math.prod(sizes) // left
-    moved = _moved(use, sizes, target)
-    use.repair(*[labels if size > 0 else None for labels, size in zip(moved, wanted, strict=True)])
+    wanted, sizes = use.lengths(1), _sizes(use)
+    if wanted is None:
+        raise Refused("computes its shape in a way that is not understood")
+    if use.integer("allowzero", 0) and any(one.literal and one.size == 0 for one in wanted):
+        raise Refused("makes an empty tensor")
+    moved = _moved(use, sizes, _target(wanted, sizes))
+    use.take_lengths()
+    written = [
+        _is_written(use, axis, *pair) for axis, pair in enumerate(zip(moved, wanted, strict=True))
+    ]
+    use.repair(*[labels if one else None for labels, one in zip(moved, written, strict=True)])
     return [moved]
 
 
+def _is_written(use: Use, axis: int, labels: Labels | None, length: Length) -> bool:
+    """Whether a length has to be set anew; tied if it follows by itself.
+
+    It may be read from another tensor that stays as wide: a transformer that joins its heads to
+    the width of what it was given.
+    """
+    if length.literal:
+        if length.size == 0:  # stands for the input's axis at this index, which may be another
+            use.tie(labels, use.take(0, axis))
+        return length.size > 0
+    if labels is not None and length.labels is not None:
+        elements = use.flow.elements
+        if np.array_equal(elements.roots(labels), elements.roots(length.labels)):
+            return False
+    if labels is not None and length.fixed:
+        return True
+    use.tie(labels, length.labels)
+    return False
+
+
+def _target(wanted: Sequence[Length], sizes: Sequence[int]) -> list[int]:
+    """Lengths in numbers: a literal 0 stands for the input's, -1 for whatever is left."""
+    target = [
+        sizes[axis] if one.literal and one.size == 0 else one.size
+        for axis, one in enumerate(wanted)
+    ]
+    if -1 in target:
+        left = math.prod(size for size in target if size != -1)
+        if left == 0 or math.prod(sizes) % left:
+            raise Refused("mixes axes in a way that depends on lengths known only at run time")
+        target[target.index(-1)] = math.prod(sizes) // left
+    return target
+
+
 def _sizes(use: Use) -> list[int]:
-    stand_ins = iter(_STAND_INS)
-    try:
-        return [next(stand_ins) if size is None else size for size in use.shape()]
-    except StopIteration as error:
-        raise Refused("has too many axes of unknown length") from error
+    sizes = [size for size in use.shape() if size is not None]
+    if len(sizes) < use.rank():
+        raise Refused("has an input of unknown size")
+    return sizes
 
 
 def _moved(use: Use, sizes: Sequence[int], target: Sequence[int]) -> Axes:
@@ -62,7 +91,7 @@ def _moved(use: Use, sizes: Sequence[int], target: Sequence[int]) -> Axes:
         labelled = [(axis, labels) for axis in old if (labels := use.take(0, axis)) is not None]
         if not labelled:
             continue
-        if len(labelled) > 1 or math.prod(sizes[axis] for axis in old) >= _STAND_INS[0]:
+        if len(labelled) > 1:
             raise Refused("merges them with others")
         axis, labels = labelled[0]
         form = [len(labels) if one == axis else 1 for one in old]
@@ -94,9 +123,21 @@ def _segments(sizes: Sequence[int], target: Sequence[int]) -> Iterator[tuple[lis
 def _divided(use: Use, merged: Labels, sizes: list[int]) -> tuple[int, Labels]:
     """The axis that may lose places, and its elements: the others' places are tied together."""
     wide = [axis for axis, size in enumerate(sizes) if size > 1] or [0]
+    roots = use.flow.elements.roots(merged)
     packed = len(wide) == 3 and sizes[wide[0]] == _PACKED
-    carrier = wide[1] if packed else wide[0]
-    slabs = np.moveaxis(merged.reshape(sizes), carrier, -1).reshape(-1, sizes[carrier])
-    for slab in slabs[1:]:
-        use.tie(slabs[0], slab)
+    usual = wide[1] if packed else wide[0]
+    carrier = next((axis for axis in wide if _agree(_slabs(roots, sizes, axis))), usual)
+    slabs = _slabs(merged, sizes, carrier)
+    if not _agree(_slabs(roots, sizes, carrier)):
+        for slab in slabs[1:]:
+            use.tie(slabs[0], slab)
     return carrier, slabs[0]
+
+
+def _slabs(labels: Labels, sizes: list[int], axis: int) -> Labels:
+    """Labels [places of the other axes, places of this one]."""
+    return np.moveaxis(labels.reshape(sizes), axis, -1).reshape(-1, sizes[axis])
+
+
+def _agree(slabs: Labels) -> bool:
+    return bool((slabs == slabs[0]).all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -53,6 +54,23 @@ class Repair:
     axes: Axes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Length:
+    """One number of a tensor that says how long axes are.
+
+    Attributes:
+        size: The number.
+        labels: Elements along the axis that it is the length of; None where it stays.
+        literal: Whether it is written in the model, and not read from a tensor at run time.
+        fixed: Whether it is the same in every run.
+    """
+
+    size: int
+    labels: Labels | None
+    literal: bool
+    fixed: bool
+
+
 @dataclass(slots=True)
 class Flow:
     """What is known of a graph's channels.
@@ -60,22 +78,31 @@ class Flow:
     Attributes:
         constants: All constant tensors by name.
         shapes: Of every tensor whose rank is known.
-        makers: The node that gives a tensor.
+        other_shapes: The same with other numbers for lengths known only at run time.
         readers: The nodes that read a tensor.
         elements: The places, and which belong together.
         axes: Of every tensor seen so far.
+        lengths: Of tensors that say how long others are.
         layers: Convolutions and products, in order.
         repairs: Numbers to set anew after channels were taken out.
     """
 
     constants: dict[str, NDArray[Any]]
     shapes: dict[str, Shape]
-    makers: dict[str, onnx.NodeProto]
+    other_shapes: dict[str, Shape]
     readers: dict[str, list[onnx.NodeProto]]
     elements: Elements = field(default_factory=Elements)
     axes: dict[str, Axes] = field(default_factory=dict)
+    lengths: dict[str, Sequence[Length]] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
     repairs: list[Repair] = field(default_factory=list)
+
+    def freeze(self, name: str, reason: str) -> None:
+        """Keep every axis of a tensor, and those that it tells the length of."""
+        counted = [length.labels for length in self.lengths.get(name, ())]
+        for labels in (*self.axes.get(name, ()), *counted):
+            if labels is not None:
+                self.elements.freeze(labels, reason)
 
 
 class Use:
@@ -89,6 +116,7 @@ class Use:
             one.name: onnx.helper.get_attribute_value(one) for one in node.attribute
         }
         self._taken: set[tuple[int, int]] = set()
+        self._lengths_taken = False
 
     def has(self, index: int) -> bool:
         """Whether an optional input is given."""
@@ -141,15 +169,34 @@ class Use:
             for axis, labels in enumerate(self.flow.axes.get(name, ())):
                 if labels is not None and (index, axis) not in self._taken:
                     self.freeze(labels, reason)
+            for length in self.flow.lengths.get(name, ()):
+                if length.labels is not None and not self._lengths_taken:
+                    self.freeze(length.labels, "computes with how many there are")
 
     def refuse(self, reason: str) -> None:
         """Keep every axis of every input, taken or not."""
         self._taken.clear()
+        self._lengths_taken = False
         self.freeze_rest(reason)
 
     def constant(self, index: int) -> NDArray[Any] | None:
         """The value of an input that is constant."""
         return self.flow.constants.get(self.node.input[index]) if self.has(index) else None
+
+    def lengths(self, index: int) -> Sequence[Length] | None:
+        """What an input says of lengths of axes; None if it does not."""
+        known = self.flow.lengths.get(self.node.input[index])
+        value = self.constant(index)
+        if known is not None or value is None:
+            return known
+        if value.ndim > 1 or not np.issubdtype(value.dtype, np.integer):
+            return None
+        numbers = value.reshape(-1).tolist()
+        return [Length(size=one, labels=None, literal=True, fixed=True) for one in numbers]
+
+    def take_lengths(self) -> None:
+        """Tell that it is known what the node does with the lengths it reads."""
+        self._lengths_taken = True
 
     def integers(self, name: str, index: int | None = None) -> list[int] | None:
         """A list of numbers: an attribute in old operator sets, an input in new ones.
