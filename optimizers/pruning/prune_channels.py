@@ -17,8 +17,6 @@ from optimizers.contract.errors import NotSupported
 from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.graph import check_excluded, load_with_constants, operator_names
-from optimizers.macs import count_macs, infer_shapes
-from optimizers.graph import check_excluded, load_named, operator_names
 from optimizers.macs import count_macs
 from optimizers.pruning.cut import cut
 from optimizers.pruning.flow.analysis import analyse
@@ -35,10 +33,6 @@ def apply(model: Path, step: PruneChannels, context: StepContext) -> StepResult:
     context.report(0.0, "following the channels")
     check_excluded("prune_channels", step.exclude, operator_names(model, _OPERATORS))
     loaded = load_with_constants(model)
-    flow = analyse(loaded, infer_shapes(loaded), step.exclude)
-    groups = find_groups(flow)
-    left_alone = tuple(f"left alone: {name}, {why}" for name, why in kept_for_a_reason(flow))
-    loaded = load_named(model)
     flow = analyse(loaded, step.exclude)
     probe = _probe(model, step, context)
     plan = make_plan(

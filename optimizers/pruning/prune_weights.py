@@ -16,7 +16,6 @@ import onnx
 
 from optimizers.contract.pruning import PruneWeights
 from optimizers.graph import check_excluded, load_with_constants
-from optimizers.graph import check_excluded, load_named
 from optimizers.pruning.magnitude import (
     Mask,
     Weights,

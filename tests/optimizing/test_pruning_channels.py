@@ -21,8 +21,6 @@ from optimizers.contract.profile import Task
 from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.runtime import SessionSpec
 from optimizers.graph import load_with_constants
-from optimizers.macs import count_macs, infer_shapes
-from optimizers.graph import load_named
 from optimizers.macs import count_macs
 from optimizers.pruning import prune_channels
 from optimizers.pruning.cut import cut, kept_places
@@ -263,7 +261,7 @@ def test_channels_are_followed_through(tmp_path: Path, nodes: list[onnx.NodeProt
     used = {name: value for name, value in constants.items() if name in read}
     if "grouped" in used:
         used["two"] = random.standard_normal((5, 24, 1, 1)).astype(np.float32)
-    model = load_named(one_convolution(tmp_path / "model.onnx", *nodes, **used))
+    model = load_with_constants(one_convolution(tmp_path / "model.onnx", *nodes, **used))
     flow = flow_of(model)
     removed = half_of_every_group(flow)
     pruned = cut(model, flow, removed)
@@ -309,7 +307,7 @@ def test_a_length_that_a_model_reads_from_what_is_pruned_follows_by_itself(
         NODE("Reshape", ["p", "n"], ["r"]),
     ]
     path = one_convolution(tmp_path / "model.onnx", *nodes, flat=np.array([0, 16 * 64]))
-    model = load_named(path)
+    model = load_with_constants(path)
     flow = flow_of(model)
     removed = half_of_every_group(flow)
     pruned = cut(model, flow, removed)
@@ -332,7 +330,7 @@ def test_a_zero_in_a_shape_stands_for_an_axis_that_must_lose_the_same(tmp_path: 
     path = one_convolution(
         tmp_path / "model.onnx", *nodes, **{name: np.array(one) for name, one in shapes.items()}
     )
-    model = load_named(path)
+    model = load_with_constants(path)
     assert answers(model).shape == (3, 5, 8, 8)
     flow = flow_of(model)
     [reason] = [why for name, why in kept_for_a_reason(flow) if name == "first"]
@@ -391,7 +389,8 @@ def test_a_weight_that_two_layers_share_loses_what_both_can_lose(tmp_path: Path)
             "v": random.standard_normal((16, 3)).astype(np.float32),
         },
     )
-    assert find_groups(flow_of(load_with_constants(path))) == [], (
+    groups = find_groups(flow_of(load_with_constants(path)))
+    assert groups == [], "rows of w are its columns the next time"
         "rows of w are its columns the next time"
     )
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from optimizers.graph import load_named
+from optimizers.graph import load_with_constants
 from optimizers.macs import count_macs
 from optimizers.pruning.cut import cut
 from optimizers.pruning.groups import find_groups
@@ -98,7 +98,7 @@ def exported(path: Path, name: str, *, dynamo: bool) -> onnx.ModelProto:
             dynamic_shapes=shapes if dynamo else None,
             dynamic_axes=None if dynamo else {"given": free},
         )
-    return load_named(path)
+    return load_with_constants(path)
 
 
 @pytest.mark.parametrize(

@@ -148,11 +148,10 @@ def test_every_step_keeps_the_signature_and_says_what_it_did(
         DynamicInt8(),
         StaticInt8(),
         StaticInt8(equalize=True, correct_bias=True, keep_float=1),
+        PruneWeights(),
+        PruneChannels(round_to=0),
     ],
     ids=str,
-)
-def test_quantising_twice_gives_the_same_bytes(
-    "step", [DynamicInt8(), StaticInt8(), PruneWeights(), PruneChannels(round_to=0)], ids=str
 )
 def test_building_twice_gives_the_same_bytes(
     tmp_path: Path, context: StepContext, step: Step
