@@ -391,8 +391,6 @@ def test_a_weight_that_two_layers_share_loses_what_both_can_lose(tmp_path: Path)
     )
     groups = find_groups(flow_of(load_with_constants(path)))
     assert groups == [], "rows of w are its columns the next time"
-        "rows of w are its columns the next time"
-    )
 
 
 @pytest.mark.parametrize(("norm", "power"), [("l1", 1), ("l2", 2)])
