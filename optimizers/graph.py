@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import onnx
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from optimizers.contract.errors import InvalidDocument
 
+_NUMBERS: Final = {
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+}
 _EIGHT_BITS: Final = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 
@@ -23,13 +30,19 @@ def prepare(model: Path, target: Path) -> Path:
         model: The model as it is; stays untouched.
         target: Where the prepared copy goes.
     """
-    stripped = onnx.load(str(model))
-    _name_nodes(stripped.graph)
+    stripped = load_named(model)
     # Shapes written by exporters name dimensions that quantisation changes.
     del stripped.graph.value_info[:]
     onnx.save(stripped, str(target))
     quant_pre_process(str(target), str(target), skip_symbolic_shape=True, skip_optimization=False)
     return target
+
+
+def load_named(model: Path) -> onnx.ModelProto:
+    """The model with its weights, each node under the name that the other functions know it by."""
+    loaded = onnx.load(str(model))
+    name_nodes(loaded.graph)
+    return loaded
 
 
 def operator_names(model: Path, operators: Sequence[str]) -> list[str]:
@@ -38,8 +51,10 @@ def operator_names(model: Path, operators: Sequence[str]) -> list[str]:
     return [node.name for node in graph.node if node.op_type in operators]
 
 
-def check_excluded(step: str, excluded: Sequence[str], known: Sequence[str]) -> None:
-    """Make sure that every node an operator wants left alone exists.
+def check_excluded(
+    step: str, excluded: Sequence[str], known: Sequence[str], *, key: str = "exclude"
+) -> None:
+    """Make sure that every node an operator wants left alone, or named under `key`, exists.
 
     Raises:
         InvalidDocument: One does not.
@@ -47,7 +62,7 @@ def check_excluded(step: str, excluded: Sequence[str], known: Sequence[str]) -> 
     unknown = [name for name in excluded if name not in known]
     if unknown:
         raise InvalidDocument(
-            f"{step}.exclude names {', '.join(unknown)}, which the step would not touch anyway; "
+            f"{step}.{key} names {', '.join(unknown)}, which the step would not touch anyway; "
             f"it would touch {', '.join(known) or 'nothing'}"
         )
 
@@ -75,13 +90,44 @@ def names_after_preparing(model: Path, prepared: Path, names: Sequence[str]) -> 
     return found
 
 
+def load_with_constants(model: Path) -> onnx.ModelProto:
+    """A model with its weights, a name for every node, and all its constants as initializers."""
+    loaded = onnx.load(str(model))
+    name_nodes(loaded.graph)
+    constants = [node for node in loaded.graph.node if node.op_type == "Constant"]
+    for node in constants:
+        [attribute] = node.attribute
+        value = onnx.helper.get_attribute_value(attribute)
+        if attribute.name in _NUMBERS:
+            value = onnx.numpy_helper.from_array(np.array(value, _NUMBERS[attribute.name]))
+        if isinstance(value, onnx.TensorProto):
+            loaded.graph.initializer.append(value)
+            loaded.graph.initializer[-1].name = node.output[0]
+            loaded.graph.node.remove(node)
+    return loaded
+
+
+def subgraph_inputs(node: onnx.NodeProto) -> set[str]:
+    """Names that the graphs inside a node, such as a loop's body, read."""
+    inner = [one.g for one in node.attribute if one.type == onnx.AttributeProto.GRAPH]
+    inner += [graph for one in node.attribute for graph in one.graphs]
+    found = {output.name for graph in inner for output in graph.output}
+    for graph in inner:
+        for one in graph.node:
+            found |= {*one.input, *subgraph_inputs(one)}
+    return found
+
+
 def count_operators(model: Path, *operators: str) -> int:
     """How many nodes of these operators the model has."""
     return sum(node.op_type in operators for node in _graph(model).node)
 
 
-def count_integer_weights(model: Path, operators: Sequence[str]) -> int:
-    """How many nodes of these operators read a stored 8-bit weight through a DequantizeLinear."""
+def integer_weight_names(model: Path, operators: Sequence[str]) -> list[str]:
+    """Names of the nodes of these operators that read a stored 8-bit weight.
+
+    They read it through a DequantizeLinear; see `prepare` for nameless nodes.
+    """
     graph = _graph(model)
     stored = {tensor.name for tensor in graph.initializer if tensor.data_type in _EIGHT_BITS}
     weights = {
@@ -89,18 +135,20 @@ def count_integer_weights(model: Path, operators: Sequence[str]) -> int:
         for node in graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] in stored
     }
-    return sum(
-        node.op_type in operators and not weights.isdisjoint(node.input[:2]) for node in graph.node
-    )
+    return [
+        node.name
+        for node in graph.node
+        if node.op_type in operators and not weights.isdisjoint(node.input[:2])
+    ]
 
 
 def _graph(model: Path) -> onnx.GraphProto:
     graph = onnx.load(str(model), load_external_data=False).graph
-    _name_nodes(graph)
+    name_nodes(graph)
     return graph
 
 
-def _name_nodes(graph: onnx.GraphProto) -> None:
+def name_nodes(graph: onnx.GraphProto) -> None:
     """Give every node without a name one of its own, always the same for the same graph."""
     taken = {node.name for node in graph.node}
     for index, node in enumerate(graph.node):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Final, Literal
+
+from pydantic import ConfigDict
 
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.stage import Stage
+from optimizers.contract.training import Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,11 @@ class StaticInt8:
         samples: At most so many calibration items, at least 1.
         exclude: Names of nodes to leave alone.
         skip_first: Leave the first convolution or product in floating point.
+        keep_float: Leave at most so many of the most sensitive nodes in floating point; at least
+            0, which looks for none.
+        rank_seconds: No further node is tried for `keep_float` after so long, above 0.
+        equalize: Give the channels between consecutive layers like ranges first.
+        correct_bias: Take the mean shift of each layer's outputs off its bias afterwards.
     """
 
     scheme: Literal["auto", "u8s8", "u8u8", "s8s8"] = "auto"
@@ -50,8 +58,13 @@ class StaticInt8:
     samples: int = 512
     exclude: tuple[str, ...] = ()
     skip_first: bool = False
+    keep_float: int = 0
+    rank_seconds: float = 300.0
+    equalize: bool = False
+    correct_bias: bool = False
 
     stage: ClassVar[Stage] = Stage.INTEGER
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
         if not 50 < self.percentile <= 100:
@@ -60,3 +73,151 @@ class StaticInt8:
             )
         if self.samples < 1:
             raise InvalidDocument(f"static_int8.samples must be at least 1, got {self.samples}")
+        if self.keep_float < 0:
+            raise InvalidDocument(
+                f"static_int8.keep_float must be at least 0, got {self.keep_float}"
+            )
+        if not self.rank_seconds > 0:
+            raise InvalidDocument(
+                f"static_int8.rank_seconds must be above 0, got {self.rank_seconds}"
+            )
+
+
+NARROW_BLOCKS: Final = (16, 32, 64, 128, 256)
+"""Block sizes for which onnxruntime has kernels."""
+_FAST_BLOCKS: Final = NARROW_BLOCKS[1:]
+"""2 bits in blocks of 16 have a kernel that is some twenty times slower."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsNbits:
+    """Store the weights of matrix products in a few bits; activations stay floating point.
+
+    Attributes:
+        bits: Of each weight: 8, 4 or 2.
+        block_size: Weights of one column that share a scale: 16, 32, 64, 128 or 256.
+        symmetric: Whether zero is in the middle of the codes; otherwise each block has a zero
+            point, which takes `bits` more. With hqq there always is one, with gptq never.
+        algorithm: `rtn` rounds to nearest; `hqq` looks for zero points that leave a sparse error,
+            4 bits only; `gptq` makes up for errors by calibration data.
+        samples: With gptq, at most so many calibration items, at least 1.
+        embeddings: Whether tables that a Gather picks rows from are stored so, too.
+        exclude: Names of nodes to leave alone.
+    """
+
+    bits: int = 4
+    block_size: int = 32
+    symmetric: bool = True
+    algorithm: Literal["rtn", "hqq", "gptq"] = "rtn"
+    samples: int = 128
+    embeddings: bool = False
+    exclude: tuple[str, ...] = ()
+
+    stage: ClassVar[Stage] = Stage.INTEGER
+
+    def __post_init__(self) -> None:
+        if self.bits not in (2, 4, 8):
+            raise InvalidDocument(f"weights_nbits.bits must be 2, 4 or 8, got {self.bits}")
+        _check_block_size("weights_nbits", self.block_size, NARROW_BLOCKS)
+        if self.algorithm == "hqq" and self.bits != 4:
+            raise InvalidDocument(f"weights_nbits.bits must be 4 with hqq, got {self.bits}")
+        if self.samples < 1:
+            raise InvalidDocument(f"weights_nbits.samples must be at least 1, got {self.samples}")
+        if self.algorithm != "rtn" and self.embeddings:
+            raise InvalidDocument(
+                f"weights_nbits.embeddings must be false with {self.algorithm}, got true"
+            )
+        if self.algorithm == "gptq" and not self.symmetric:
+            raise InvalidDocument("weights_nbits.symmetric must be true with gptq, got false")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binarize:
+    """Make the weights of matrix products plus or minus one number per block of each column.
+
+    Attributes:
+        block_size: Weights of one column that share that number: 32, 64, 128 or 256.
+        include: Names of the only nodes to touch; all when empty.
+        exclude: Names of nodes to leave alone.
+    """
+
+    block_size: int = 32
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    stage: ClassVar[Stage] = Stage.INTEGER
+
+    def __post_init__(self) -> None:
+        _check_block_size("binarize", self.block_size, _FAST_BLOCKS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ternarize:
+    """Make the weights of matrix products 0 or plus or minus one number per block of each column.
+
+    Attributes:
+        block_size: Weights of one column that share that number: 32, 64, 128 or 256.
+        include: Names of the only nodes to touch; all when empty.
+        exclude: Names of nodes to leave alone.
+    """
+
+    block_size: int = 32
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    stage: ClassVar[Stage] = Stage.INTEGER
+
+    def __post_init__(self) -> None:
+        _check_block_size("ternarize", self.block_size, _FAST_BLOCKS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fp16:
+    """Store weights and compute in float16; inputs and outputs of the model stay float32.
+
+    Attributes:
+        exclude: Names of nodes to leave in float32.
+    """
+
+    exclude: tuple[str, ...] = ()
+
+    stage: ClassVar[Stage] = Stage.INTEGER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bf16:
+    """Store weights and compute in bfloat16, where the provider can: cuda and tensorrt.
+
+    Inputs and outputs of the model stay float32.
+    """
+
+    stage: ClassVar[Stage] = Stage.INTEGER
+
+
+def _check_block_size(step: str, block_size: int, known: tuple[int, ...]) -> None:
+    if block_size not in known:
+        listed = ", ".join(map(str, known))
+        raise InvalidDocument(f"{step}.block_size must be one of {listed}, got {block_size}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeAware:
+    """Quantise to int8 and train the model through the rounding, to answer like the original.
+
+    Attributes:
+        int8: How it is quantised; the ranges that calibration finds stay.
+        temperature: Softens the classes of both, above 0; for classification only.
+        training: The strategy; small learning rates suit.
+    """
+
+    int8: StaticInt8 = field(default_factory=StaticInt8)
+    temperature: float = 1.0
+    training: Training = field(default_factory=lambda: Training(learning_rate=1e-4))
+
+    stage: ClassVar[Stage] = Stage.INTEGER
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise InvalidDocument(
+                f"quantize_aware.temperature must be above 0, got {self.temperature}"
+            )

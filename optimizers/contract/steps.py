@@ -11,11 +11,44 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, get_args
 
-from optimizers.contract.quantization import DynamicInt8, StaticInt8
+from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
+from optimizers.contract.distillation import Distill, Finetune
+from optimizers.contract.pruning import PruneChannels, PruneWeights, Sparsify
+from optimizers.contract.quantization import (
+    Bf16,
+    Binarize,
+    DynamicInt8,
+    Fp16,
+    QuantizeAware,
+    StaticInt8,
+    Ternarize,
+    WeightsNbits,
+)
 from optimizers.contract.stage import Stage
 from optimizers.contract.tuning import TuneSession
 
-Step = DynamicInt8 | StaticInt8 | TuneSession
+Step = (
+    Simplify
+    | Merge
+    | LowRank
+    | DropLayers
+    | DropHeads
+    | Grow
+    | PruneWeights
+    | PruneChannels
+    | Sparsify
+    | Finetune
+    | Distill
+    | DynamicInt8
+    | StaticInt8
+    | WeightsNbits
+    | Binarize
+    | Ternarize
+    | Fp16
+    | Bf16
+    | QuantizeAware
+    | TuneSession
+)
 
 STEP_TYPES: Final[tuple[type[Step], ...]] = get_args(Step)
 

@@ -19,6 +19,7 @@ from optimizers.graph import (
     operator_names,
     prepare,
 )
+from optimizers.quantization.leftovers import leftovers
 from optimizers.quantization.ranges import reduced_range, seven_bits
 from optimizers.step import StepContext, StepResult
 
@@ -61,6 +62,7 @@ def apply(model: Path, step: DynamicInt8, context: StepContext) -> StepResult:
         notes.append(f"left alone as asked: {', '.join(step.exclude)}")
     if reduce_range:
         notes.append(seven_bits(step.reduce_range))
+    notes.append(str(leftovers(target, context.session)))
     return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
 
 

@@ -13,13 +13,26 @@ import numpy as np
 import onnx
 import pytest
 
+from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
+from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
-from optimizers.contract.quantization import DynamicInt8, StaticInt8
+from optimizers.contract.pruning import PruneChannels, PruneWeights, Sparsify
+from optimizers.contract.quantization import (
+    Bf16,
+    Binarize,
+    DynamicInt8,
+    Fp16,
+    QuantizeAware,
+    StaticInt8,
+    Ternarize,
+    WeightsNbits,
+)
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.steps import STEP_TYPES, STEPS_BY_NAME, Step
+from optimizers.contract.training import Training
 from optimizers.contract.tuning import TuneSession
 from optimizers.evaluation.quiet import Usage
 from optimizers.graph import count_operators
@@ -29,11 +42,27 @@ from optimizers.tuning import tune_session
 from tests.support import models
 from tests.support.data import write_data
 
+GENTLE = Training(epochs=1, learning_rate=1e-4)
 MODELS: dict[str, Callable[[Path], Path]] = {
     "perceptron": lambda path: models.perceptron(path, sizes=(16, 128, 128, 4)),
     "convolutional": models.convolutional,
 }
 STEPS: list[Step] = [
+    Finetune(training=GENTLE),
+    Distill(training=GENTLE),
+    PruneWeights(ratio=0.05),
+    PruneChannels(ratio=0.1),
+    Sparsify(training=GENTLE),
+    Simplify(),
+    Merge(),
+    LowRank(keep=0.97),
+    DropLayers(),
+    DropHeads(),
+    Grow(wider=1.5, deeper=1),
+    PruneWeights(ratio=0.05, scope="global", norm="l1"),
+    PruneWeights(pattern="7:8"),
+    PruneChannels(ratio=0.1, importance="l1"),
+    PruneChannels(ratio=0.05, importance="activation", round_to=0),
     DynamicInt8(),
     DynamicInt8(per_channel=False, reduce_range=True),
     StaticInt8(),
@@ -41,6 +70,16 @@ STEPS: list[Step] = [
     StaticInt8(scheme="s8s8", skip_first=True),
     StaticInt8(calibration="percentile", percentile=99.9),
     StaticInt8(calibration="entropy", samples=20),
+    QuantizeAware(training=GENTLE),
+    StaticInt8(equalize=True, correct_bias=True, keep_float=1),
+    WeightsNbits(),
+    WeightsNbits(bits=8, block_size=64, symmetric=False),
+    WeightsNbits(algorithm="hqq", block_size=16),
+    WeightsNbits(algorithm="gptq"),
+    Binarize(),
+    Ternarize(block_size=64),
+    Fp16(),
+    Bf16(),
     TuneSession(threads=(1, 2), arena=(False,), optimization=("all",)),
 ]
 
@@ -65,7 +104,8 @@ def context(tmp_path: Path) -> StepContext:
 def prepared(tmp_path: Path, name: str, context: StepContext) -> tuple[Path, StepContext]:
     model = MODELS[name](tmp_path / "model.onnx")
     write_data(tmp_path / "data", model)
-    return model, replace(context, data={"calibration": tmp_path / "data/calibration.npz"})
+    data = {name: tmp_path / f"data/{name}.npz" for name in ("calibration", "train")}
+    return model, replace(context, data=data)
 
 
 def test_every_step_is_tried_here() -> None:
@@ -95,13 +135,25 @@ def test_every_step_keeps_the_signature_and_says_what_it_did(
     feeds = {"x": np.random.default_rng(5).standard_normal((3, *one.signature.inputs[0].shape[1:]))}
     feeds = {"x": feeds["x"].astype(np.float32)}
     wanted, found = one.run(feeds)[0], other.run(feeds)[0]
-    assert np.abs(wanted - found).max() < 0.35 * np.abs(wanted).max()
+    # Weights that were not trained for it do not survive two or three values each.
+    allowed = 1.0 if isinstance(step, Binarize | Ternarize) else 0.35
+    assert np.abs(wanted - found).max() < allowed * np.abs(wanted).max()
     one.close()
     other.close()
 
 
-@pytest.mark.parametrize("step", [DynamicInt8(), StaticInt8()], ids=str)
-def test_quantising_twice_gives_the_same_bytes(
+@pytest.mark.parametrize(
+    "step",
+    [
+        DynamicInt8(),
+        StaticInt8(),
+        StaticInt8(equalize=True, correct_bias=True, keep_float=1),
+        PruneWeights(),
+        PruneChannels(round_to=0),
+    ],
+    ids=str,
+)
+def test_building_twice_gives_the_same_bytes(
     tmp_path: Path, context: StepContext, step: Step
 ) -> None:
     model, context = prepared(tmp_path, "convolutional", context)

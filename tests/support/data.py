@@ -15,14 +15,19 @@ goal: {optimize: [size], require: ["agreement >= 0.8"]}
 
 
 def write_data(
-    directory: Path, model: Path, *, gate_items: int = 400, calibration_items: int = 64
+    directory: Path,
+    model: Path,
+    *,
+    gate_items: int = 400,
+    calibration_items: int = 64,
+    train_items: int = 200,
 ) -> None:
     """Random items labelled by the model itself, so that its accuracy is 1."""
     session = Session(model, SessionSpec())
     [spec] = session.signature.inputs
     directory.mkdir(parents=True, exist_ok=True)
     for seed, (name, items) in enumerate(
-        (("gate", gate_items), ("calibration", calibration_items))
+        (("gate", gate_items), ("calibration", calibration_items), ("train", train_items))
     ):
         random = np.random.default_rng(seed)
         values = random.standard_normal((items, *spec.shape[1:])).astype(np.float32)

@@ -1,0 +1,58 @@
+"""Merge: several linear operators become one that gives the same answers.
+
+The step compares its model with the one it got on random inputs, and refuses what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from optimizers.architecture.batch_norm import merge_batch_norms
+from optimizers.architecture.branches import merge_branches
+from optimizers.architecture.editing import read_model, write_model
+from optimizers.architecture.parallel import merge_parallel_products
+from optimizers.architecture.proof import why_different
+from optimizers.architecture.serial import merge_serial_maps
+from optimizers.contract.architecture import MERGINGS, Merge, Merging
+from optimizers.step import StepContext, StepResult
+
+_TOLERANCE: Final = 1e-5
+_MERGERS: Final[dict[Merging, tuple[Callable[[ir.Model], int], str]]] = {
+    "batch_norm": (merge_batch_norms, "BatchNormalizations went into the operator before"),
+    "branches": (merge_branches, "parallel branches went into one convolution"),
+    "linear": (merge_serial_maps, "linear maps went into the one before"),
+    "parallel": (merge_parallel_products, "products went into a wider one of the same input"),
+}
+
+
+def apply(model: Path, step: Merge, context: StepContext) -> StepResult:
+    """Merge what the step names, in the order of `MERGINGS`; see `optimizers.step`."""
+    context.report(0.0, "merging")
+    graph = read_model(model)
+    notes = []
+    # Branches can be added up once their normalisations are part of their convolutions.
+    for merging in MERGINGS:
+        if merging in step.which:
+            merge, what = _MERGERS[merging]
+            count = merge(graph)
+            common.RemoveUnusedNodesPass()(graph)
+            notes += [f"{count} {what}"] if count else []
+    if not notes:
+        context.report(1.0, "nothing to merge")
+        return _left(model, context, f"found nothing of {', '.join(step.which)} to merge")
+    target = write_model(graph, context.work_directory / "merged.onnx")
+    context.report(0.7, "comparing")
+    why = why_different(model, target, tolerance=_TOLERANCE, seed=context.seed)
+    context.report(1.0, "compared")
+    if why:
+        return _left(model, context, f"left as it was: {why}")
+    return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
+
+
+def _left(model: Path, context: StepContext, note: str) -> StepResult:
+    return StepResult(model=model, session=context.session, modified=False, notes=(note,))

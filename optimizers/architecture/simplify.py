@@ -1,0 +1,148 @@
+"""Simplify: constants computed ahead; dead, idle and double nodes dropped. Lossless.
+
+f(c) for constant c becomes a constant; Identity, x + 0, x * 1, pairs of Transpose, Reshape or Cast
+collapse; of nodes with the same operator, inputs and attributes, and of equal constants, one stays.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript.optimizer import fold_constants_ir
+from onnxscript.rewriter import RewritePass
+from onnxscript.rewriter.rules.common import (
+    add_0_rule,
+    cast_cast_rule,
+    div_by_1_rule,
+    dropout_inference_rule,
+    dropout_zero_rule,
+    mul_by_1_rule,
+    no_op_cast_rule,
+    no_op_expand_rule,
+    no_op_transpose_rule,
+    reshape_reshape_rule,
+    sub_0_rule,
+    transpose_transpose_rule,
+    unsqueeze_unsqueeze_rule,
+)
+
+from optimizers.architecture.editing import constant, read_model, write_model
+from optimizers.architecture.proof import why_different
+from optimizers.contract.architecture import Simplify
+from optimizers.step import StepContext, StepResult
+
+_TOLERANCE: Final = 1e-6
+_RULES: Final = (
+    add_0_rule,
+    cast_cast_rule,
+    div_by_1_rule,
+    dropout_inference_rule,
+    dropout_zero_rule,
+    mul_by_1_rule,
+    no_op_cast_rule,
+    no_op_expand_rule,
+    no_op_transpose_rule,
+    reshape_reshape_rule,
+    sub_0_rule,
+    transpose_transpose_rule,
+    unsqueeze_unsqueeze_rule,
+)
+_PASSES: Final = ir.passes.Sequential(
+    RewritePass(_RULES),
+    common.IdentityEliminationPass(),
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+    common.DeduplicateHashedInitializersPass(),
+    common.CommonSubexpressionEliminationPass(),
+    common.RemoveUnusedNodesPass(),
+)
+_REORDERING: Final = ("Cast", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+
+
+def apply(model: Path, step: Simplify, context: StepContext) -> StepResult:
+    """Simplify a model; see `optimizers.step`."""
+    context.report(0.0, "simplifying")
+    graph = read_model(model)
+    before = _census(graph)
+    names = [output.name for output in graph.graph.outputs]
+    _simplify(graph, step.largest_constant)
+    _name_outputs(graph.graph, names)
+    target = write_model(graph, context.work_directory / "simplified.onnx")
+    context.report(0.7, "comparing")
+    after = _census(graph)
+    why = why_different(model, target, tolerance=_TOLERANCE, seed=context.seed)
+    context.report(1.0, "simplified")
+    unchanged = StepResult(model=model, session=context.session, modified=False, notes=())
+    if before == after:
+        return _noted(unchanged, "nothing is constant, unused, without effect or there twice")
+    if why:
+        return _noted(unchanged, f"left as it was: {why}")
+    notes = (
+        f"{before[0]} nodes became {after[0]}, {before[1]} constants {after[1]}",
+        f"bytes of constants: {before[2]} became {after[2]}",
+    )
+    return StepResult(model=target, session=context.session, modified=True, notes=notes)
+
+
+def _simplify(model: ir.Model, largest: int) -> None:
+    before = None
+    while before != (before := _census(model)):
+        fold_constants_ir(
+            model,
+            onnx_shape_inference=True,
+            input_size_limit=largest,
+            output_size_limit=largest,
+            should_fold=_should_fold,
+        )
+        _lay_out(model.graph)
+        _PASSES(model)
+
+
+def _lay_out(graph: ir.Graph) -> None:
+    """Copy constants that are views, such as a folded Transpose's: equal ones are told by bytes."""
+    for value in graph.initializers.values():
+        array = constant(value)
+        if array is not None and not array.flags.c_contiguous:
+            value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    """What only orders numbers anew may become a constant of any size, in place of the old one."""
+    if node.op_type not in _REORDERING:
+        return None
+    source = node.inputs[0]
+    return source is not None and len(source.uses()) == 1
+
+
+def _name_outputs(graph: ir.Graph, names: list[str | None]) -> None:
+    """Give outputs their names back: one value now stands for several, or was renamed."""
+    for index, (output, name) in enumerate(zip(list(graph.outputs), names, strict=True)):
+        if output.name != name:
+            node = ir.node("Identity", [output])
+            again = node.outputs[0]
+            again.name, again.shape, again.type = name, output.shape, output.type
+            graph.append(node)
+            graph.outputs[index] = again
+
+
+def _census(model: ir.Model) -> tuple[int, int, int]:
+    """Nodes that compute, constants, and bytes of constants."""
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    nodes = list(model.graph)
+    tensors += [
+        node.outputs[0].const_value or node.attributes["value"].as_tensor()
+        for node in nodes
+        if node.op_type == "Constant" and "value" in node.attributes
+    ]
+    stored = [tensor for tensor in tensors if tensor is not None]
+    computing = sum(node.op_type != "Constant" for node in nodes)
+    return computing, len(stored), sum(tensor.nbytes for tensor in stored)
+
+
+def _noted(result: StepResult, note: str) -> StepResult:
+    return StepResult(
+        model=result.model, session=result.session, modified=result.modified, notes=(note,)
+    )

@@ -1,0 +1,105 @@
+"""Distillation: the model learns to answer like the original, by its answers and what led there.
+
+loss = w · teacher + (1 - w) · labels + w_f · features + w_a · attention; w is 1 without labels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from optimizers.contract.distillation import Distill
+from optimizers.contract.profile import Task
+from optimizers.distillation.finetune import label_loss
+from optimizers.distillation.student import open_student
+from optimizers.learning.items import TrainingItems, teacher_answers, training_items
+from optimizers.learning.learn import learn
+from optimizers.learning.losses import Projection, attention_distance
+from optimizers.learning.teaching import teaching
+from optimizers.step import StepContext, StepResult
+from optimizers.trainable import TrainableGraph, read_trainable
+
+
+def apply(model: Path, step: Distill, context: StepContext) -> StepResult:
+    """Train the model on what the original answers to `data.train`; see `optimizers.step`.
+
+    Raises:
+        NotSupported: The graph has operators that cannot be trained.
+        InvalidData: There are no training items.
+        InvalidDocument: A pair names what is no tensor of its model.
+    """
+    items = training_items("distill", model, context)
+    context.report(0.0, f"asking the original about {items.count} items")
+    answers = teacher_answers(context.original, items)
+    student, is_normalised = open_student(model, items, context, step)
+    inside = None
+    if step.features or step.attention:
+        inside = _Inside(step, student, read_trainable(context.original), items)
+    of_answers = teaching(context.task, step.temperature, answers)
+    weight = 1.0 if items.labels is None or context.task is not Task.CLASSIFICATION else step.weight
+
+    def loss(graph: TrainableGraph, numbers: torch.Tensor) -> torch.Tensor:
+        feeds = items.feeds(numbers)
+        wanted = (*graph.outputs, *(() if inside is None else inside.wanted))
+        found = graph(feeds, wanted)
+        total = weight * of_answers(found, numbers)
+        if weight < 1:
+            total = total + (1 - weight) * label_loss(found[graph.outputs[0]], items, numbers)
+        return total if inside is None else total + inside(found, feeds)
+
+    return learn(
+        "distill",
+        model,
+        student,
+        loss,
+        items.count,
+        context,
+        training=step.training,
+        freeze=step.freeze,
+        fold=is_normalised,
+        beside=inside,
+    )
+
+
+class _Inside(nn.Module):
+    """The loss of tensors inside: features through projections that are learned, and attention."""
+
+    def __init__(
+        self, step: Distill, student: TrainableGraph, teacher: TrainableGraph, items: TrainingItems
+    ) -> None:
+        super().__init__()
+        self._step = step
+        self._teacher = [teacher.eval().requires_grad_(False)]  # in a list: it does not train
+        pairs = (*step.features, *step.attention)
+        self.wanted = tuple(dict.fromkeys(pair.student for pair in pairs))
+        self._from_teacher = tuple(dict.fromkeys(pair.teacher for pair in pairs))
+        feeds = items.feeds(torch.arange(min(2, items.count)))
+        with torch.no_grad():
+            own, theirs = student.eval()(feeds, self.wanted), self._answers(feeds)
+        self.projections = nn.ModuleList(
+            Projection(own[pair.student], theirs[pair.teacher]) for pair in step.features
+        )
+
+    def forward(
+        self, found: dict[str, torch.Tensor], feeds: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """The weighted loss of all pairs."""
+        theirs, step = self._answers(feeds), self._step
+        total = torch.zeros(())
+        for pair, projection in zip(step.features, self.projections, strict=True):
+            projected = projection(found[pair.student])
+            total = total + step.feature_weight * functional.mse_loss(
+                projected, theirs[pair.teacher]
+            )
+        for pair in step.attention:
+            distance = attention_distance(found[pair.student], theirs[pair.teacher])
+            total = total + step.attention_weight * distance
+        return total
+
+    def _answers(self, feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            answers: dict[str, torch.Tensor] = self._teacher[0](feeds, self._from_teacher)
+        return answers

@@ -1,0 +1,67 @@
+"""Training on labels: cross-entropy -log softmax(z)_y of the right class y."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from optimizers.contract.distillation import Finetune
+from optimizers.contract.errors import InvalidData, NotSupported
+from optimizers.contract.profile import Task
+from optimizers.distillation.student import open_student
+from optimizers.evaluation.task import check_labels
+from optimizers.learning.items import TrainingItems, training_items
+from optimizers.learning.learn import learn
+from optimizers.learning.losses import as_logits
+from optimizers.step import StepContext, StepResult
+from optimizers.trainable import TrainableGraph
+
+
+def apply(model: Path, step: Finetune, context: StepContext) -> StepResult:
+    """Train a classifier on `data.train`; see `optimizers.step`.
+
+    Raises:
+        NotSupported: The task is another, or the graph has operators that cannot be trained.
+        InvalidData: There are no training items, or they have no labels.
+    """
+    if context.task is not Task.CLASSIFICATION:
+        raise NotSupported(
+            f"finetune learns classes from labels, but the task is {context.task}; distill learns "
+            "from the original and needs no labels"
+        )
+    items = training_items("finetune", model, context)
+    if items.labels is None:
+        raise InvalidData(
+            "finetune needs labels: add an array 'labels' to data.train, or use distill, which "
+            "learns from the original's answers"
+        )
+    graph, is_normalised = open_student(model, items, context, step)
+
+    def loss(graph: TrainableGraph, numbers: torch.Tensor) -> torch.Tensor:
+        return label_loss(graph(items.feeds(numbers))[graph.outputs[0]], items, numbers)
+
+    return learn(
+        "finetune",
+        model,
+        graph,
+        loss,
+        items.count,
+        context,
+        training=step.training,
+        freeze=step.freeze,
+        fold=is_normalised,
+    )
+
+
+def label_loss(answers: torch.Tensor, items: TrainingItems, numbers: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of answers [items, classes] against the items' labels.
+
+    Raises:
+        InvalidData: The labels do not fit the number of classes.
+    """
+    assert items.labels is not None
+    labels = items.labels[numbers]
+    check_labels(labels.numpy(), answers.shape[1])
+    return functional.cross_entropy(as_logits(answers, like=answers), labels)

@@ -1,0 +1,94 @@
+"""What every step that trains does around its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from optimizers.contract.errors import InvalidDocument
+from optimizers.contract.training import Training
+from optimizers.learning.normalization import fold_batch_norm
+from optimizers.step import StepContext, StepResult
+from optimizers.trainable import TrainableGraph, write_trainable
+from optimizers.training import train
+
+GraphLoss = Callable[[TrainableGraph, torch.Tensor], torch.Tensor]
+"""Mean loss of a graph on the items with these numbers, int64 [items]."""
+
+
+def learn(
+    step: str,
+    model: Path,
+    graph: TrainableGraph,
+    loss: GraphLoss,
+    items: int,
+    context: StepContext,
+    *,
+    training: Training,
+    freeze: Sequence[str] = (),
+    fold: bool = False,
+    beside: nn.Module | None = None,
+    after_step: Callable[[], None] = lambda: None,
+) -> StepResult:
+    """Train `graph`, and keep what it learned if its held-out loss fell.
+
+    Args:
+        step: Its name, for errors and for the file.
+        model: What `graph` was read from.
+        graph: What trains.
+        loss: What is to fall.
+        items: How many training items there are.
+        context: Of the step.
+        training: The strategy.
+        freeze: Weights that stay as they are.
+        fold: Whether `graph` has normalisations that were inserted, which are folded again.
+        beside: What learns with the graph and is thrown away after that.
+        after_step: Called after each change of the weights, for example to put zeros back.
+
+    Raises:
+        InvalidDocument: `freeze` names what is no weight.
+        RunFailed: The loss lost all bounds.
+    """
+    trainable = _thaw(step, graph, freeze)
+    if not trainable:
+        return _unchanged(model, context, "the model has no weights to train")
+    modules = nn.ModuleList([graph] if beside is None else [graph, beside])
+    trained = train(
+        modules,
+        items,
+        lambda numbers: loss(graph, numbers),
+        training,
+        seed=context.seed,
+        report=context.report,
+        after_step=after_step,
+    )
+    if not trained.after < trained.before:
+        return _unchanged(model, context, f"{trained}; it did not fall, so nothing was kept")
+    target = context.work_directory / f"{step}.onnx"
+    write_trainable(graph, target)
+    if fold:
+        fold_batch_norm(target, target)
+    count = sum(parameter.numel() for parameter in trainable)
+    notes = (f"{trained}; {count} parameters in {len(trainable)} weights",)
+    return StepResult(model=target, session=context.session, modified=True, notes=notes)
+
+
+def _thaw(step: str, graph: TrainableGraph, freeze: Sequence[str]) -> list[nn.Parameter]:
+    """Let every weight train but those named; the parameters that do."""
+    weights = {name: graph.weight(name) for name in graph.weight_names()}
+    unknown = [name for name in freeze if name not in weights]
+    if unknown:
+        raise InvalidDocument(
+            f"{step}.freeze names {', '.join(unknown)}; the model's weights are "
+            f"{', '.join(weights) or 'none'}"
+        )
+    for name, parameter in weights.items():
+        parameter.requires_grad_(name not in freeze)
+    return [parameter for parameter in weights.values() if parameter.requires_grad]
+
+
+def _unchanged(model: Path, context: StepContext, note: str) -> StepResult:
+    return StepResult(model=model, session=context.session, modified=False, notes=(note,))

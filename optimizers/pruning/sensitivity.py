@@ -1,0 +1,104 @@
+"""What calibration data tells: how strong activations are, and where pruning hurts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from optimizers.calibration import Arrays, batches, item_count, load_arrays
+from optimizers.contract.runtime import Session, SessionSpec
+from optimizers.pruning.flow.use import Flow, Layer
+
+_ITEMS_AT_ONCE: Final = 16
+_LEAST: Final = 1e-12
+
+
+class Probe:
+    """Runs variants of one model on the same items.
+
+    Args:
+        model: The model file, which tells what its inputs are.
+        data: An `.npz` with items.
+        samples: At most so many of them.
+        work_directory: For the variants' files.
+    """
+
+    def __init__(self, model: Path, data: Path, samples: int, work_directory: Path) -> None:
+        with closing(Session(model, SessionSpec())) as session:
+            self._items, _ = load_arrays(data, session.signature, samples)
+            fixed = {spec.shape[0] for spec in session.signature.inputs if spec.shape} - {-1}
+        self._at_once = min(fixed, default=_ITEMS_AT_ONCE)
+        self._partial = not fixed
+        self._path = work_directory / "probe.onnx"
+
+    @property
+    def count(self) -> int:
+        """How many items are run."""
+        return sum(item_count(part) for part in self._parts())
+
+    def answers(self, model: onnx.ModelProto) -> list[NDArray[Any]]:
+        """All floating-point outputs over all items, one array per output and batch."""
+        onnx.save(model, str(self._path))
+        with closing(Session(self._path, SessionSpec())) as session:
+            found = [one for part in self._parts() for one in session.run(part)]
+        return [one for one in found if np.issubdtype(one.dtype, np.floating)]
+
+    def strengths(
+        self, model: onnx.ModelProto, flow: Flow
+    ) -> dict[tuple[str, int], NDArray[np.float64]]:
+        """(tensor, axis) → rms of what is at every place along it, for all that layers read."""
+        wanted = sorted({layer.reads[:2] for layer in flow.layers if _may_lose(flow, layer)})
+        onnx.save(_exposing(model, {name for name, _ in wanted}), str(self._path))
+        names = [name for name, _ in wanted]
+        sums: dict[tuple[str, int], NDArray[np.float64]] = {}
+        counts: dict[tuple[str, int], int] = {}
+        with closing(Session(self._path, SessionSpec())) as session:
+            for part in self._parts():
+                for key, value in zip(wanted, session.run(part, names), strict=True):
+                    rows = np.moveaxis(value.astype(np.float64), key[1], 0)
+                    rows = rows.reshape(len(rows), -1)
+                    sums[key] = sums.get(key, np.zeros(len(rows))) + (rows**2).sum(axis=1)
+                    counts[key] = counts.get(key, 0) + rows.shape[1]
+        return {key: np.sqrt(total / counts[key]) for key, total in sums.items()}
+
+    def _parts(self) -> Iterator[Arrays]:
+        for part in batches(self._items, self._at_once):
+            if self._partial or item_count(part) == self._at_once:
+                yield part
+
+
+def change(original: list[NDArray[Any]], other: list[NDArray[Any]]) -> float:
+    """How far answers moved: |other - original| / |original|, Euclidean over all of them."""
+    moved = sum(float(((b - a) ** 2).sum()) for a, b in zip(original, other, strict=True))
+    size = sum(float((a**2).sum()) for a in original)
+    return float(np.sqrt(moved / max(size, _LEAST)))
+
+
+def share_out(ratio: float, changes: list[float]) -> list[float]:
+    """Ratios for groups that change the answers by so much when `ratio` of them goes.
+
+    ratio_g = clip(ratio sqrt(m / change_g), ratio / 2, (1 + ratio) / 2) with m the median change.
+    """
+    middle = float(np.median(changes)) if changes else 0.0
+    wanted = [ratio * np.sqrt((middle + _LEAST) / (one + _LEAST)) for one in changes]
+    return [float(np.clip(one, ratio / 2, (1 + ratio) / 2)) for one in wanted]
+
+
+def _may_lose(flow: Flow, layer: Layer) -> bool:
+    """Whether channels that a layer reads are followed at all; a model's inputs are not."""
+    tensor, axis, _ = layer.reads
+    return tensor in flow.axes and flow.axes[tensor][axis] is not None
+
+
+def _exposing(model: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for name in sorted(names - {output.name for output in model.graph.output}):
+        result.graph.output.append(onnx.ValueInfoProto(name=name))
+    return result

@@ -1,0 +1,109 @@
+"""Quantisation-aware training: the model learns while its weights and activations are rounded.
+
+The gradient passes a rounding as if it were the identity (straight-through estimator; Bengio 2013,
+arXiv 1308.3432; Jacob et al. 2018, arXiv 1712.05877). The teacher is the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import numpy_helper
+
+from optimizers.contract.quantization import QuantizeAware
+from optimizers.learning.items import teacher_answers, training_items
+from optimizers.learning.learn import learn
+from optimizers.learning.teaching import teaching
+from optimizers.quantization import static_int8
+from optimizers.quantization.rounding import Rounded, with_float_weights
+from optimizers.step import StepContext, StepResult
+from optimizers.trainable import TrainableGraph, read_trainable
+
+_CALIBRATED = 0.2
+"""Share of the work that quantising is; the rest is training."""
+
+
+def apply(model: Path, step: QuantizeAware, context: StepContext) -> StepResult:
+    """Quantise the model and train it as it is then; see `optimizers.step`.
+
+    Raises:
+        NotSupported: The graph has operators that cannot be trained.
+        InvalidData: There are no calibration or training items.
+    """
+    items = training_items("quantize_aware", model, context)
+    quantised = static_int8.apply(model, step.int8, _part(context, "int8", 0.0, _CALIBRATED))
+    if not quantised.modified:
+        return quantised
+    integers = onnx.load(str(quantised.model))
+    floating, weights = with_float_weights(integers)
+    start = context.work_directory / "floating.onnx"
+    onnx.save(floating, str(start))
+    of_answers = teaching(context.task, step.temperature, teacher_answers(context.original, items))
+
+    def loss(graph: TrainableGraph, numbers: torch.Tensor) -> torch.Tensor:
+        return of_answers(graph(items.feeds(numbers)), numbers)
+
+    graph = read_trainable(start)
+    trained = learn(
+        "quantize_aware",
+        start,
+        graph,
+        loss,
+        items.count,
+        _part(context, "training", _CALIBRATED, 1.0),
+        training=step.training,
+        after_step=_within_limits(graph, weights),
+    )
+    notes = (*quantised.notes, *trained.notes)
+    if not trained.modified:
+        return replace(quantised, notes=notes)
+    _take_over(integers, onnx.load(str(trained.model)), weights)
+    target = context.work_directory / "quantize_aware.onnx"
+    onnx.save(integers, str(target))
+    return StepResult(model=target, session=context.session, modified=True, notes=notes)
+
+
+def _part(context: StepContext, name: str, start: float, end: float) -> StepContext:
+    """The context of a part of the work, in a directory of its own."""
+    directory = context.work_directory / name
+    directory.mkdir()
+    return replace(
+        context,
+        work_directory=directory,
+        report=lambda share, text: context.report(start + (end - start) * share, text),
+    )
+
+
+def _within_limits(graph: TrainableGraph, weights: Sequence[Rounded]) -> Callable[[], None]:
+    """Keeps weights where their integers can follow."""
+    kept = [
+        (graph.weight(one.float_name), *map(torch.from_numpy, one.limits()))
+        for one in weights
+        if one.float_name in graph.weight_names()
+    ]
+
+    def clip() -> None:
+        with torch.no_grad():
+            for weight, lowest, highest in kept:
+                weight.copy_(weight.clamp(lowest, highest))
+
+    return clip
+
+
+def _take_over(
+    integers: onnx.ModelProto, trained: onnx.ModelProto, weights: Sequence[Rounded]
+) -> None:
+    """Store what was learned: rounded where it was, other weights as they are."""
+    learned = {one.name: one for one in trained.graph.initializer}
+    rounded = {one.name: one for one in weights}
+    for tensor in integers.graph.initializer:
+        weight = rounded.get(tensor.name)
+        if weight is not None:
+            values = weight.to_integers(numpy_helper.to_array(learned[weight.float_name]))
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        elif tensor.name in learned:
+            tensor.CopyFrom(learned[tensor.name])
