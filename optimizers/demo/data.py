@@ -131,15 +131,28 @@ def _mnist_5k() -> Images:
     return Images(pixels=table[:, :-1].astype(np.uint8), labels=table[:, -1].astype(np.int64))
 
 
-def _fashion() -> Images:
-    """70,000 pictures of clothing from Debian's dataset-fashion-mnist."""
-    parts = [
-        (_idx(f"{part}-images-idx3-ubyte.gz"), _idx(f"{part}-labels-idx1-ubyte.gz"))
+def fashion_parts() -> tuple[Images, Images]:
+    """60,000 and 10,000 pictures of clothing from Debian's dataset-fashion-mnist.
+
+    Raises:
+        InvalidData: It is not installed.
+    """
+    train, test = (
+        Images(
+            pixels=_idx(f"{part}-images-idx3-ubyte.gz").reshape(-1, SIDE * SIDE),
+            labels=_idx(f"{part}-labels-idx1-ubyte.gz").astype(np.int64),
+        )
         for part in ("train", "t10k")
-    ]
-    pixels = np.concatenate([images.reshape(-1, SIDE * SIDE) for images, _ in parts])
-    labels = np.concatenate([labels for _, labels in parts]).astype(np.int64)
-    return Images(pixels=pixels, labels=labels)
+    )
+    return train, test
+
+
+def _fashion() -> Images:
+    parts = fashion_parts()
+    return Images(
+        pixels=np.concatenate([part.pixels for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+    )
 
 
 def _idx(name: str) -> NDArray[np.uint8]:

@@ -1,0 +1,64 @@
+"""One recipe on one model: built, judged by the gates, read back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.gains.recipes import Row
+from benchmarks.gains.subjects import Subject
+from optimizers.contract.evaluation import Figure
+from optimizers.contract.goal import FigureName
+from optimizers.contract.manifest import Manifest, read_manifest
+
+_PROFILE: Final = """\
+recipe: {recipe}
+goal:
+  optimize: [{optimize}]
+  require: ["accuracy <= 100 points worse"]
+"""
+_MEASURE_S: Final = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """What one recipe made of a model.
+
+    Attributes:
+        row: The recipe.
+        manifest: Of the variant; None where none was made.
+        ending: The last line of the build: its verdict, or why there is none.
+    """
+
+    row: Row
+    manifest: Manifest | None
+    ending: str
+
+    def figure(self, name: FigureName) -> Figure | None:
+        """One of the variant's figures, under its usual conditions."""
+        if self.manifest is None or self.manifest.evaluation is None:
+            return None
+        return next((one for one in self.manifest.evaluation.figures if one.name is name), None)
+
+
+def measure(subject: Subject, row: Row) -> Gain:
+    """Build and judge; nothing is required, so that every figure is measured."""
+    with tempfile.TemporaryDirectory() as name:
+        profile, output = Path(name) / "gains.yaml", Path(name) / "variant"
+        text = _PROFILE.format(recipe=row.recipe, optimize=row.optimize)
+        profile.write_text(text, encoding="utf-8")
+        command = [
+            *(sys.executable, "-m", "optimizers", "build", str(subject.model)),
+            *("--profile-file", str(profile), "--output", str(output), "--task", subject.task),
+            *("--measure-seconds", str(_MEASURE_S)),
+        ]
+        for part, path in subject.data.items():
+            command += [f"--{part}", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        lines = (done.stdout + done.stderr).strip().splitlines()
+        manifest = read_manifest(output / "manifest.json") if output.is_dir() else None
+    return Gain(row=row, manifest=manifest, ending=lines[-1] if lines else "it said nothing")

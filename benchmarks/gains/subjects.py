@@ -1,0 +1,110 @@
+"""The models that gains are measured on: real data, trained here, written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from benchmarks.gains.networks import ResNet8
+from optimizers.contract.profile import Task
+from optimizers.demo.data import SIDE, Images, fashion_parts
+from optimizers.demo.networks import (
+    TutorialNet,
+    accuracy,
+    export,
+    flat_input,
+    padded_input,
+    train,
+)
+
+_CALIBRATION: Final = 512
+_TRAIN: Final = 20_000
+_SEED: Final = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A model and its data.
+
+    Attributes:
+        name: Its name.
+        about: What it is, with its data and the counts of items.
+        task: What its answers are.
+        model: The ONNX file.
+        data: calibration, train, gate → file.
+    """
+
+    name: str
+    about: str
+    task: Task
+    model: Path
+    data: dict[str, Path]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    about: str
+    build: Callable[[], nn.Module]
+    inputs: Callable[[Images], NDArray[np.float32]]
+    epochs: int
+
+
+PLANS: Final[dict[str, _Plan]] = {
+    "tutorial": _Plan(
+        about="The convolutional net of PyTorch's tutorials (62,006 parameters), 3 x 32 x 32",
+        build=TutorialNet,
+        inputs=padded_input,
+        epochs=4,
+    ),
+    "resnet8": _Plan(
+        about="ResNet-8 (78,000 parameters), 1 x 28 x 28",
+        build=ResNet8,
+        inputs=lambda images: flat_input(images).reshape(-1, 1, SIDE, SIDE),
+        epochs=3,
+    ),
+}
+
+
+def subject(name: str, directory: Path, tell: Callable[[str], None]) -> Subject:
+    """The model of this name; trained and written below `directory` when it is not there yet.
+
+    Of Fashion-MNIST's 60,000 training images 512 calibrate and all others train the model; 20,000
+    of these are what steps may train on. The 10,000 test images are the gate's.
+
+    Raises:
+        InvalidData: Fashion-MNIST is not installed.
+    """
+    plan, home = PLANS[name], directory / name
+    parts = ("calibration", "train", "gate")
+    files = {part: home / f"{part}.npz" for part in parts}
+    model = home / "model.onnx"
+    if not model.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        _write(plan, model, files, tell)
+    about = (
+        f"{plan.about}, trained {plan.epochs} epochs on Fashion-MNIST; {_CALIBRATION} images "
+        f"calibrate, {_TRAIN:,} train, 10,000 judge"
+    )
+    return Subject(name=name, about=about, task=Task.CLASSIFICATION, model=model, data=files)
+
+
+def _write(plan: _Plan, model: Path, files: dict[str, Path], tell: Callable[[str], None]) -> None:
+    images, gate = fashion_parts()
+    order = np.random.default_rng(_SEED).permutation(len(images))
+    calibration, rest = images.take(order[:_CALIBRATION]), images.take(order[_CALIBRATION:])
+    inputs = plan.inputs(rest)
+    network = train(plan.build, inputs, rest.labels, epochs=plan.epochs, seed=_SEED)
+    right = accuracy(network, plan.inputs(gate), gate.labels)
+    tell(f"{model.parent.name}: accuracy {right:.2%} on {len(gate):,} test images")
+    some = np.arange(_TRAIN)
+    for part, taken in (("calibration", calibration), ("train", rest.take(some)), ("gate", gate)):
+        np.savez_compressed(files[part], image=plan.inputs(taken), labels=taken.labels)
+    unfinished = model.with_suffix(".part")
+    export(network, inputs, unfinished)
+    unfinished.rename(model)

@@ -1,0 +1,75 @@
+"""The gains as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.gains.measure import Gain
+from benchmarks.gains.subjects import Subject
+from optimizers.contract.evaluation import Estimate, Figure
+from optimizers.contract.goal import FigureName
+
+_HEADS = ("recipe", "times faster", "times smaller", "accuracy, points", "agreement", "verdict")
+
+_HOW_TO_READ = (
+    "Every row is built and judged by the gates that decide what serves, beside its original in",
+    "the same run. In brackets stands the bound that holds with 95 % confidence for a row by",
+    "itself, not for the best of many. Accuracy is the change in points, with the largest loss in",
+    "brackets. A variant that is not faster is refused: its row says what it would have given.",
+)
+
+
+def page(gains: Sequence[tuple[Subject, Sequence[Gain]]], *, when: str, machine: str) -> str:
+    """All tables, as Markdown."""
+    lines = [
+        "# Gains",
+        "",
+        f"Written by `make gains` on {when}: {machine}.",
+        "",
+        *_HOW_TO_READ,
+    ]
+    for subject, rows in gains:
+        lines += ["", f"## {subject.name}", "", f"{subject.about}.", ""]
+        lines += [_line(_HEADS), _line(("---",) * len(_HEADS))]
+        lines += [_line(_cells(gain)) for gain in rows]
+        lines += ["", *(f"- {note}" for gain in rows for note in _notes(gain))]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(gain: Gain) -> tuple[str, ...]:
+    faster = _times(gain.figure(FigureName.LATENCY_P50))
+    smaller = _times(gain.figure(FigureName.SIZE))
+    accuracy, agreement = gain.figure(FigureName.ACCURACY), gain.figure(FigureName.AGREEMENT)
+    ending = gain.ending.split(";")[0][:160]
+    return (gain.row.title, faster, smaller, _points(accuracy), _share(agreement), ending)
+
+
+def _times(figure: Figure | None) -> str:
+    if figure is None or figure.ratio is None or not figure.ratio.value:
+        return ""
+    bound = figure.ratio.upper
+    return f"{1 / figure.ratio.value:.2f}" + (f" [{1 / bound:.2f}]" if bound else "")
+
+
+def _points(figure: Figure | None) -> str:
+    if figure is None or figure.difference is None:
+        return ""
+    change: Estimate = figure.difference
+    worst = "" if change.lower is None else f" [{100 * change.lower:+.2f}]"
+    return f"{100 * change.value:+.2f}{worst}"
+
+
+def _share(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    least = "" if figure.value.lower is None else f" [{100 * figure.value.lower:.1f}]"
+    return f"{100 * figure.value.value:.1f} %{least}"
+
+
+def _notes(gain: Gain) -> list[str]:
+    records = () if gain.manifest is None else gain.manifest.records
+    return [f"{gain.row.title}: {record.step}: {'; '.join(record.notes)}" for record in records]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
