@@ -45,12 +45,16 @@ class Gain:
         return next((one for one in self.manifest.evaluation.figures if one.name is name), None)
 
 
+def profile_text(row: Row) -> str:
+    """The row as an operator would write it."""
+    return _PROFILE.format(recipe=row.recipe, optimize=row.optimize)
+
+
 def measure(subject: Subject, row: Row) -> Gain:
     """Build and judge; nothing is required, so that every figure is measured."""
     with tempfile.TemporaryDirectory() as name:
         profile, output = Path(name) / "gains.yaml", Path(name) / "variant"
-        text = _PROFILE.format(recipe=row.recipe, optimize=row.optimize)
-        profile.write_text(text, encoding="utf-8")
+        profile.write_text(profile_text(row), encoding="utf-8")
         command = [
             *(sys.executable, "-m", "optimizers", "build", str(subject.model)),
             *("--profile-file", str(profile), "--output", str(output), "--task", subject.task),
