@@ -8,21 +8,20 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
-from optimizers.calibration import load_arrays
-from optimizers.contract.data_files import (
-    ImageFolder,
-    data_sha256,
-    require_data,
-    write_image_folder,
-)
-from optimizers.contract.directory import read_variant
+from optimizers.calibration import Arrays, load_arrays
+from optimizers.contract.data_files import data_sha256, require_data
 from optimizers.contract.errors import InvalidData
-from optimizers.contract.evaluation import FigureName
+from optimizers.contract.job import JobSpec, read_built, read_result, write_spec
+from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.preprocessing import preprocessing_document
+from optimizers.contract.profile import Task, profile_document
 from optimizers.contract.runtime import Session, SessionSpec
+from optimizers.readers.listing import list_images
 from tests.support import models
 from tests.support.images import folder
 
@@ -50,6 +49,45 @@ def network(path: Path) -> Path:
     return models.save(path, nodes, inputs, outputs, {"kernel": kernel, "dense": dense})
 
 
+def job(model: Path, data: dict[str, Path]) -> JobSpec:
+    wish = preprocessing_document(PREPROCESS, "wish.yaml")
+    return JobSpec(
+        id="job",
+        model="net",
+        version=1,
+        profile=profile_document(PROFILE, "wish.yaml", "wish"),
+        task=Task.CLASSIFICATION,
+        original_file=model,
+        original_name="net.onnx",
+        original_sha256=file_sha256(model),
+        original_session=SessionSpec(),
+        data=data,
+        data_sha256={name: data_sha256(path, wish) for name, path in data.items()},
+        preprocess=wish,
+    )
+
+
+def run_stage(directory: Path) -> None:
+    command = [sys.executable, "-m", "optimizers", "worker", str(directory), "--stage", "build"]
+    subprocess.run(command, check=False, timeout=170, capture_output=True)
+
+
+def input_scales(model: Path) -> list[float]:
+    """The factors by which `image` is quantised."""
+    graph = onnx.load(model).graph
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    return [
+        float(weights[node.input[1]])
+        for node in graph.node
+        if node.op_type == "QuantizeLinear" and node.input[0] == "image"
+    ]
+
+
+def spread(items: Arrays) -> float:
+    """From the smallest to the largest number, 0 among them."""
+    return float(max(0, items["image"].max()) - min(0, items["image"].min()))
+
+
 def build(tmp_path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     (tmp_path / "wish.yaml").write_text(PROFILE)
     (tmp_path / "preprocess.yaml").write_text(PREPROCESS)
@@ -64,44 +102,43 @@ def build(tmp_path: Path, *arguments: object) -> subprocess.CompletedProcess[str
     )
 
 
-def test_a_variant_is_calibrated_and_judged_on_images_as_they_are_declared(tmp_path: Path) -> None:
+def test_steps_and_gates_see_images_as_they_are_declared(tmp_path: Path) -> None:
     model = network(tmp_path / "net.onnx")
-    gate = folder(tmp_path / "gate", classes=CLASSES, each=20, seed=1)
-    calibration = folder(tmp_path / "calibration", classes=CLASSES, each=10, seed=2)
-    done = build(tmp_path, "--gate", gate, "--calibration", calibration)
-    assert (tmp_path / "variant").is_dir(), done.stdout + done.stderr
-    evaluation = read_variant(tmp_path / "variant").manifest.evaluation
-    assert evaluation is not None
-    wish = preprocessing_document(PREPROCESS, "wish")
-    assert evaluation.certificate.gate_sha256 == data_sha256(gate, wish)
-    described = write_image_folder(tmp_path, "gate", ImageFolder(path=gate, preprocess=wish))
+    data = {
+        name: folder(tmp_path / name, classes=CLASSES, each=10, seed=seed)
+        for seed, name in enumerate(("gate", "calibration"))
+    }
+    directory = tmp_path / "job"
+    directory.mkdir()
+    write_spec(directory, job(model, data))
+    run_stage(directory)
+    assert read_built(directory) is not None, read_result(directory)
     with closing(Session(model, SessionSpec())) as session:
-        items, labels = load_arrays(described, session.signature)
-        plain, _ = load_arrays(gate, session.signature)
-        right = session.run(items)[0].argmax(axis=1) == labels
-        other = session.run(plain)[0].argmax(axis=1) == labels
+        items, labels = load_arrays(directory / "data/gate.images", session.signature)
+    first = list_images(data["gate"]).images[0][1]
+    with Image.open(first) as image:
+        red, green, blue = np.asarray(image, np.float64).transpose(2, 0, 1)
+    wanted = [(blue / 100 - 1.2) / 0.7, (green / 100 - 1.3) / 0.8, (red / 100 - 1.4) / 0.9]
+    np.testing.assert_allclose(items["image"][0], wanted, atol=1e-5)
     assert labels is not None
-    [accuracy] = [one for one in evaluation.figures if one.name is FigureName.ACCURACY]
-    assert accuracy.original is not None
-    assert accuracy.original.value == pytest.approx(right.mean())
-    assert accuracy.samples == len(labels) == CLASSES * 20
-    assert right.mean() != other.mean(), "without preprocessing the figure would be another"
+    assert f"class{labels[0]}" == first.parent.name
+    [scale] = input_scales(directory / "candidate/model.onnx")
+    with closing(Session(model, SessionSpec())) as session:
+        seen, _ = load_arrays(directory / "data/calibration.images", session.signature)
+        plain, _ = load_arrays(data["calibration"], session.signature)
+    assert scale == pytest.approx(spread(seen) / 255, rel=0.02)
+    assert scale != pytest.approx(spread(plain) / 255, rel=0.02), "as if nothing were declared"
 
 
-@pytest.mark.parametrize("fault", ["shared", "class"])
-def test_a_job_with_wrong_folders_fails_with_the_reason(tmp_path: Path, fault: str) -> None:
+def test_a_job_whose_gate_was_seen_in_building_fails_with_both_files(tmp_path: Path) -> None:
     network(tmp_path / "net.onnx")
     gate = folder(tmp_path / "gate", classes=CLASSES, seed=1)
     calibration = folder(tmp_path / "calibration", classes=CLASSES, seed=2)
-    if fault == "shared":
-        image = (gate / "class1/2.png").read_bytes()
-        (calibration / "class0/again.png").write_bytes(image)
-        said = "the first in gate/class1/2.png of the gate's and calibration/class0/again.png of"
-    else:
-        folder(tmp_path / "gate", classes=CLASSES + 1, seed=1)
-        said = "data.gate (gate.images) has 4 folders of classes, and the model has 3 classes"
+    image = (gate / "class1/2.png").read_bytes()
+    (calibration / "class0/again.png").write_bytes(image)
     done = build(tmp_path, "--gate", gate, "--calibration", calibration)
     assert done.returncode == 1
+    said = "the first in gate/class1/2.png of the gate's and calibration/class0/again.png of"
     assert said in done.stdout
 
 
