@@ -44,9 +44,13 @@ def network(path: Path) -> Path:
         helper.make_node("Flatten", ["r"], ["f"]),
         helper.make_node("MatMul", ["f", "dense"], ["scores"]),
     ]
-    inputs = [("image", TensorProto.FLOAT, ["batch", 3, 8, 8])]
-    outputs = [("scores", TensorProto.FLOAT, ["batch", CLASSES])]
-    return models.save(path, nodes, inputs, outputs, {"kernel": kernel, "dense": dense})
+    return models.save(
+        path,
+        nodes,
+        [("image", TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [("scores", TensorProto.FLOAT, ["batch", CLASSES])],
+        {"kernel": kernel, "dense": dense},
+    )
 
 
 def job(model: Path, data: dict[str, Path]) -> JobSpec:
