@@ -12,6 +12,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
+from optimizers.contract.data_files import data_sha256
 from optimizers.contract.errors import HoneError, InvalidData
 from optimizers.contract.host import cpu_budget, this_host
 from optimizers.contract.job import (
@@ -23,7 +24,8 @@ from optimizers.contract.job import (
     read_result,
     write_spec,
 )
-from optimizers.contract.onnx_file import file_sha256, read_onnx_file
+from optimizers.contract.onnx_file import read_onnx_file
+from optimizers.contract.preprocessing import Preprocessing, preprocessing_document
 from optimizers.contract.profile import Task, profile_document
 from optimizers.contract.runtime import SessionSpec
 from optimizers.process import die_with_parent
@@ -42,7 +44,7 @@ _GATE_USE = (
     "counts that here (a server does): it is your word, and the verdict is only as good. "
     "Use K may spend (1 - confidence) / 2^K."
 )
-DataFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False)]
+DataFile = Annotated[Path | None, typer.Option(exists=True)]
 
 
 def main() -> NoReturn:
@@ -86,6 +88,7 @@ def build(
     train: DataFile = None,
     search: DataFile = None,
     gate: DataFile = None,
+    preprocess_file: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Rows joined into one run.")] = 32,
     measure_seconds: Annotated[float, typer.Option(min=1)] = 120.0,
     gate_use: Annotated[int, typer.Option(min=1, metavar="K", help=_GATE_USE)] = 1,
@@ -95,7 +98,8 @@ def build(
         raise typer.BadParameter(f"{output} exists already; choose a new directory")
     declared = {"calibration": calibration, "train": train, "search": search, "gate": gate}
     data = {name: path.resolve() for name, path in declared.items() if path is not None}
-    digests = {name: file_sha256(path) for name, path in data.items()}
+    preprocess = _preprocessing(preprocess_file)
+    digests = {name: data_sha256(path, preprocess) for name, path in data.items()}
     profile = profile_document(
         profile_file.read_text(encoding="utf-8"), profile_file.name, profile_file.stem
     )
@@ -123,6 +127,7 @@ def build(
         original_session=original_session,
         data=data,
         data_sha256=digests,
+        preprocess=preprocess,
         gate_use=gate_use,
         cpus=host.cpus,
         measure_timeout_s=measure_seconds,
@@ -147,6 +152,12 @@ def build(
         raise typer.Exit(1)
     if result.state is not JobState.SUCCEEDED or result.reason:
         raise typer.Exit(3)
+
+
+def _preprocessing(file: Path | None) -> Preprocessing:
+    if file is None:
+        return Preprocessing()
+    return preprocessing_document(file.read_text(encoding="utf-8"), file.name)
 
 
 @cli.command()

@@ -15,12 +15,14 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from numpy.typing import NDArray
 
 from optimizers.calibration import load_arrays
+from optimizers.contract.data_files import ImageFolder, data_sha256, write_image_folder
 from optimizers.contract.difference import largest_magnitude
 from optimizers.contract.directory import seal, write_golden
 from optimizers.contract.errors import HoneError, InvalidData, InvalidModel, OutOfMemory
@@ -28,6 +30,7 @@ from optimizers.contract.evaluation import Verdict
 from optimizers.contract.host import this_host
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
+    DATA_DIRECTORY,
     GATE_OPENED_FILE,
     LOG_FILE,
     VARIANT_DIRECTORY,
@@ -43,11 +46,13 @@ from optimizers.contract.job import (
     write_result,
 )
 from optimizers.contract.manifest import MODEL_FILE, Golden, Manifest
-from optimizers.contract.onnx_file import file_sha256, read_onnx_file
+from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.processors import processors_for_workers
+from optimizers.contract.profile import Task
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
 from optimizers.evaluation.disjoint import check_disjoint
+from optimizers.evaluation.labelled import check_labelled
 from optimizers.process import (
     PARENT_VARIABLE,
     die_with_parent,
@@ -127,7 +132,7 @@ def _build(directory: Path, spec: JobSpec) -> None:
     if read_built(directory) is not None:
         return
     _report(directory, "checking", 0.0, "")
-    _check_files(spec)
+    spec = replace(spec, data=_checked_data(directory, spec))
     built = build(
         directory,
         spec,
@@ -141,8 +146,11 @@ def _build(directory: Path, spec: JobSpec) -> None:
     write_built(directory, built)
 
 
-def _check_files(spec: JobSpec) -> None:
+def _checked_data(directory: Path, spec: JobSpec) -> dict[str, Path]:
     """Make sure that model and data are what was submitted, and that the gate's is its own.
+
+    Returns:
+        See `_data_of`.
 
     Raises:
         InvalidModel: The original was overwritten.
@@ -153,13 +161,29 @@ def _check_files(spec: JobSpec) -> None:
             f"{spec.original_name} was overwritten since the job was submitted; submit it again"
         )
     for name, path in spec.data.items():
-        if not path.is_file() or file_sha256(path) != spec.data_sha256[name]:
+        if not path.exists() or data_sha256(path, spec.preprocess) != spec.data_sha256[name]:
             raise InvalidData(
                 f"data.{name} ({path.name}) changed since the job was submitted; submit it again"
             )
     with closing(Session(spec.original_file, SessionSpec())) as original:
         signature = original.signature
-    check_disjoint(spec.data, spec.data_sha256, signature)
+    data = _data_of(directory, spec)
+    if spec.task is Task.CLASSIFICATION:
+        check_labelled(data, signature)
+    check_disjoint(data, spec.data_sha256, signature)
+    return data
+
+
+def _data_of(directory: Path, spec: JobSpec) -> dict[str, Path]:
+    """Purpose → what a step may open: a file as it is, a folder by how its images are read."""
+    home = directory / DATA_DIRECTORY
+    home.mkdir(exist_ok=True)
+    return {
+        name: write_image_folder(home, name, ImageFolder(path=path, preprocess=spec.preprocess))
+        if path.is_dir()
+        else path
+        for name, path in spec.data.items()
+    }
 
 
 def _measure(directory: Path, spec: JobSpec) -> None:
@@ -172,6 +196,7 @@ def _measure(directory: Path, spec: JobSpec) -> None:
     built = read_built(directory)
     if built is None:
         raise InvalidModel("the candidate is not complete; submit the job again")
+    spec = replace(spec, data=_data_of(directory, spec))
     candidate = directory / CANDIDATE_DIRECTORY
     gate = spec.data.get("gate")
     if gate is not None:

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+from optimizers.contract.data_files import data_sha256, require_data
 from optimizers.contract.directory import VariantDirectory
-from optimizers.contract.errors import InvalidData
 from optimizers.contract.host import Host, memory_available_bytes
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
@@ -22,7 +22,6 @@ from optimizers.contract.job import (
     write_built,
 )
 from optimizers.contract.manifest import GOLDEN_FILE, MANIFEST_FILE
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.packages import how_to_install_optimisers, missing_packages
 from optimizers.contract.profile import Profile
 from server.config import ServerConfig
@@ -42,7 +41,7 @@ async def specify(
     """Everything a worker needs to know to build `profile` for a version.
 
     Raises:
-        InvalidData: A data file that hone.yaml names is missing.
+        InvalidData: Data that hone.yaml names is missing, links elsewhere or cannot be read.
     """
     entry = model.entry
     declared = {
@@ -51,13 +50,11 @@ async def specify(
         if path is not None
     }
     for name, path in declared.items():
-        if not path.is_file():
-            raise InvalidData(
-                f"{entry.name}/hone.yaml names data.{name}: "
-                f"{path.relative_to(entry.directory)}, which is missing"
-            )
+        require_data(path, entry.directory, f"{entry.name}/hone.yaml names data.{name}")
     digests = await asyncio.to_thread(
-        lambda: {name: file_sha256(path) for name, path in declared.items()}
+        lambda: {
+            name: data_sha256(path, entry.policy.preprocess) for name, path in declared.items()
+        }
     )
     identity = job_id(
         model=model.name,
@@ -81,6 +78,7 @@ async def specify(
         original_session=model.original.session,
         data=declared,
         data_sha256=digests,
+        preprocess=entry.policy.preprocess,
         cpus=host.cpus,
         memory_limit_bytes=config.job_memory_bytes,
         measure_timeout_s=config.measure_seconds,

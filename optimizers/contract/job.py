@@ -2,6 +2,7 @@
 
 spec.json        what to build, written once by whoever submits
 progress.jsonl   one line per step of the work, appended by the worker
+data/            for each image folder, where it lies and how its images are read
 candidate/       what the recipe made, before it was judged
 built.json       written when the candidate is complete: what each step did
 gate.opened      the worker has looked at the gate data
@@ -25,12 +26,14 @@ from optimizers.contract.directory import write_atomically
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.host import Host
 from optimizers.contract.manifest import StepRecord
+from optimizers.contract.preprocessing import Preprocessing
 from optimizers.contract.profile import StoredProfile, Task
 from optimizers.contract.runtime import SessionSpec
 
 SPEC_FILE: Final = "spec.json"
 PROGRESS_FILE: Final = "progress.jsonl"
 RESULT_FILE: Final = "result.json"
+DATA_DIRECTORY: Final = "data"
 CANDIDATE_DIRECTORY: Final = "candidate"
 BUILT_FILE: Final = "built.json"
 GATE_OPENED_FILE: Final = "gate.opened"
@@ -65,8 +68,10 @@ class JobSpec:
         original_name: The same path relative to its model's directory.
         original_sha256: Its digest when the job was submitted.
         original_session: How the server opens the original.
-        data: calibration, train, search, gate → absolute path of an `.npz`, where declared.
-        data_sha256: Digests of the same files.
+        data: calibration, train, search, gate → absolute path of a file or an image folder, where
+            declared.
+        data_sha256: Digests of the same data, of `data_files.data_sha256`.
+        preprocess: What is done to every image of an image folder.
         gate_use: How often the gate data will have been used for this model, this job included;
             use k may spend (1 - confidence) / 2^k.
         cpus: Processors that the server hands out.
@@ -87,6 +92,7 @@ class JobSpec:
     original_session: SessionSpec
     data: dict[str, Path] = field(default_factory=dict)
     data_sha256: dict[str, str] = field(default_factory=dict)
+    preprocess: Preprocessing = field(default_factory=Preprocessing)
     gate_use: int = 1
     cpus: int = 1
     memory_limit_bytes: int = 0

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, PlainSerializer
 from optimizers.contract.documents import Document, Path, cut, shown, shown_key
 from optimizers.contract.goal import Goal, parse_figure, parse_requirement
 from optimizers.contract.padding import PaddingPolicy, padding_policy
+from optimizers.contract.preprocessing import Preprocessing, preprocessing_from_data
 from optimizers.contract.recipe import Recipe, recipe_from_data
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
@@ -25,7 +26,7 @@ _LONGEST_PATH_PART: Final = 255
 _Choice = TypeVar("_Choice", bound=StrEnum)
 _TOP_KEYS: Final = (
     *("task", "data", "serve", "hold_version", "profiles", "labels"),
-    *("padding", "trim"),
+    *("padding", "trim", "preprocess"),
 )
 _DATA_KEYS: Final = ("calibration", "train", "search", "gate")
 
@@ -48,9 +49,10 @@ class HoldVersion(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFiles:
-    """Paths of `.npz` files, relative to the model's directory, or None.
+    """Paths relative to the model's directory, or None.
 
-    Each holds one array per model input, first axis = items, and optionally `labels`.
+    Each is an `.npz` or `.parquet` with one array or column per model input, first axis = items,
+    and optionally `labels`; an `.npy` with a model's only input; or a folder of images.
     """
 
     calibration: str | None = None
@@ -96,6 +98,7 @@ class ModelPolicy:
             `padding: {tokens: {axis: 1, value: 0, edges: [16, 32, 64], mask: attention_mask}}`,
             and which outputs are cut back to a request's own length: `trim: {hidden: 1}`, or
             `trim: {hidden: {axis: 1, like: tokens}}` where the padded inputs' edges differ.
+        preprocess: What is done to every image of the data; arrays are taken as they are.
     """
 
     task: Task = Task.OTHER
@@ -105,6 +108,7 @@ class ModelPolicy:
     profiles: dict[str, Profile] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     padding: PaddingPolicy = field(default_factory=PaddingPolicy)
+    preprocess: Preprocessing = field(default_factory=Preprocessing)
 
     @property
     def served_profile(self) -> Profile | None:
@@ -132,6 +136,7 @@ def model_policy(text: str, source: str) -> ModelPolicy:
         profiles=profiles,
         labels=_labels(document, profiles) if "labels" in top else {},
         padding=padding_policy(document, top),
+        preprocess=_preprocess(document, top),
     )
 
 
@@ -157,6 +162,12 @@ StoredProfile = Annotated[
 """A profile as a field of a stored value."""
 
 
+def _preprocess(document: Document, top: dict[str, Any]) -> Preprocessing:
+    if "preprocess" not in top:
+        return Preprocessing()
+    return preprocessing_from_data(top["preprocess"], document, ("preprocess",))
+
+
 def _data(document: Document, top: dict[str, Any]) -> DataFiles:
     if "data" not in top:
         return DataFiles()
@@ -164,7 +175,8 @@ def _data(document: Document, top: dict[str, Any]) -> DataFiles:
     for key, value in files.items():
         if not isinstance(value, str) or not value:
             raise document.error(
-                ("data", key), f"expected the path of an .npz file, got {shown(value)}"
+                ("data", key),
+                f"expected the path of an .npz file or of other data, got {shown(value)}",
             )
         parts = value.split("/")
         if value.startswith("/") or ".." in parts:

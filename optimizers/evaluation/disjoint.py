@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from optimizers.calibration import Arrays, item_count, load_in_parts
+from optimizers.calibration import Arrays, item_count, load_in_parts, open_data
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.signature import Signature
 
@@ -42,13 +42,21 @@ def check_disjoint(
             )
     of_gate = _items_of(data[GATE], signature)
     for name, path in others.items():
-        seen = set(_items_of(path, signature))
-        shared = sum(item in seen for item in of_gate)
+        seen = {item: index for index, item in reversed([*enumerate(_items_of(path, signature))])}
+        shared = [(index, seen[item]) for index, item in enumerate(of_gate) if item in seen]
         if shared:
+            where, there = shared[0]
             raise InvalidData(
-                f"{shared} of the {len(of_gate)} items of data.gate ({data[GATE].name}) are in "
-                f"data.{name} ({path.name}) as well; {_USE_NOTHING_TWICE}"
+                f"{len(shared)} of the {len(of_gate)} items of data.gate ({data[GATE].name}) are "
+                f"in data.{name} ({path.name}) as well, the first in "
+                f"{_row(data[GATE], signature, where)} of the gate's and "
+                f"{_row(path, signature, there)} of the other; {_USE_NOTHING_TWICE}"
             )
+
+
+def _row(path: Path, signature: Signature, index: int) -> str:
+    with open_data(path, signature) as file:
+        return file.row(index)
 
 
 def _items_of(path: Path, signature: Signature) -> list[bytes]:

@@ -85,9 +85,7 @@ def test_pickles_and_rubbish_are_refused(tmp_path: Path, items: int | None) -> N
     pickled = saved(tmp_path / "pickled.npz", x=np.array([{}, {}], dtype=object))
     rubbish = tmp_path / "rubbish.npz"
     rubbish.write_bytes(b"PK\x03\x04 and nothing more")
-    lone = tmp_path / "lone.npy"
-    np.save(lone, random(4))
-    for path in (pickled, rubbish, lone):
+    for path in (pickled, rubbish):
         with pytest.raises(InvalidData, match=r"cannot be read as an \.npz file"):
             load_arrays(path, IMAGES, items)
 

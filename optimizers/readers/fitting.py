@@ -1,0 +1,99 @@
+"""Whether arrays fit a model's inputs, and what is said where they do not."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizers.contract.errors import InvalidData
+from optimizers.contract.signature import NUMPY_DTYPES, Signature, TensorSpec
+
+LABELS: Final = "labels"
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def single_input(file: str, kind: str, signature: Signature) -> TensorSpec:
+    """The only input of a model whose data comes as `kind`.
+
+    Raises:
+        InvalidData: The model has several.
+    """
+    if len(signature.inputs) != 1:
+        names = [spec.name for spec in signature.inputs]
+        raise InvalidData(
+            f"{file}: {kind} holds one array and the model has {len(names)} inputs {names}; "
+            "expected an .npz or .parquet with one array per input"
+        )
+    return signature.inputs[0]
+
+
+def fit(file: str, spec: TensorSpec, array: NDArray[Any], first: int) -> NDArray[Any]:
+    """Items as the input wants them.
+
+    Args:
+        file: Name of the file, for errors.
+        spec: The input.
+        array: Some of its items.
+        first: Row of the first of them in the file, counted from 0.
+
+    Raises:
+        InvalidData: Shape or type are others, or a number is not finite.
+    """
+    fits = array.ndim == len(spec.shape) and all(
+        wanted in (-1, length)
+        for length, wanted in zip(array.shape[1:], spec.shape[1:], strict=True)
+    )
+    if not fits:
+        raise InvalidData(
+            f"{file}: '{spec.name}' has shape {list(array.shape)}, expected items x "
+            f"{list(spec.shape[1:])} (-1 stands for any length)"
+        )
+    if spec.datatype == "BYTES":
+        return _texts(file, spec.name, array)
+    wanted_type = NUMPY_DTYPES[spec.datatype]
+    if not np.can_cast(array.dtype, wanted_type, "same_kind"):
+        raise InvalidData(f"{file}: '{spec.name}' holds {array.dtype}, expected {wanted_type}")
+    # A number too large for the model's type becomes infinite, and is then named below.
+    with np.errstate(over="ignore"):
+        cast = array.astype(wanted_type, copy=False)
+    check_finite(file, spec.name, cast, first)
+    return cast
+
+
+def check_finite(file: str, name: str, array: NDArray[Any], first: int) -> None:
+    """Make sure that no number is infinite or missing.
+
+    Raises:
+        InvalidData: One is; the text names its row.
+    """
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    row = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])
+    values = array[row].reshape(-1)
+    value = values[~np.isfinite(values)][0]
+    raise InvalidData(f"{file}: '{name}' holds {value} in row {first + row}, expected a number")
+
+
+def check_labels(file: str, labels: NDArray[Any], first: int) -> NDArray[Any]:
+    """Labels as they are.
+
+    Raises:
+        InvalidData: They are no numbers, or one is not finite.
+    """
+    if labels.dtype.kind not in "biuf":
+        raise InvalidData(f"{file}: labels must be numbers, got {labels.dtype}")
+    check_finite(file, LABELS, labels, first)
+    return labels
+
+
+def _texts(file: str, name: str, array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind not in "SU":
+        raise InvalidData(f"{file}: '{name}' must hold texts, got {array.dtype}")
+    try:
+        texts = array if array.dtype.kind == "U" else np.char.decode(array, "utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidData(f"{file}: '{name}' holds bytes that are not UTF-8") from error
+    return texts.astype(np.object_)
