@@ -24,6 +24,10 @@ _HELD_OUT: Final = 0.1
 """Share of the items whose loss is watched and which train nothing."""
 
 _FEWEST_TO_HOLD_OUT: Final = 20
+_EPSILON: Final = 1e-8
+_EPSILON_OF_HALVES: Final = 1e-4
+"""Anything much smaller is zero in float16."""
+
 _RISE: Final = 0.3
 _START_DIVISOR: Final = 25.0
 _END_DIVISOR: Final = 1e4
@@ -104,6 +108,8 @@ def rate_share(training: Training, step: int, steps: int) -> float:
 
 
 def _one_cycle(step: int, steps: int) -> float:
+    if steps == 1:
+        return 1.0
     top = _RISE * steps - 1
     lowest, last = 1 / _START_DIVISOR, 1 / (_START_DIVISOR * _END_DIVISOR)
     if step <= top:
@@ -135,7 +141,7 @@ class _Loop:
         self._items = shuffled[held_out:]
         self._parameters = [one for one in module.parameters() if one.requires_grad]
         self._optimizer = _optimizer(training, self._parameters)
-        forward = -(-len(self._items) // training.batch_size)
+        forward = len(_batches(self._items, training.batch_size))
         self._steps_per_epoch = -(-forward // training.accumulate)
         self._steps = training.epochs * self._steps_per_epoch
         self._step = 0
@@ -144,7 +150,7 @@ class _Loop:
     def run(self, report: Callable[[float, str], None]) -> Trained:
         training = self._training
         before = best = self._watched_loss()
-        kept = copy.deepcopy(self._module.state_dict())
+        kept = copy.deepcopy(self._module.state_dict()) if training.patience else {}
         since = epochs = 0
         for epoch in range(1, training.epochs + 1):
             for loss in self._epoch():
@@ -175,7 +181,7 @@ class _Loop:
         """The loss of each step of one pass over the items."""
         training = self._training
         order = torch.randperm(len(self._items), generator=self._order)
-        batches = torch.split(self._items[order], training.batch_size)
+        batches = _batches(self._items[order], training.batch_size)
         for start in range(0, len(batches), training.accumulate):
             together = batches[start : start + training.accumulate]
             self._module.train()
@@ -210,8 +216,9 @@ class _Loop:
         if self._average is None:
             self._average = [one.detach().clone() for one in self._parameters]
             return
+        decay = min(self._training.ema, (1 + self._step) / (10 + self._step))
         for kept, now in zip(self._average, self._parameters, strict=True):
-            kept.lerp_(now.detach(), 1 - self._training.ema)
+            kept.lerp_(now.detach(), 1 - decay)
 
     def _take_average(self) -> None:
         if self._average is not None:
@@ -239,6 +246,14 @@ class _Loop:
         return total / max(1, len(self._held_out))
 
 
+def _batches(items: torch.Tensor, size: int) -> list[torch.Tensor]:
+    """The items in batches; one that would be left alone joins the last, for its statistics."""
+    batches = list(torch.split(items, size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
 def _optimizer(training: Training, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if training.optimizer == "sgd":
         return torch.optim.SGD(
@@ -248,6 +263,10 @@ def _optimizer(training: Training, parameters: list[nn.Parameter]) -> torch.opti
             nesterov=training.nesterov,
             weight_decay=training.weight_decay,
         )
+    halves = any(parameter.dtype == torch.float16 for parameter in parameters)
     return torch.optim.AdamW(
-        parameters, lr=training.learning_rate, weight_decay=training.weight_decay
+        parameters,
+        lr=training.learning_rate,
+        weight_decay=training.weight_decay,
+        eps=_EPSILON_OF_HALVES if halves else _EPSILON,
     )

@@ -15,7 +15,8 @@ _HOW_TO_READ = (
     "Every row is built and judged by the gates that decide what serves, beside its original in",
     "the same run. In brackets stands the bound that holds with 95 % confidence for a row by",
     "itself, not for the best of many. Accuracy is the change in points, with the largest loss in",
-    "brackets. A variant that is not faster is refused: its row says what it would have given.",
+    "brackets. Nothing is required of fidelity, so that everything is measured: whether a loss is",
+    "worth its gain is for the reader. A variant that is not better in its aim is refused.",
 )
 
 

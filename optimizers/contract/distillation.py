@@ -17,12 +17,15 @@ class Finetune:
     Attributes:
         training: The strategy.
         freeze: Names of weights that stay as they are.
+        keep_zeros: Leave weights that are zero at zero, as after `prune_weights`; not after
+            `grow`, whose layers begin with zeros that have to learn.
         batch_norm: Train behind batch normalisation, which is put after each convolution that has
             none and folded away again; for deep nets that were exported without it.
     """
 
     training: Training = field(default_factory=Training)
     freeze: tuple[str, ...] = ()
+    keep_zeros: bool = False
     batch_norm: bool = False
 
     stage: ClassVar[Stage] = Stage.FLOAT
@@ -54,6 +57,7 @@ class Distill:
         attention_weight: Of their loss beside that of the answers, at least 0.
         training: The strategy.
         freeze: Names of weights that stay as they are.
+        keep_zeros: Leave weights that are zero at zero, as for `Finetune`.
         batch_norm: Train behind batch normalisation, as for `Finetune`.
     """
 
@@ -65,6 +69,7 @@ class Distill:
     attention_weight: float = 1.0
     training: Training = field(default_factory=Training)
     freeze: tuple[str, ...] = ()
+    keep_zeros: bool = False
     batch_norm: bool = False
 
     stage: ClassVar[Stage] = Stage.FLOAT

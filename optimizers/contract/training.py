@@ -31,7 +31,8 @@ class Training:
         epochs: Passes over the training items, at least 1.
         patience: Epochs without a better loss on held-out items before it ends; 0: never.
         clip_norm: Largest norm of all gradients together; 0: any.
-        ema: Decay of an average of the weights, which replaces them in the end; 0: none.
+        ema: Decay of an average of the weights, which replaces them in the end; 0: none. At step n
+            it is at most (1 + n) / (10 + n), so that short trainings forget how they began.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")

@@ -37,18 +37,23 @@ def apply(model: Path, step: Distill, context: StepContext) -> StepResult:
     student, is_normalised = open_student(model, items, context, step)
     inside = None
     if step.features or step.attention:
-        inside = _Inside(step, student, read_trainable(context.original), items)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.seed)
+            inside = _Inside(step, student, read_trainable(context.original), items)
     of_answers = teaching(context.task, step.temperature, answers)
-    weight = 1.0 if items.labels is None or context.task is not Task.CLASSIFICATION else step.weight
+    learns_labels = items.labels is not None and context.task is Task.CLASSIFICATION
+    scores = items.class_output if learns_labels and step.weight < 1 else None
+    weight = 1.0 if scores is None else step.weight
 
     def loss(graph: TrainableGraph, numbers: torch.Tensor) -> torch.Tensor:
         feeds = items.feeds(numbers)
-        wanted = (*graph.outputs, *(() if inside is None else inside.wanted))
+        wanted = (*graph.outputs, *(inside.wanted if inside is not None else ()))
         found = graph(feeds, wanted)
         total = weight * of_answers(found, numbers)
-        if weight < 1:
-            total = total + (1 - weight) * label_loss(found[graph.outputs[0]], items, numbers)
-        return total if inside is None else total + inside(found, feeds)
+        if scores is not None:
+            total = total + (1 - weight) * label_loss(found[scores], items, numbers)
+        # What the projections learn says nothing of the student: held-out items go without.
+        return total + inside(found, feeds) if inside is not None and graph.training else total
 
     return learn(
         "distill",
@@ -60,6 +65,7 @@ def apply(model: Path, step: Distill, context: StepContext) -> StepResult:
         training=step.training,
         freeze=step.freeze,
         fold=is_normalised,
+        keep_zeros=step.keep_zeros,
         beside=inside,
     )
 

@@ -37,10 +37,16 @@ def apply(model: Path, step: Finetune, context: StepContext) -> StepResult:
             "finetune needs labels: add an array 'labels' to data.train, or use distill, which "
             "learns from the original's answers"
         )
+    scores = items.class_output
+    if scores is None:
+        raise NotSupported(
+            "finetune learns from labels, and the model has not exactly one output with scores of "
+            "classes [items, classes]; distill learns from the original's answers"
+        )
     graph, is_normalised = open_student(model, items, context, step)
 
     def loss(graph: TrainableGraph, numbers: torch.Tensor) -> torch.Tensor:
-        return label_loss(graph(items.feeds(numbers))[graph.outputs[0]], items, numbers)
+        return label_loss(graph(items.feeds(numbers))[scores], items, numbers)
 
     return learn(
         "finetune",
@@ -52,6 +58,7 @@ def apply(model: Path, step: Finetune, context: StepContext) -> StepResult:
         training=step.training,
         freeze=step.freeze,
         fold=is_normalised,
+        keep_zeros=step.keep_zeros,
     )
 
 
@@ -64,4 +71,4 @@ def label_loss(answers: torch.Tensor, items: TrainingItems, numbers: torch.Tenso
     assert items.labels is not None
     labels = items.labels[numbers]
     check_labels(labels.numpy(), answers.shape[1])
-    return functional.cross_entropy(as_logits(answers, like=answers), labels)
+    return functional.cross_entropy(as_logits(answers)(answers), labels)

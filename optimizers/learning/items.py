@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from optimizers.calibration import Arrays, batches, load_arrays
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.runtime import Session, SessionSpec
+from optimizers.evaluation.fidelity import class_output
 from optimizers.step import StepContext
 
 _ROWS_AT_ONCE: Final = 32
@@ -27,11 +28,13 @@ class TrainingItems:
         arrays: One array per input, first axis = items.
         labels: One class per item, int64, or None.
         count: How many items there are.
+        class_output: Name of the output that holds scores of classes; None where there is none.
     """
 
     arrays: Arrays
     labels: torch.Tensor | None
     count: int
+    class_output: str | None = None
 
     def feeds(self, numbers: torch.Tensor) -> dict[str, torch.Tensor]:
         """The inputs of some items."""
@@ -54,10 +57,13 @@ def training_items(step: str, model: Path, context: StepContext) -> TrainingItem
                 f"{step} trains on several items at once, but the model's batch is fixed"
             )
         arrays, labels = load_arrays(path, session.signature)
+        index = class_output(session.signature)
+        scores = None if index is None else session.signature.outputs[index].name
     return TrainingItems(
         arrays=arrays,
         labels=None if labels is None else torch.from_numpy(labels.astype(np.int64)),
         count=len(next(iter(arrays.values()))),
+        class_output=scores,
     )
 
 

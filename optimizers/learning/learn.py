@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import nn
@@ -14,6 +15,9 @@ from optimizers.learning.normalization import fold_batch_norm
 from optimizers.step import StepContext, StepResult
 from optimizers.trainable import TrainableGraph, write_trainable
 from optimizers.training import train
+
+_MANY: Final = 0.05
+"""Share of weights that are zero by somebody's doing."""
 
 GraphLoss = Callable[[TrainableGraph, torch.Tensor], torch.Tensor]
 """Mean loss of a graph on the items with these numbers, int64 [items]."""
@@ -30,6 +34,7 @@ def learn(
     training: Training,
     freeze: Sequence[str] = (),
     fold: bool = False,
+    keep_zeros: bool = False,
     beside: nn.Module | None = None,
     after_step: Callable[[], None] = lambda: None,
 ) -> StepResult:
@@ -45,8 +50,9 @@ def learn(
         training: The strategy.
         freeze: Weights that stay as they are.
         fold: Whether `graph` has normalisations that were inserted, which are folded again.
+        keep_zeros: Whether weights that are zero stay so.
         beside: What learns with the graph and is thrown away after that.
-        after_step: Called after each change of the weights, for example to put zeros back.
+        after_step: Called after each change of the weights.
 
     Raises:
         InvalidDocument: `freeze` names what is no weight.
@@ -54,7 +60,11 @@ def learn(
     """
     trainable = _thaw(step, graph, freeze)
     if not trainable:
-        return _unchanged(model, context, "the model has no weights to train")
+        what = "every weight is frozen" if freeze else "the model has no weights to train"
+        return _unchanged(model, context, what)
+    zeros = _Zeros(trainable)
+    if keep_zeros:
+        after_step = _both(after_step, zeros.put_back)
     modules = nn.ModuleList([graph] if beside is None else [graph, beside])
     trained = train(
         modules,
@@ -72,8 +82,41 @@ def learn(
     if fold:
         fold_batch_norm(target, target)
     count = sum(parameter.numel() for parameter in trainable)
-    notes = (f"{trained}; {count} parameters in {len(trainable)} weights",)
+    notes = (f"{trained}; {count} parameters in {len(trainable)} weights", *zeros.notes())
     return StepResult(model=target, session=context.session, modified=True, notes=notes)
+
+
+class _Zeros:
+    """Weights that were zero before the training."""
+
+    def __init__(self, weights: Sequence[nn.Parameter]) -> None:
+        self._were = [(one, one.detach() == 0) for one in weights if one.ndim > 1]
+
+    def put_back(self) -> None:
+        """Make them zero again."""
+        with torch.no_grad():
+            for weight, was_zero in self._were:
+                weight.masked_fill_(was_zero, 0.0)
+
+    def notes(self) -> tuple[str, ...]:
+        """What became of them, where there were many."""
+        size = sum(weight.numel() for weight, _ in self._were)
+        before = sum(int(was_zero.sum()) for _, was_zero in self._were)
+        after = sum(int((weight == 0).sum()) for weight, _ in self._were)
+        if before < _MANY * size or after >= before:
+            return ()
+        return (
+            f"{before / size:.1%} of the weights were zero, {after / size:.1%} still are; "
+            "keep_zeros: true keeps them so",
+        )
+
+
+def _both(one: Callable[[], None], other: Callable[[], None]) -> Callable[[], None]:
+    def call() -> None:
+        one()
+        other()
+
+    return call
 
 
 def _thaw(step: str, graph: TrainableGraph, freeze: Sequence[str]) -> list[nn.Parameter]:

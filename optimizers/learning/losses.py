@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -26,18 +27,16 @@ def softened_divergence(
     return divergence * temperature**2
 
 
-def as_logits(answers: torch.Tensor, *, like: torch.Tensor) -> torch.Tensor:
-    """Answers [items, classes] as logits; probabilities become their logarithms.
+def as_logits(answers: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What makes logits of an output [items, classes]: the logarithm, where it gives probabilities.
 
     Args:
-        answers: What is wanted as logits.
-        like: Of the same output; it holds probabilities where no number is negative and rows sum
-            to 1.
+        answers: Of that output; probabilities where no number is negative and rows sum to 1.
     """
-    sums = like.detach().sum(dim=1)
-    if (like >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
-        return answers.clamp_min(_SMALLEST).log()
-    return answers
+    sums = answers.detach().sum(dim=1)
+    if (answers >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        return lambda probabilities: probabilities.clamp_min(_SMALLEST).log()
+    return lambda logits: logits
 
 
 def cosine_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -45,9 +44,14 @@ def cosine_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tenso
     return (1 - functional.cosine_similarity(student, teacher, dim=-1)).mean()
 
 
-def relative_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Mean (s - t)² over mean t²: the inverse of the signal-to-quantisation-noise ratio."""
-    return functional.mse_loss(student, teacher) / teacher.square().mean().clamp_min(_SMALLEST)
+def relative_error(student: torch.Tensor, teacher: torch.Tensor, size: float) -> torch.Tensor:
+    """Mean (s - t)² over `size`, the mean t² of all items: the inverse of the SQNR."""
+    return functional.mse_loss(student, teacher) / size
+
+
+def mean_square(answers: torch.Tensor) -> float:
+    """Mean t² of an output, above 0."""
+    return max(_SMALLEST, float(answers.double().square().mean()))
 
 
 def attention_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ b' = (b - μ) gamma / √(σ² + ε) + beta.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ _EPSILON: Final = 1e-5
 _LOOKED_AT: Final = 512
 """Items whose mean and variance are taken."""
 
+_AT_ONCE: Final = 32
 _SUFFIX: Final = "_before_norm"
 _PARAMETERS: Final = ("scale", "shift", "mean", "variance")
 
@@ -41,10 +43,7 @@ def insert_batch_norm(model: Path, items: TrainingItems, target: Path) -> int:
     """
     proto = onnx.load(str(model))
     graph = proto.graph
-    normalised = {node.input[0] for node in graph.node if node.op_type == "BatchNormalization"}
-    convolutions = [
-        node for node in graph.node if node.op_type == "Conv" and node.output[0] not in normalised
-    ]
+    convolutions = _own_convolutions(graph)
     if not convolutions:
         return 0
     outputs = [node.output[0] for node in convolutions]
@@ -88,6 +87,20 @@ def fold_batch_norm(model: Path, target: Path) -> None:
     onnx.save(proto, str(target))
 
 
+def _own_convolutions(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Convolutions without a normalisation, with stored weights that nobody else reads."""
+    reads = Counter(name for node in graph.node for name in node.input)
+    stored = {one.name for one in graph.initializer} - {one.name for one in graph.input}
+    normalised = {node.input[0] for node in graph.node if node.op_type == "BatchNormalization"}
+    return [
+        node
+        for node in graph.node
+        if node.op_type == "Conv"
+        and node.output[0] not in normalised
+        and all(name in stored and reads[name] == 1 for name in node.input[1:] if name)
+    ]
+
+
 def _was_inserted(node: onnx.NodeProto) -> bool:
     return node.op_type == "BatchNormalization" and node.input[0].endswith(_SUFFIX)
 
@@ -121,13 +134,22 @@ def _statistics(
 ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Mean and variance of each channel of some tensors [items, channels, ...]."""
     graph = read_trainable(model).eval()
-    found = {}
+    sums: dict[str, tuple[int, torch.Tensor, torch.Tensor]] = {}
     with torch.no_grad():
-        feeds = items.feeds(torch.arange(min(_LOOKED_AT, items.count)))
-        for name in names:  # one at a time: together they may be large
-            values = graph(feeds, (name,))[name].movedim(1, 0).flatten(1)
-            mean, variance = values.mean(dim=1), values.var(dim=1, correction=0)
-            found[name] = (mean.numpy(), variance.numpy())
+        for numbers in torch.split(torch.arange(min(_LOOKED_AT, items.count)), _AT_ONCE):
+            for name, tensor in graph(items.feeds(numbers), names).items():
+                values = tensor.movedim(1, 0).flatten(1).double()
+                count, total, squares = sums.get(name, (0, torch.zeros(()), torch.zeros(())))
+                sums[name] = (
+                    count + values.shape[1],
+                    total + values.sum(dim=1),
+                    squares + values.square().sum(dim=1),
+                )
+    found = {}
+    for name, (count, total, squares) in sums.items():
+        mean = total / count
+        variance = (squares / count - mean.square()).clamp_min(0)
+        found[name] = (mean.float().numpy(), variance.float().numpy())
     return found
 
 

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from optimizers.contract.errors import NotSupported
 from optimizers.contract.profile import Task
 from optimizers.learning.losses import (
     as_logits,
     cosine_distance,
+    mean_square,
     relative_error,
     softened_divergence,
 )
@@ -29,7 +31,14 @@ def teaching(
 
     Returns:
         A loss of the student's outputs and the numbers of the items that they answer.
+
+    Raises:
+        NotSupported: No output is floating point, so nothing can be learned from it.
     """
+    if not answers:
+        raise NotSupported(
+            "the original gives no floating-point output, so nothing can be learned from it"
+        )
     losses = {name: answer_loss(task, temperature, answer) for name, answer in answers.items()}
 
     def loss(found: Mapping[str, torch.Tensor], numbers: torch.Tensor) -> torch.Tensor:
@@ -42,6 +51,9 @@ def teaching(
 def answer_loss(task: Task, temperature: float, answers: torch.Tensor) -> AnswerLoss:
     """How far a student's answers to some items are from its teacher's.
 
+    The divergence of classes does not see a number that is added to all logits of an item, which
+    those who read the logits do; the relative error beside it does.
+
     Args:
         task: What the model is for.
         temperature: Of classes.
@@ -49,11 +61,13 @@ def answer_loss(task: Task, temperature: float, answers: torch.Tensor) -> Answer
     """
     if task is Task.EMBEDDING:
         return cosine_distance
+    size = mean_square(answers)
     if task is not Task.CLASSIFICATION or answers.ndim != 2 or answers.shape[1] == 1:
-        return relative_error
+        return lambda student, teacher: relative_error(student, teacher, size)
+    logits = as_logits(answers)
 
-    def divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        one, other = (as_logits(each, like=answers) for each in (student, teacher))
-        return softened_divergence(one, other, temperature)
+    def distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        divergence = softened_divergence(logits(student), logits(teacher), temperature)
+        return divergence + relative_error(student, teacher, size)
 
-    return divergence
+    return distance

@@ -32,7 +32,7 @@ def apply(model: Path, step: Sparsify, context: StepContext) -> StepResult:
     """
     items = training_items("sparsify", model, context)
     graph = read_trainable(model)
-    sizes = _sizes(model, graph, step)
+    sizes = _sizes(graph, step)
     if not sizes:
         what = "batch normalisation" if step.penalty == "bn_scale" else "weights of layers"
         note = f"the model has no {what} whose size penalty {step.penalty} could lower"
@@ -45,6 +45,8 @@ def apply(model: Path, step: Sparsify, context: StepContext) -> StepResult:
         return of_answers(graph(items.feeds(numbers)), numbers) + step.strength * pull
 
     result = learn("sparsify", model, graph, loss, items.count, context, training=step.training)
+    if not result.modified:
+        return result
     note = (
         f"share of sizes below {_SMALL:.0%} of their layer's largest: {before:.1%} before, "
         f"{_small_share(sizes, graph):.1%} after"
@@ -61,9 +63,9 @@ Sizes = dict[str, Callable[[torch.Tensor], torch.Tensor]]
 """Weight's name → its sizes that are pulled to zero, one number each."""
 
 
-def _sizes(model: Path, graph: TrainableGraph, step: Sparsify) -> Sizes:
+def _sizes(graph: TrainableGraph, step: Sparsify) -> Sizes:
     weights = graph.weight_names()
-    nodes = onnx.load(str(model), load_external_data=False).graph.node
+    nodes = graph.model().graph.node
     if step.penalty == "bn_scale":
         scales = [node.input[1] for node in nodes if node.op_type == "BatchNormalization"]
         return {name: torch.abs for name in scales if name in weights}

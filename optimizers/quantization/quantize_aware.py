@@ -12,14 +12,13 @@ from pathlib import Path
 
 import onnx
 import torch
-from onnx import numpy_helper
 
 from optimizers.contract.quantization import QuantizeAware
 from optimizers.learning.items import teacher_answers, training_items
 from optimizers.learning.learn import learn
 from optimizers.learning.teaching import teaching
 from optimizers.quantization import static_int8
-from optimizers.quantization.rounding import Rounded, with_float_weights
+from optimizers.quantization.rounding import Rounded, with_float_weights, with_integer_weights
 from optimizers.step import StepContext, StepResult
 from optimizers.trainable import TrainableGraph, read_trainable
 
@@ -38,8 +37,7 @@ def apply(model: Path, step: QuantizeAware, context: StepContext) -> StepResult:
     quantised = static_int8.apply(model, step.int8, _part(context, "int8", 0.0, _CALIBRATED))
     if not quantised.modified:
         return quantised
-    integers = onnx.load(str(quantised.model))
-    floating, weights = with_float_weights(integers)
+    floating, weights = with_float_weights(onnx.load(str(quantised.model)))
     start = context.work_directory / "floating.onnx"
     onnx.save(floating, str(start))
     of_answers = teaching(context.task, step.temperature, teacher_answers(context.original, items))
@@ -61,9 +59,8 @@ def apply(model: Path, step: QuantizeAware, context: StepContext) -> StepResult:
     notes = (*quantised.notes, *trained.notes)
     if not trained.modified:
         return replace(quantised, notes=notes)
-    _take_over(integers, onnx.load(str(trained.model)), weights)
     target = context.work_directory / "quantize_aware.onnx"
-    onnx.save(integers, str(target))
+    onnx.save(with_integer_weights(onnx.load(str(trained.model)), weights), str(target))
     return StepResult(model=target, session=context.session, modified=True, notes=notes)
 
 
@@ -92,18 +89,3 @@ def _within_limits(graph: TrainableGraph, weights: Sequence[Rounded]) -> Callabl
                 weight.copy_(weight.clamp(lowest, highest))
 
     return clip
-
-
-def _take_over(
-    integers: onnx.ModelProto, trained: onnx.ModelProto, weights: Sequence[Rounded]
-) -> None:
-    """Store what was learned: rounded where it was, other weights as they are."""
-    learned = {one.name: one for one in trained.graph.initializer}
-    rounded = {one.name: one for one in weights}
-    for tensor in integers.graph.initializer:
-        weight = rounded.get(tensor.name)
-        if weight is not None:
-            values = weight.to_integers(numpy_helper.to_array(learned[weight.float_name]))
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-        elif tensor.name in learned:
-            tensor.CopyFrom(learned[tensor.name])

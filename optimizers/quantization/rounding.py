@@ -6,6 +6,7 @@ kept in the end is q = clip(round(W / s) + z).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +103,23 @@ def with_float_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[Ro
     return changed, found
 
 
+def with_integer_weights(model: onnx.ModelProto, weights: Sequence[Rounded]) -> onnx.ModelProto:
+    """The model that `with_float_weights` made, perhaps trained since, with integers again."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    floating = {one.name: one for one in graph.initializer}
+    for weight in weights:
+        tensor = floating[weight.float_name]
+        integers = weight.to_integers(numpy_helper.to_array(tensor))
+        tensor.CopyFrom(numpy_helper.from_array(integers, weight.name))
+    names = {weight.name for weight in weights}
+    nodes = [node for node in graph.node if names.isdisjoint(node.output)]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return changed
+
+
 def _rounded(
     node: onnx.NodeProto, tensor: onnx.TensorProto, stored: dict[str, onnx.TensorProto]
 ) -> Rounded:
@@ -113,6 +131,7 @@ def _rounded(
         zero = _along(numpy_helper.to_array(stored[node.input[2]]), integers.ndim, axis)
     signed = np.issubdtype(integers.dtype, np.signedinteger)
     highest = int(np.abs(integers.astype(np.int32)).max()) if signed else int(integers.max())
+    highest = min(highest, int(np.iinfo(integers.dtype).max))
     return Rounded(
         name=tensor.name,
         scale=scale,

@@ -21,6 +21,7 @@ from optimizers.learning.losses import (
     as_logits,
     attention_distance,
     cosine_distance,
+    mean_square,
     relative_error,
     softened_divergence,
 )
@@ -30,6 +31,7 @@ from tests.support.digits import (
     SHORT,
     accuracy,
     agreement,
+    answers,
     digits,
     train_original,
     training_context,
@@ -70,9 +72,10 @@ def test_the_other_losses_are_those_of_their_formulas() -> None:
     student, teacher = torch.from_numpy(s), torch.from_numpy(t)
     cosine = (s * t).sum(axis=1) / np.linalg.norm(s, axis=1) / np.linalg.norm(t, axis=1)
     assert float(cosine_distance(student, teacher)) == pytest.approx((1 - cosine).mean())
-    assert float(relative_error(student, teacher)) == pytest.approx(
-        ((s - t) ** 2).mean() / (t**2).mean()
-    )
+    size = mean_square(teacher)
+    assert size == pytest.approx((t**2).mean())
+    error = float(relative_error(student, teacher, size))
+    assert error == pytest.approx(((s - t) ** 2).mean() / (t**2).mean())
     s, t = random_pair(3, 4, 5)
     maps = [(one**2).mean(axis=1) for one in (s, t)]
     one, other = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in maps)
@@ -83,9 +86,9 @@ def test_the_other_losses_are_those_of_their_formulas() -> None:
 def test_probabilities_count_as_logits_by_their_logarithms() -> None:
     logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     probabilities = logits.softmax(dim=1)
-    again = as_logits(probabilities, like=probabilities)
+    again = as_logits(probabilities)(probabilities)
     assert torch.allclose(again.softmax(dim=1), probabilities, atol=1e-6)
-    assert as_logits(logits, like=logits) is logits
+    assert as_logits(logits)(logits) is logits
 
 
 def test_a_projection_maps_channels_wherever_they_are() -> None:
@@ -162,6 +165,43 @@ def test_finetune_needs_labels_that_fit_and_a_classifier(
         apply_step(model, Finetune(), context)
 
 
+def test_zeros_stay_where_that_is_asked_and_are_told_of_where_not(context: StepContext) -> None:
+    model = untrained(context.original)
+    sparse = onnx.load(str(model))
+    for tensor in sparse.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor).copy()
+        if array.ndim == 2:
+            array[np.abs(array) < np.quantile(np.abs(array), 0.5)] = 0
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    onnx.save(sparse, str(model))
+
+    def zeros(path: Path) -> float:
+        weight = next(one for one in onnx.load(str(path)).graph.initializer if one.name == "w0")
+        return float((onnx.numpy_helper.to_array(weight) == 0).mean())
+
+    short = replace(SHORT, epochs=1, ema=0.5)
+    kept = apply_step(model, Finetune(training=short, keep_zeros=True), context)
+    assert zeros(kept.model) == zeros(model)
+    assert len(kept.notes) == 1
+    lost = apply_step(model, Finetune(training=short), context)
+    assert zeros(lost.model) < zeros(model) - 0.2
+    assert "keep_zeros: true keeps them so" in lost.notes[1]
+
+
+def test_labels_are_for_the_output_with_scores_of_classes(context: StepContext) -> None:
+    """An embedding comes first; classes by that one would spoil it."""
+    model = untrained(context.original)
+    proto = onnx.load(str(model))
+    hidden = onnx.helper.make_tensor_value_info("h0", onnx.TensorProto.FLOAT, ["batch", 48])
+    outputs = [hidden, *proto.graph.output]
+    del proto.graph.output[:]
+    proto.graph.output.extend(outputs)
+    onnx.save(proto, str(model))
+    with pytest.raises(NotSupported, match="not exactly one output with scores of classes"):
+        apply_step(model, Finetune(training=SHORT), context)
+    assert apply_step(model, Distill(training=SHORT), context).notes
+
+
 # A teacher
 
 
@@ -194,6 +234,9 @@ def test_a_student_learns_to_answer_like_its_teacher_without_labels(
     assert result.modified
     assert before < 0.3
     assert agreement(result.model, taught.original) > 0.8
+    if task is Task.CLASSIFICATION:  # whoever reads the logits sees what softmax does not
+        error = np.square(answers(result.model) - answers(taught.original)).mean()
+        assert error < 0.1 * np.square(answers(taught.original)).mean()
     another = untrained(tmp_path / "another.onnx", seed=9, width=96)
     assert agreement(result.model, another) < 0.4, "agreement tells teachers apart"
 

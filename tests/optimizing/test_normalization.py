@@ -44,6 +44,27 @@ def test_it_is_the_identity_when_it_comes_and_when_it_goes(tmp_path: Path) -> No
     assert np.abs(answers("trained.onnx") - answers("trained_folded.onnx")).max() < 1e-4
 
 
+def test_a_kernel_that_two_convolutions_share_is_left_alone(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            onnx.helper.make_node("Conv", ["x", "w"], ["a"]),
+            onnx.helper.make_node("Conv", ["a", "w"], ["b"]),
+            onnx.helper.make_node("Conv", ["b", "v"], ["y"]),
+        ],
+        [("x", onnx.TensorProto.FLOAT, ["batch", 2, 8, 8])],
+        [("y", onnx.TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        {
+            "w": random.standard_normal((2, 2, 1, 1)).astype(np.float32),
+            "v": random.standard_normal((3, 2, 1, 1)).astype(np.float32),
+        },
+    )
+    x = random.standard_normal((40, 2, 8, 8)).astype(np.float32)
+    items = TrainingItems(arrays={"x": x}, labels=None, count=40)
+    assert insert_batch_norm(model, items, tmp_path / "normalised.onnx") == 1
+
+
 def test_a_model_without_convolutions_is_left_as_it_is(tmp_path: Path) -> None:
     model = models.perceptron(tmp_path / "model.onnx")
     x = np.zeros((4, 16), np.float32)

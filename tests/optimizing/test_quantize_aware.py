@@ -86,6 +86,24 @@ def test_weights_survive_the_way_to_floats_and_back(taught: StepContext, tmp_pat
         assert np.abs(one - other).max() < 1e-4
 
 
+def test_what_is_not_quantised_is_kept_as_it_was_trained(
+    taught: StepContext, tmp_path: Path
+) -> None:
+    model = with_an_outlier(taught.original, tmp_path / "outlier.onnx")
+    training = Training(epochs=2, batch_size=32, learning_rate=2e-3)
+    result = apply_step(model, QuantizeAware(int8=COARSE, training=training), taught)
+    trained = onnx.load(str(taught.work_directory / "training/quantize_aware.onnx"))
+    kept = {one.name: one for one in onnx.load(str(result.model)).graph.initializer}
+    floats = [one for one in trained.graph.initializer if not one.name.endswith("floating_point")]
+    assert floats
+    assert all(kept[one.name].raw_data == one.raw_data for one in floats)
+    assert not [
+        node.name
+        for node in onnx.load(str(result.model)).graph.node
+        if node.op_type == "QuantizeLinear" and node.name.endswith("_rounded")
+    ]
+
+
 def test_seven_bits_stay_seven_bits(taught: StepContext) -> None:
     step = QuantizeAware(
         int8=StaticInt8(reduce_range=True),

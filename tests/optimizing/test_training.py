@@ -127,9 +127,24 @@ def test_the_average_of_the_weights_replaces_them() -> None:
     )
     *steps, _ = seen  # the last is said after the average was taken
     average = steps[0]
-    for weight in steps[1:]:
-        average = 0.9 * average + 0.1 * weight
+    for step, weight in enumerate(steps[1:], start=2):
+        decay = min(0.9, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * weight
     assert module.weight.item() == pytest.approx(average, abs=1e-5)
+
+
+def test_no_item_is_left_alone_for_the_statistics_of_a_batch() -> None:
+    x = torch.randn(72, 3)  # 65 train: a batch of 64 and one more
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    trained = train(
+        module,
+        len(x),
+        lambda numbers: module(x[numbers]).square().mean(),
+        Training(epochs=1, batch_size=64),
+        seed=0,
+        report=lambda share, text: None,
+    )
+    assert trained.held_out == 7
 
 
 def test_gradients_are_clipped() -> None:
