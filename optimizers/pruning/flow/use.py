@@ -31,7 +31,7 @@ class Layer:
         node: Its name.
         weight: The constant.
         reads: The tensor that it sums over, the axis of it, and that of the weight.
-        gives: Elements along its output channels, before later ties.
+        gives: Elements along its output channels, before later ties; empty where it has only one.
     """
 
     node: str
@@ -227,11 +227,13 @@ class Use:
 
         Args:
             reads: Index of the input summed over, its axis, and the weight's axis.
-            gives: Elements along its output channels.
+            gives: Elements along its output channels; None where it has only one.
         """
         weight = self.node.input[1]
-        if gives is None or weight not in self.flow.constants:
+        if weight not in self.flow.constants:
             return
+        if gives is None:
+            gives = np.array([], np.int64)
         source = (self.node.input[reads[0]], reads[1], reads[2])
         self.flow.layers.append(
             Layer(node=self.node.name, weight=weight, reads=source, gives=gives)
