@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,3 +117,67 @@ def with_data(context: StepContext, path: Path) -> StepContext:
 def constant(model: Path, name: str) -> NDArray[Any]:
     tensors = onnx.load(str(model)).graph.initializer
     return onnx.numpy_helper.to_array(next(one for one in tensors if one.name == name))
+
+
+def between(path: Path, *nodes: onnx.NodeProto, opset: int, outputs: tuple[str, ...] = ()) -> Path:
+    """x [batch, 3, 8, 8] → Conv to h [batch, 16, 8, 8] → nodes → r → Conv to y."""
+    random = np.random.default_rng(0)
+    shape: Sequence[int | str] = ("batch", 16, 4, 4)
+    further = [(name, int(onnx.TensorProto.INT64), shape) for name in outputs]
+    return models.save(
+        path,
+        [
+            NODE("Conv", ["x", "one"], ["h"], name="first"),
+            *nodes,
+            NODE("Conv", ["r", "two"], ["y"], name="second"),
+        ],
+        [("x", FLOAT, ["batch", 3, 8, 8])],
+        [
+            ("y", FLOAT, ["batch", 5, "height", "width"]),
+            *further,
+        ],
+        {
+            "one": random.standard_normal((16, 3, 1, 1)).astype(np.float32),
+            "two": random.standard_normal((5, 16, 1, 1)).astype(np.float32),
+        },
+        opset=opset,
+    )
+
+
+POOL = NODE("MaxPool", ["h"], ["r", "places"], name="pool", kernel_shape=[2, 2], strides=[2, 2])
+
+
+@pytest.mark.parametrize("reader", ["a caller", "a node", "nobody"])
+def test_a_further_output_that_is_read_keeps_the_channels(tmp_path: Path, reader: str) -> None:
+    """What MaxPool found where counts through all channels, so it changes with their number."""
+    nodes = [POOL, *([NODE("Abs", ["places"], ["unused"])] if reader == "a node" else [])]
+    outputs = ("places",) if reader == "a caller" else ()
+    path = between(tmp_path / "model.onnx", *nodes, opset=20, outputs=outputs)
+    flow = analyse(load_with_constants(path))
+    if reader == "nobody":
+        assert [group.name for group in find_groups(flow)] == ["first"]
+        return
+    assert find_groups(flow) == []
+    assert "which gives a further output that is read" in dict(kept_for_a_reason(flow))["first"]
+
+
+@pytest.mark.parametrize(
+    ("opset", "settings", "free"),
+    [
+        (11, {}, False),
+        (11, {"axis": 1}, False),
+        (11, {"axis": 0}, False),
+        (11, {"axis": 2}, True),
+        (11, {"axis": -1}, True),
+        (13, {}, True),
+        (13, {"axis": 0}, True),
+        (13, {"axis": 1}, False),
+    ],
+)
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
+def test_an_old_softmax_needs_all_axes_from_one_on(
+    tmp_path: Path, operator: str, opset: int, settings: dict[str, Any], *, free: bool
+) -> None:
+    node = NODE(operator, ["h"], ["r"], name="softmax", **settings)
+    flow = analyse(load_with_constants(between(tmp_path / "model.onnx", node, opset=opset)))
+    assert bool(find_groups(flow)) == free

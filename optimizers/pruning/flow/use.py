@@ -80,6 +80,8 @@ class Flow:
         shapes: Of every tensor whose rank is known.
         other_shapes: The same with other numbers for lengths known only at run time.
         readers: The nodes that read a tensor.
+        read: Names that a node, a graph inside a node or a caller reads.
+        opset: The version of the standard operators.
         elements: The places, and which belong together.
         axes: Of every tensor seen so far.
         lengths: Of tensors that say how long others are.
@@ -91,6 +93,8 @@ class Flow:
     shapes: dict[str, Shape]
     other_shapes: dict[str, Shape]
     readers: dict[str, list[onnx.NodeProto]]
+    read: frozenset[str]
+    opset: int
     elements: Elements = field(default_factory=Elements)
     axes: dict[str, Axes] = field(default_factory=dict)
     lengths: dict[str, Sequence[Length]] = field(default_factory=dict)
