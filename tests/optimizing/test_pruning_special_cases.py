@@ -22,6 +22,7 @@ from optimizers.pruning import prune_channels
 from optimizers.pruning.flow.analysis import analyse
 from optimizers.pruning.groups import find_groups, kept_for_a_reason
 from optimizers.pruning.importance import weight_importance
+from optimizers.pruning.sensitivity import change, share_out
 from optimizers.step import StepContext
 from tests.support import models
 from tests.support.data import write_data
@@ -181,3 +182,56 @@ def test_an_old_softmax_needs_all_axes_from_one_on(
     node = NODE(operator, ["h"], ["r"], name="softmax", **settings)
     flow = analyse(load_with_constants(between(tmp_path / "model.onnx", node, opset=opset)))
     assert bool(find_groups(flow)) == free
+
+
+@pytest.mark.parametrize(
+    ("original", "other", "wanted"),
+    [
+        ([3, 4, -np.inf], [3, 4, -np.inf], 0),
+        ([3, 4, -np.inf], [3, 9, -np.inf], 1),
+        ([3, 4, np.nan], [3, 9, np.nan], 1),
+        ([3, 4, -np.inf], [3, 4, np.inf], np.inf),
+        ([3, 4, -np.inf], [3, 4, 5], np.inf),
+        ([3, 4, -np.inf], [3, 4, np.nan], np.inf),
+        ([3, 4, 5], [3, 4, -np.inf], np.inf),
+        ([3, 4, 5], [3, 4, np.nan], np.inf),
+    ],
+)
+def test_only_what_is_infinite_and_stays_so_has_not_moved(
+    original: list[float], other: list[float], wanted: float
+) -> None:
+    assert change([np.array(original)], [np.array(other)]) == wanted
+
+
+def test_half_precision_answers_move_without_overflow() -> None:
+    answers = [np.array([300.0, 400.0], np.float16)]
+    assert change(answers, [answers[0] * np.float16(2)]) == 1
+
+
+def test_a_group_that_moves_the_answers_infinitely_far_loses_least() -> None:
+    assert share_out(0.5, [1.0, np.inf, 1.0]) == pytest.approx([0.5, 0.25, 0.5])
+    assert share_out(0.5, [np.inf, np.inf]) == [0.25, 0.25]
+
+
+def masking(path: Path) -> Path:
+    """A perceptron of which one answer is always minus infinity."""
+    model = onnx.load(str(models.perceptron(path)))
+    [output] = model.graph.output
+    mask = np.array([0, -np.inf, 0, 0], np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(mask, "mask"))
+    model.graph.node.append(NODE("Add", [output.name, "mask"], ["masked"], name="masking"))
+    output.name = "masked"
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.mark.parametrize("sensitivity", [True, False])
+def test_answers_that_were_infinite_before_do_not_stop_pruning(
+    tmp_path: Path, context: StepContext, *, sensitivity: bool
+) -> None:
+    path = masking(tmp_path / "model.onnx")
+    step = PruneChannels(sensitivity=sensitivity)
+    result = prune_channels.apply(path, step, with_data(context, path))
+    assert result.modified
+    [moved] = [note for note in result.notes if "of their size, before training" in note]
+    assert 0 < float(moved.split(" by ")[1].split()[0]) < np.inf
