@@ -22,7 +22,7 @@ from optimizers.pruning import prune_channels
 from optimizers.pruning.flow.analysis import analyse
 from optimizers.pruning.groups import find_groups, kept_for_a_reason
 from optimizers.pruning.importance import weight_importance
-from optimizers.pruning.sensitivity import change, share_out
+from optimizers.pruning.sensitivity import broken, change, share_out
 from optimizers.step import StepContext
 from tests.support import models
 from tests.support.data import write_data
@@ -235,3 +235,20 @@ def test_answers_that_were_infinite_before_do_not_stop_pruning(
     assert result.modified
     [moved] = [note for note in result.notes if "of their size, before training" in note]
     assert 0 < float(moved.split(" by ")[1].split()[0]) < np.inf
+
+
+@pytest.mark.parametrize(
+    ("original", "other", "wanted"),
+    [
+        ([1, -np.inf], [2, -np.inf], False),
+        ([1, -np.inf], [2, 3], False),
+        ([1, np.nan], [2, np.nan], False),
+        ([1, -np.inf], [np.inf, -np.inf], True),
+        ([1, -np.inf], [1, np.nan], True),
+        ([1, 2], [1, np.nan], True),
+    ],
+)
+def test_answers_are_broken_when_they_were_finite_before(
+    original: list[float], other: list[float], *, wanted: bool
+) -> None:
+    assert broken([np.array(original)], [np.array(other)]) == wanted
