@@ -119,8 +119,9 @@ def subgraph_inputs(node: onnx.NodeProto) -> set[str]:
 
 
 def opset(model: onnx.ModelProto) -> int:
-    """The version of the standard operators that a model is written in."""
-    return next(int(one.version) for one in model.opset_import if one.domain in ("", "ai.onnx"))
+    """The version of the standard operators that a model is written in; 1 if it names none."""
+    versions = (int(one.version) for one in model.opset_import if one.domain in ("", "ai.onnx"))
+    return next(versions, 1)
 
 
 def count_operators(model: Path, *operators: str) -> int:

@@ -252,3 +252,11 @@ def test_answers_are_broken_when_they_were_finite_before(
     original: list[float], other: list[float], *, wanted: bool
 ) -> None:
     assert broken([np.array(original)], [np.array(other)]) == wanted
+
+
+def test_a_model_that_names_no_standard_operators_is_left_alone(tmp_path: Path) -> None:
+    model = onnx.load(str(models.perceptron(tmp_path / "model.onnx")))
+    for node in model.graph.node:
+        node.domain = "custom"
+    model.opset_import[0].domain = "custom"
+    assert find_groups(analyse(model)) == []
