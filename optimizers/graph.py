@@ -118,6 +118,12 @@ def subgraph_inputs(node: onnx.NodeProto) -> set[str]:
     return found
 
 
+def opset(model: onnx.ModelProto) -> int:
+    """The version of the standard operators that a model is written in; 1 if it names none."""
+    versions = (int(one.version) for one in model.opset_import if one.domain in ("", "ai.onnx"))
+    return next(versions, 1)
+
+
 def count_operators(model: Path, *operators: str) -> int:
     """How many nodes of these operators the model has."""
     return sum(node.op_type in operators for node in _graph(model).node)

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from optimizers.graph import opset
 from optimizers.pruning.flow.elements import Labels
 from optimizers.pruning.flow.use import Flow, Repair
 
@@ -61,7 +62,7 @@ def _repair(model: onnx.ModelProto, flow: Flow, repair: Repair, stays: NDArray[n
     node = model.graph.node[repair.node]
     if node.op_type == "Conv":
         _set(node, "group", widths[0])
-    elif node.op_type == "Split" and _opset(model) < _SPLIT_BY_INPUT:
+    elif node.op_type == "Split" and opset(model) < _SPLIT_BY_INPUT:
         _set(node, "split", widths)
     elif node.op_type == "Split":
         _drop(node, "num_outputs")
@@ -104,7 +105,3 @@ def _give(graph: onnx.GraphProto, node: onnx.NodeProto, value: NDArray[np.int64]
     graph.initializer.append(onnx.numpy_helper.from_array(value, name))
     del node.input[1:]
     node.input.append(name)
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return next(int(one.version) for one in model.opset_import if one.domain in ("", "ai.onnx"))

@@ -89,8 +89,10 @@ def find_groups(flow: Flow) -> list[Group]:
 
 
 def kept_for_a_reason(flow: Flow) -> Iterator[tuple[str, str]]:
-    """Layers whose output channels are all frozen, and why."""
+    """Layers whose output channels are all frozen, and why; one channel alone never goes."""
     for layer in flow.layers:
+        if not len(layer.gives):
+            continue
         reasons = [flow.elements.reason(element) for element in layer.gives.tolist()]
         if all(reasons):
             yield layer.node, str(reasons[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,16 @@ from optimizers.pruning.groups import Group, Member
 
 Scores = NDArray[np.float64]
 """One number for every channel of a group; the smallest go first."""
+
+_MULTIPLYING: Final = (
+    "BatchNormalization",
+    "Conv",
+    "ConvTranspose",
+    "Gemm",
+    "InstanceNormalization",
+    "MatMul",
+)
+"""Operators whose second input is multiplied by, even one that is as narrow as a vector."""
 
 
 def weight_importance(flow: Flow, group: Group, norm: Literal["l1", "l2"]) -> Scores:
@@ -74,13 +84,13 @@ def _norms(value: NDArray[Any], member: Member, count: int, norm: Literal["l1", 
 
 
 def _shifts(flow: Flow) -> set[str]:
-    """Vectors, but for the scales of normalisations, which are their second inputs."""
-    scales = {
+    """Vectors, but for what layers and normalisations multiply by, which are second inputs."""
+    factors = {
         reader.input[1]
         for readers in flow.readers.values()
         for reader in readers
-        if reader.op_type in ("BatchNormalization", "InstanceNormalization")
+        if reader.op_type in _MULTIPLYING
     }
     return {
         name for name, value in flow.constants.items() if value.size == max(value.shape, default=1)
-    } - scales
+    } - factors

@@ -22,7 +22,7 @@ from optimizers.pruning.cut import cut
 from optimizers.pruning.flow.analysis import analyse
 from optimizers.pruning.groups import kept_for_a_reason
 from optimizers.pruning.plan import Plan, make_plan
-from optimizers.pruning.sensitivity import Probe, change
+from optimizers.pruning.sensitivity import Probe, broken, change
 from optimizers.step import StepContext, StepResult
 
 _OPERATORS: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -83,14 +83,21 @@ def _moved(
     """How far the answers to calibration items moved, before any training.
 
     Raises:
-        NotSupported: Some became infinite or no numbers at all.
+        NotSupported: Some became infinite or no numbers at all that were not before.
     """
     if probe is None:
         return
-    moved = change(probe.answers(model), probe.answers(pruned))
-    if not np.isfinite(moved):
+    before, after = probe.answers(model), probe.answers(pruned)
+    if broken(before, after):
         raise NotSupported("prune_channels: the pruned model's answers are not finite")
-    yield f"the answers to {probe.count} items moved by {moved:.3g} of their size, before training"
+    moved = change(before, after)
+    if np.isfinite(moved):
+        yield (
+            f"the answers to {probe.count} items moved by {moved:.3g} of their size, before "
+            f"training"
+        )
+    else:
+        yield f"some answers to {probe.count} items were infinite and are not now"
     if step.sensitivity:
         yield "groups that move them more lost less"
 

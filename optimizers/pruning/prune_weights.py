@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from optimizers.contract.pruning import PruneWeights
-from optimizers.graph import check_excluded, load_with_constants
+from optimizers.graph import check_excluded, load_with_constants, subgraph_inputs
 from optimizers.pruning.magnitude import (
     Mask,
     Weights,
@@ -35,9 +35,11 @@ def apply(model: Path, step: PruneWeights, context: StepContext) -> StepResult:
     loaded = load_with_constants(model)
     nodes = [node for node in loaded.graph.node if node.op_type in _OPERATORS]
     check_excluded("prune_weights", step.exclude, [node.name for node in nodes])
-    weights = _weights(loaded.graph, nodes, step.exclude)
+    found = _weights(loaded.graph, nodes, step.exclude)
+    elsewhere = _read_elsewhere(loaded.graph)
+    weights = {name: value for name, value in found.items() if name not in elsewhere}
     masks = _masks(weights, nodes, step)
-    notes = _asides(weights, masks, step)
+    notes = (*_asides(weights, masks, step), *_shared(found, elsewhere))
     zeros = sum(int((~mask & (weights[name] != 0)).sum()) for name, mask in masks.items())
     if zeros == 0:
         notes = ("no weight was set to zero", *notes)
@@ -70,6 +72,16 @@ def _weights(
         if tensor.name in read
     }
     return {name: one for name, one in found.items() if np.issubdtype(one.dtype, np.floating)}
+
+
+def _read_elsewhere(graph: onnx.GraphProto) -> set[str]:
+    """Names that are read as anything but the weight of a convolution or product."""
+    found = {output.name for output in graph.output}
+    for node in graph.node:
+        weighs = node.op_type in _OPERATORS
+        found |= {name for place, name in enumerate(node.input) if not weighs or place != 1}
+        found |= subgraph_inputs(node)
+    return found
 
 
 def _masks(
@@ -109,6 +121,12 @@ def _asides(weights: Weights, masks: dict[str, Mask], step: PruneWeights) -> tup
             f"left alone, its inputs are no multiple of {step.kept_of[1]}: {', '.join(odd)}"
         )
     return tuple(found)
+
+
+def _shared(weights: Weights, elsewhere: set[str]) -> tuple[str, ...]:
+    """A note that names the weights that other nodes need as they are, if any do."""
+    names = [name for name in weights if name in elsewhere]
+    return (f"left alone, other nodes read it too: {', '.join(names)}",) if names else ()
 
 
 def _set(graph: onnx.GraphProto, weights: Weights, masks: dict[str, Mask]) -> None:

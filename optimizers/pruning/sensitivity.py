@@ -54,6 +54,8 @@ class Probe:
     ) -> dict[tuple[str, int], NDArray[np.float64]]:
         """(tensor, axis) → rms of what is at every place along it, for all that layers read."""
         wanted = sorted({layer.reads[:2] for layer in flow.layers if _may_lose(flow, layer)})
+        if not wanted:  # a session that is asked for no output gives all of them
+            return {}
         onnx.save(_exposing(model, {name for name, _ in wanted}), str(self._path))
         names = [name for name, _ in wanted]
         sums: dict[tuple[str, int], NDArray[np.float64]] = {}
@@ -74,18 +76,39 @@ class Probe:
 
 
 def change(original: list[NDArray[Any]], other: list[NDArray[Any]]) -> float:
-    """How far answers moved: |other - original| / |original|, Euclidean over all of them."""
-    moved = sum(float(((b - a) ** 2).sum()) for a, b in zip(original, other, strict=True))
-    size = sum(float((a**2).sum()) for a in original)
+    """How far answers moved: |other - original| / |original|, Euclidean over all of them.
+
+    An infinity, or what is no number, that stays as it was has not moved and has no size. One that
+    comes, goes or changes moved infinitely far.
+    """
+    moved = sum(_squared_distance(a, b) for a, b in zip(original, other, strict=True))
+    size = sum(float((a[np.isfinite(a)].astype(np.float64) ** 2).sum()) for a in original)
     return float(np.sqrt(moved / max(size, _LEAST)))
+
+
+def broken(original: list[NDArray[Any]], other: list[NDArray[Any]]) -> bool:
+    """Whether an answer is infinite that was finite, or no number that was one."""
+    return any(
+        bool(((np.isfinite(a) & ~np.isfinite(b)) | (np.isnan(b) & ~np.isnan(a))).any())
+        for a, b in zip(original, other, strict=True)
+    )
+
+
+def _squared_distance(original: NDArray[Any], other: NDArray[Any]) -> float:
+    a, b = original.astype(np.float64), other.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    total = float(((b[~same] - a[~same]) ** 2).sum())
+    return total if np.isfinite(total) else float("inf")
 
 
 def share_out(ratio: float, changes: list[float]) -> list[float]:
     """Ratios for groups that change the answers by so much when `ratio` of them goes.
 
-    ratio_g = clip(ratio sqrt(m / change_g), ratio / 2, (1 + ratio) / 2) with m the median change.
+    ratio_g = clip(ratio sqrt(m / change_g), ratio / 2, (1 + ratio) / 2) with m the median of finite
+    changes.
     """
-    middle = float(np.median(changes)) if changes else 0.0
+    finite = [one for one in changes if np.isfinite(one)]
+    middle = float(np.median(finite)) if finite else 0.0
     wanted = [ratio * np.sqrt((middle + _LEAST) / (one + _LEAST)) for one in changes]
     return [float(np.clip(one, ratio / 2, (1 + ratio) / 2)) for one in wanted]
 

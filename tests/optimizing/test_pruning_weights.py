@@ -152,6 +152,33 @@ def test_what_is_excluded_keeps_its_weights(tmp_path: Path, context: StepContext
         prune_weights.apply(model, PruneWeights(exclude=("pool1",)), context)
 
 
+def test_a_table_that_is_a_weight_as_well_is_left_alone(
+    tmp_path: Path, context: StepContext
+) -> None:
+    """A Gather reads the rows of words by which a product weighs its answers at the end."""
+    random, make = np.random.default_rng(0), onnx.helper.make_node
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            make("Gather", ["table.w", "tokens"], ["words"], name="words"),
+            make("MatMul", ["words", "middle.w"], ["h"], name="middle"),
+            make("Gemm", ["h", "table.w"], ["y"], name="head", transB=1),
+        ],
+        [("tokens", onnx.TensorProto.INT64, ["batch"])],
+        [("y", onnx.TensorProto.FLOAT, ["batch", 20])],
+        {
+            "table.w": random.standard_normal((20, 8)).astype(np.float32),
+            "middle.w": random.standard_normal((8, 8)).astype(np.float32),
+        },
+    )
+    for step in (PruneWeights(), PruneWeights(scope="global"), PruneWeights(pattern="2:4")):
+        result = prune_weights.apply(model, step, context)
+        after = weights(result.model)
+        assert share_of_zeros([after["middle.w"]]) == 0.5
+        np.testing.assert_array_equal(after["table.w"], weights(model)["table.w"])
+        assert "left alone, other nodes read it too: table.w" in result.notes
+
+
 def test_pruning_twice_changes_nothing_more(tmp_path: Path, context: StepContext) -> None:
     model = networks.lenet(tmp_path / "model.onnx")
     once = prune_weights.apply(model, PruneWeights(), context)

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from optimizers.graph import subgraph_inputs
+from optimizers.graph import opset, subgraph_inputs
 from optimizers.pruning.flow.lengths import follow_lengths
 from optimizers.pruning.flow.operators import HANDLERS
 from optimizers.pruning.flow.stand_ins import stand_in_shapes
@@ -29,7 +29,7 @@ def analyse(model: onnx.ModelProto, exclude: Sequence[str] = ()) -> Flow:
         model: With names for its nodes and its constants as initializers.
         exclude: Names of nodes whose output channels stay.
     """
-    flow = _start(model.graph, *stand_in_shapes(model))
+    flow = _start(model, *stand_in_shapes(model))
     for index, node in enumerate(model.graph.node):
         _follow(flow, index, node, keep=node.name in exclude)
     for output in model.graph.output:
@@ -37,7 +37,8 @@ def analyse(model: onnx.ModelProto, exclude: Sequence[str] = ()) -> Flow:
     return flow
 
 
-def _start(graph: onnx.GraphProto, shapes: dict[str, Shape], other: dict[str, Shape]) -> Flow:
+def _start(model: onnx.ModelProto, shapes: dict[str, Shape], other: dict[str, Shape]) -> Flow:
+    graph = model.graph
     replaceable = {one.name for one in graph.input}
     constants = {
         tensor.name: onnx.numpy_helper.to_array(tensor)
@@ -50,6 +51,8 @@ def _start(graph: onnx.GraphProto, shapes: dict[str, Shape], other: dict[str, Sh
         shapes={**shapes, **known},
         other_shapes=other,
         readers=_readers(graph),
+        read=_read(graph),
+        opset=opset(model),
     )
     for name, value in constants.items():
         flow.axes[name] = _elements(flow, value)
@@ -62,6 +65,13 @@ def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
         for name in node.input:
             readers.setdefault(name, []).append(node)
     return readers
+
+
+def _read(graph: onnx.GraphProto) -> frozenset[str]:
+    names = {output.name for output in graph.output}
+    for node in graph.node:
+        names |= {*node.input, *subgraph_inputs(node)}
+    return frozenset(names - {""})
 
 
 def _elements(flow: Flow, value: NDArray[Any]) -> Axes:
@@ -92,7 +102,10 @@ def _outputs(use: Use) -> list[Axes]:
             return []
         if handler is None:
             raise Refused("is an operator that is not understood here")
-        return handler(use)
+        outputs = handler(use)
+        if use.flow.read.intersection(use.node.output[len(outputs) :]):
+            raise Refused("gives a further output that is read")
+        return outputs
     except Refused as refused:
         use.refuse(str(refused))
     except (ValueError, IndexError):

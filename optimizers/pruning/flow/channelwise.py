@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from optimizers.pruning.flow.use import Axes, Refused, Use
+
+_SOFTMAX_OF_ONE_AXIS: Final = 13
+"""The first operator set in which Softmax sums over one axis only."""
 
 
 def normalization(use: Use) -> list[Axes]:
@@ -24,7 +29,10 @@ def along(use: Use, axes: set[int]) -> Axes:
 
 
 def softmax(use: Use) -> list[Axes]:
-    """Softmax and LogSoftmax need the axis that they sum over."""
+    """Softmax and LogSoftmax need the axis that they sum over, or all from it on in old models."""
+    if use.flow.opset < _SOFTMAX_OF_ONE_AXIS:
+        first = use.integer("axis", 1) % use.rank()
+        return [along(use, set(range(first, use.rank())))]
     return [along(use, {use.integer("axis", -1) % use.rank()})]
 
 

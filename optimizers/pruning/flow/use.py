@@ -31,7 +31,7 @@ class Layer:
         node: Its name.
         weight: The constant.
         reads: The tensor that it sums over, the axis of it, and that of the weight.
-        gives: Elements along its output channels, before later ties.
+        gives: Elements along its output channels, before later ties; empty where it has only one.
     """
 
     node: str
@@ -80,6 +80,8 @@ class Flow:
         shapes: Of every tensor whose rank is known.
         other_shapes: The same with other numbers for lengths known only at run time.
         readers: The nodes that read a tensor.
+        read: Names that a node, a graph inside a node or a caller reads.
+        opset: The version of the standard operators.
         elements: The places, and which belong together.
         axes: Of every tensor seen so far.
         lengths: Of tensors that say how long others are.
@@ -91,6 +93,8 @@ class Flow:
     shapes: dict[str, Shape]
     other_shapes: dict[str, Shape]
     readers: dict[str, list[onnx.NodeProto]]
+    read: frozenset[str]
+    opset: int
     elements: Elements = field(default_factory=Elements)
     axes: dict[str, Axes] = field(default_factory=dict)
     lengths: dict[str, Sequence[Length]] = field(default_factory=dict)
@@ -227,11 +231,13 @@ class Use:
 
         Args:
             reads: Index of the input summed over, its axis, and the weight's axis.
-            gives: Elements along its output channels.
+            gives: Elements along its output channels; None where it has only one.
         """
         weight = self.node.input[1]
-        if gives is None or weight not in self.flow.constants:
+        if weight not in self.flow.constants:
             return
+        if gives is None:
+            gives = np.array([], np.int64)
         source = (self.node.input[reads[0]], reads[1], reads[2])
         self.flow.layers.append(
             Layer(node=self.node.name, weight=weight, reads=source, gives=gives)
