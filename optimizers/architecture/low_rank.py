@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from optimizers.architecture.affine import Affine, affine_maps, write_affine
 from optimizers.architecture.convolution import Convolution, convolutions, write_convolution
 from optimizers.architecture.editing import read_model, take_over, write_model
+from optimizers.architecture.proof import why_unusable
 from optimizers.contract.architecture import LowRank
 from optimizers.graph import check_excluded
 from optimizers.step import StepContext, StepResult
@@ -59,6 +60,10 @@ def apply(model: Path, step: LowRank, context: StepContext) -> StepResult:
         notes.insert(0, f"none of {len(layers)} weights was factored")
         return StepResult(model=model, session=context.session, modified=False, notes=tuple(notes))
     target = write_model(graph, context.work_directory / "low_rank.onnx")
+    why = why_unusable(target)
+    if why:
+        notes = [f"left as it was: {why}"]
+        return StepResult(model=model, session=context.session, modified=False, notes=tuple(notes))
     return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
 
 

@@ -43,6 +43,15 @@ def why_different(one: Path, other: Path, *, tolerance: float, seed: int) -> str
     return f"answers differ by {worst:.1e} of the largest, {tolerance:.0e} is allowed"
 
 
+def why_unusable(model: Path) -> str:
+    """Why what a step made cannot be opened; empty if it can."""
+    try:
+        Session(model, SessionSpec()).close()
+    except HoneError as error:
+        return f"it cannot be opened: {error}"
+    return ""
+
+
 def random_feeds(signature: Signature, seed: int) -> dict[str, NDArray[Any]]:
     """One array per input, the same for the same seed."""
     random = np.random.default_rng(seed)

@@ -30,7 +30,7 @@ from onnxscript.rewriter.rules.common import (
     unsqueeze_unsqueeze_rule,
 )
 
-from optimizers.architecture.editing import constant, read_model, write_model
+from optimizers.architecture.editing import constant, graph_of, read_model, take_over, write_model
 from optimizers.architecture.proof import why_different
 from optimizers.contract.architecture import Simplify
 from optimizers.step import StepContext, StepResult
@@ -53,7 +53,6 @@ _RULES: Final = (
 )
 _PASSES: Final = ir.passes.Sequential(
     RewritePass(_RULES),
-    common.IdentityEliminationPass(),
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
     common.DeduplicateHashedInitializersPass(),
     common.CommonSubexpressionEliminationPass(),
@@ -98,7 +97,24 @@ def _simplify(model: ir.Model, largest: int) -> None:
             should_fold=_should_fold,
         )
         _lay_out(model.graph)
+        _drop_identities(model.graph)
         _PASSES(model)
+
+
+def _drop_identities(graph: ir.Graph) -> None:
+    """Let what reads an Identity read its source, in the graph and in those inside its nodes."""
+    for node in list(graph.all_nodes()):
+        if node.op_type == "Identity" and not node.domain:
+            source, result = node.inputs[0], node.outputs[0]
+            if source is not None and not (result.is_graph_output() and _has_a_place(source, node)):
+                take_over(result, source)
+                graph_of(node).remove(node, safe=True)
+
+
+def _has_a_place(source: ir.Value, node: ir.Node) -> bool:
+    """Whether a value is something to its graph, or is of another: it cannot be an output here."""
+    known = source.is_graph_input() or source.is_graph_output() or source.is_initializer()
+    return known or source.graph is not node.graph
 
 
 def _lay_out(graph: ir.Graph) -> None:

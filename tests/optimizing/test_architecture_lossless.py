@@ -163,6 +163,37 @@ def test_simplify_keeps_the_names_of_outputs_that_become_one_value(
     assert_same(model, result.model, 0.0)
 
 
+def test_simplify_keeps_a_branch_that_hands_on_what_is_outside(
+    tmp_path: Path, context: StepContext
+) -> None:
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [node("Identity", source, result)],
+            name,
+            [],
+            [helper.make_tensor_value_info(result, FLOAT, ["batch", 3])],
+        )
+        for name, source, result in (("then", "e", "t"), ("else", "i", "f"))
+    }
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            node("Exp", "x", "e"),
+            node("Identity", "e", "i"),
+            node("ReduceSum", "x", "sum", keepdims=0),
+            node("Greater", "sum zero", "positive"),
+            node("If", "positive", "y", **branches),
+        ],
+        [("x", FLOAT, ["batch", 3])],
+        [("y", FLOAT, ["batch", 3])],
+        {"zero": np.zeros((), np.float32)},
+    )
+    result = apply_step(model, Simplify(), context)
+    assert result.modified
+    assert operators(result.model) == {"Exp": 1, "ReduceSum": 1, "Greater": 1, "If": 1}
+    assert_same(model, result.model, 0.0)
+
+
 def test_simplify_makes_no_giant_constants(tmp_path: Path, context: StepContext) -> None:
     """A row stretched to a million numbers stays a row and its Expand."""
     model = models.save(
