@@ -81,6 +81,11 @@ def only_user(value: ir.Value) -> ir.Node | None:
     return users[0]
 
 
+def is_shared(value: ir.Value | None) -> bool:
+    """Whether several nodes read a value, inside branches too, or it is an output as well."""
+    return value is not None and (len(value.uses()) > 1 or value.is_graph_output())
+
+
 def graph_of(node: ir.Node) -> ir.Graph:
     """The graph that a node is part of."""
     if not isinstance(node.graph, ir.Graph):

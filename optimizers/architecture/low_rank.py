@@ -70,12 +70,19 @@ def apply(model: Path, step: LowRank, context: StepContext) -> StepResult:
 def _factor(
     layers: dict[str, Affine | Convolution], step: LowRank, context: StepContext
 ) -> tuple[int, list[str]]:
-    """Factor what gains; how many that were, and a note about each."""
+    """Factor what gains; how many that were, and a note about each.
+
+    A weight that others read stays as it is: it would have to be kept besides its factors.
+    """
     notes, factored = [], 0
+    shared = {name for name, layer in layers.items() if layer.shares_weight}
     for index, (name, layer) in enumerate(layers.items()):
         context.report(0.9 * index / len(layers), name)
         if name in step.exclude:
             notes.append(f"left alone as asked: {name}")
+            continue
+        if name in shared:
+            notes.append(f"left alone, for other nodes read its weight: {name}")
             continue
         weight = _matrix(layer)
         factors = factor(weight, step)

@@ -381,6 +381,30 @@ def test_queries_keys_and_values_become_one_product(tmp_path: Path, context: Ste
     assert_same(model, result.model, 1e-5)
 
 
+def test_products_of_a_weight_that_others_read_stay(tmp_path: Path, context: StepContext) -> None:
+    """The wider weight would be stored besides the one that others read."""
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            node("MatMul", "x w1", "p", name="first"),
+            node("MatMul", "x w2", "q", name="second"),
+            node("MatMul", "p w1", "y", name="third"),
+            node("Identity", "q", "z"),
+        ],
+        [("x", FLOAT, ["batch", 4])],
+        [("y", FLOAT, ["batch", 4]), ("z", FLOAT, ["batch", 4])],
+        weights(w1=(4, 4), w2=(4, 4)),
+    )
+    result = apply_step(model, Merge(which=("parallel",)), context)
+    assert (result.modified, result.notes) == (
+        False,
+        (
+            "found nothing of parallel to merge",
+            "left alone, for other nodes read their weights: first",
+        ),
+    )
+
+
 def test_products_stay_where_split_takes_its_parts_otherwise(
     tmp_path: Path, context: StepContext
 ) -> None:

@@ -257,6 +257,27 @@ def spoil(layer: Affine) -> None:
     layer.product.op_type = "NoSuchOperator"
 
 
+def test_a_weight_that_several_read_is_left_alone(tmp_path: Path, context: StepContext) -> None:
+    """Factored once a reader, it would be stored as often."""
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            helper.make_node("MatMul", ["x", "w"], ["p"], name="first"),
+            helper.make_node("Relu", ["p"], ["r"]),
+            helper.make_node("MatMul", ["r", "w"], ["q"], name="second"),
+            helper.make_node("MatMul", ["q", "v"], ["y"], name="third"),
+        ],
+        [("x", TensorProto.FLOAT, ["batch", 30])],
+        [("y", TensorProto.FLOAT, ["batch", 40])],
+        {"w": falling(30, 30), "v": falling(30, 40, seed=1)},
+    )
+    result = apply_step(model, LowRank(keep=0.99), context)
+    assert sorted(weights_of(result.model)) == ["third.left.weight", "third.right.weight", "w"]
+    assert result.notes[:2] == tuple(
+        f"left alone, for other nodes read its weight: {name}" for name in ("first", "second")
+    )
+
+
 def test_parameters_out_of_range_are_named(tmp_path: Path, context: StepContext) -> None:
     for keep in (0.0, 1.0):
         with pytest.raises(InvalidDocument, match=r"low_rank.keep must be in \(0, 1\), got"):
