@@ -30,7 +30,14 @@ from onnxscript.rewriter.rules.common import (
     unsqueeze_unsqueeze_rule,
 )
 
-from optimizers.architecture.editing import constant, graph_of, read_model, take_over, write_model
+from optimizers.architecture.editing import (
+    constant,
+    graph_of,
+    integer,
+    read_model,
+    take_over,
+    write_model,
+)
 from optimizers.architecture.proof import why_different
 from optimizers.contract.architecture import Simplify
 from optimizers.step import StepContext, StepResult
@@ -59,6 +66,7 @@ _PASSES: Final = ir.passes.Sequential(
     common.RemoveUnusedNodesPass(),
 )
 _REORDERING: Final = ("Cast", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""What gives as many numbers as it takes."""
 
 
 def apply(model: Path, step: Simplify, context: StepContext) -> StepResult:
@@ -126,11 +134,24 @@ def _lay_out(graph: ir.Graph) -> None:
 
 
 def _should_fold(node: ir.Node) -> bool | None:
-    """What only orders numbers anew may become a constant of any size, in place of the old one."""
-    if node.op_type not in _REORDERING:
+    """What takes no more room may become a constant of any size, in place of the old one.
+
+    A Cast to a wider type takes more: None leaves it to the largest constant allowed.
+    """
+    source = node.inputs[0] if node.op_type in _REORDERING else None
+    if source is None or source.const_value is None or _widens(node, source.const_value.dtype):
         return None
-    source = node.inputs[0]
-    return source is not None and len(source.uses()) == 1
+    return len(source.uses()) == 1
+
+
+def _widens(node: ir.Node, before: ir.DataType) -> bool:
+    """Whether a node gives numbers of more bits than it takes; texts count as wider."""
+    if node.op_type != "Cast":
+        return False
+    after = ir.DataType(integer(node, "to", int(before)))
+    if ir.DataType.STRING in (before, after):
+        return True
+    return bool(after.itemsize > before.itemsize)
 
 
 def _name_outputs(graph: ir.Graph, names: list[str | None]) -> None:

@@ -211,6 +211,35 @@ def test_simplify_makes_no_giant_constants(tmp_path: Path, context: StepContext)
     assert result.model.stat().st_size < 2 * model.stat().st_size
 
 
+def test_simplify_keeps_narrow_weights_narrow(tmp_path: Path, context: StepContext) -> None:
+    """An int8 weight of 64 x 64 stays one; one of 4 x 4 becomes float32, for it is small."""
+    random = np.random.default_rng(0)
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            node("Identity", "x", "i"),
+            node("Cast", "large", "wide", to=FLOAT),
+            node("MatMul", "i wide", "h"),
+            node("Slice", "h zero four axis", "s"),
+            node("Cast", "small", "w", to=FLOAT),
+            node("MatMul", "s w", "y"),
+        ],
+        [("x", FLOAT, ["batch", 64])],
+        [("y", FLOAT, ["batch", 4])],
+        {
+            "large": random.integers(-128, 128, (64, 64)).astype(np.int8),
+            "small": random.integers(-128, 128, (4, 4)).astype(np.int8),
+            "zero": np.array([0], np.int64),
+            "four": np.array([4], np.int64),
+            "axis": np.array([1], np.int64),
+        },
+    )
+    result = apply_step(model, Simplify(), context)
+    assert operators(result.model) == {"Cast": 1, "MatMul": 2, "Slice": 1}
+    assert result.model.stat().st_size < 1.2 * model.stat().st_size
+    assert_same(model, result.model, 1e-6)
+
+
 def test_simplify_never_joins_what_is_random(tmp_path: Path, context: StepContext) -> None:
     random = {"shape": [2, 3], "dtype": FLOAT}
     model = models.save(
