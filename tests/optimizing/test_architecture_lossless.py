@@ -520,6 +520,55 @@ def test_the_proof_sees_a_wrong_weight_a_lost_output_and_a_crash(tmp_path: Path)
     assert "cannot be run" in why_different(long, long, tolerance=1e-5, seed=0)
 
 
+def test_answers_that_are_no_numbers_prove_nothing(tmp_path: Path, context: StepContext) -> None:
+    """Some of the numbers are negative, and the sum of all roots is no number."""
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            node("Sqrt", "x", "root"),
+            node("ReduceSum", "root", "sum"),
+            node("MatMul", "sum w1", "h"),
+            node("MatMul", "h w2", "y"),
+        ],
+        [("x", FLOAT, ["batch", 64])],
+        [("y", FLOAT, [1, 1])],
+        weights(w1=(1, 8), w2=(8, 1)),
+    )
+    reason = "the original gives no finite number on random inputs, so nothing is shown"
+    assert why_different(model, model, tolerance=1e-5, seed=0) == reason
+    result = apply_step(model, Merge(), context)
+    assert (result.modified, result.notes) == (False, (f"left as it was: {reason}",))
+
+
+def test_the_proof_tries_longer_inputs(tmp_path: Path) -> None:
+    """An image halved four times and enlarged again has its size only if that was one of 16."""
+    halved = [
+        node("MaxPool", f"h{level}", f"h{level + 1}", kernel_shape=[2, 2], strides=[2, 2])
+        for level in range(4)
+    ]
+
+    def network(path: Path, factor: float) -> Path:
+        return models.save(
+            path,
+            [
+                node("Mul", "x factor", "h0"),
+                *halved,
+                helper.make_node("Resize", ["h4", "", "scales"], ["large"]),
+                node("Concat", "large x", "y", axis=1),
+            ],
+            [("x", FLOAT, ["batch", 1, "height", "width"])],
+            [("y", FLOAT, ["batch", 2, "height", "width"])],
+            {
+                "factor": np.array(factor, np.float32),
+                "scales": np.array([1, 1, 16, 16], np.float32),
+            },
+        )
+
+    one, other = network(tmp_path / "one.onnx", 1.0), network(tmp_path / "other.onnx", 1.1)
+    assert why_different(one, one, tolerance=0.0, seed=0) == ""
+    assert "answers differ" in why_different(one, other, tolerance=1e-5, seed=0)
+
+
 def test_shared_weights_are_not_changed_for_others(tmp_path: Path, context: StepContext) -> None:
     """One kernel, two convolutions, one of them normalised."""
     model = models.save(
