@@ -14,6 +14,7 @@ from optimizers.architecture.editing import (
     graph_of,
     insert,
     integer,
+    is_shared,
     new_constant,
     number,
     only_user,
@@ -42,6 +43,11 @@ class Affine:
     def name(self) -> str:
         """The product's."""
         return self.product.name or ""
+
+    @property
+    def shares_weight(self) -> bool:
+        """Whether other nodes read W too."""
+        return is_shared(self.product.inputs[1])
 
     @property
     def macs(self) -> int:

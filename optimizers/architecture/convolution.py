@@ -16,6 +16,7 @@ from optimizers.architecture.editing import (
     insert,
     integer,
     integers,
+    is_shared,
     new_constant,
 )
 
@@ -48,6 +49,11 @@ class Convolution:
     def name(self) -> str:
         """The node's."""
         return self.node.name or ""
+
+    @property
+    def shares_weight(self) -> bool:
+        """Whether other nodes read the kernel too."""
+        return is_shared(self.node.inputs[1])
 
     @property
     def result(self) -> ir.Value:

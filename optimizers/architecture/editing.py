@@ -71,9 +71,19 @@ def new_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
 
 
 def only_user(value: ir.Value) -> ir.Node | None:
-    """The one node that reads a value, if there is exactly one and nobody outside sees it."""
+    """The one node that reads a value, if there is exactly one and nobody outside sees it.
+
+    A node in a branch of an If or the body of a Loop is outside: what it reads cannot move there.
+    """
     users: list[ir.Node] = [use.node for use in value.uses()]
-    return users[0] if len(users) == 1 and not value.is_graph_output() else None
+    if len(users) != 1 or value.is_graph_output() or users[0].graph is not value.graph:
+        return None
+    return users[0]
+
+
+def is_shared(value: ir.Value | None) -> bool:
+    """Whether several nodes read a value, inside branches too, or it is an output as well."""
+    return value is not None and (len(value.uses()) > 1 or value.is_graph_output())
 
 
 def graph_of(node: ir.Node) -> ir.Graph:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from optimizers.architecture.affine import Affine, affine_maps, write_affine
 from optimizers.architecture.convolution import Convolution, convolutions, write_convolution
 from optimizers.architecture.editing import read_model, take_over, write_model
+from optimizers.architecture.proof import why_unusable
 from optimizers.contract.architecture import LowRank
 from optimizers.graph import check_excluded
 from optimizers.step import StepContext, StepResult
@@ -59,18 +60,29 @@ def apply(model: Path, step: LowRank, context: StepContext) -> StepResult:
         notes.insert(0, f"none of {len(layers)} weights was factored")
         return StepResult(model=model, session=context.session, modified=False, notes=tuple(notes))
     target = write_model(graph, context.work_directory / "low_rank.onnx")
+    why = why_unusable(target)
+    if why:
+        notes = [f"left as it was: {why}"]
+        return StepResult(model=model, session=context.session, modified=False, notes=tuple(notes))
     return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
 
 
 def _factor(
     layers: dict[str, Affine | Convolution], step: LowRank, context: StepContext
 ) -> tuple[int, list[str]]:
-    """Factor what gains; how many that were, and a note about each."""
+    """Factor what gains; how many that were, and a note about each.
+
+    A weight that others read stays as it is: it would have to be kept besides its factors.
+    """
     notes, factored = [], 0
+    shared = {name for name, layer in layers.items() if layer.shares_weight}
     for index, (name, layer) in enumerate(layers.items()):
         context.report(0.9 * index / len(layers), name)
         if name in step.exclude:
             notes.append(f"left alone as asked: {name}")
+            continue
+        if name in shared:
+            notes.append(f"left alone, for other nodes read its weight: {name}")
             continue
         weight = _matrix(layer)
         factors = factor(weight, step)

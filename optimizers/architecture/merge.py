@@ -15,7 +15,10 @@ from onnx_ir.passes import common
 from optimizers.architecture.batch_norm import merge_batch_norms
 from optimizers.architecture.branches import merge_branches
 from optimizers.architecture.editing import read_model, write_model
-from optimizers.architecture.parallel import merge_parallel_products
+from optimizers.architecture.parallel import (
+    merge_parallel_products,
+    products_with_shared_weights,
+)
 from optimizers.architecture.proof import why_different
 from optimizers.architecture.serial import merge_serial_maps
 from optimizers.contract.architecture import MERGINGS, Merge, Merging
@@ -42,17 +45,20 @@ def apply(model: Path, step: Merge, context: StepContext) -> StepResult:
             count = merge(graph)
             common.RemoveUnusedNodesPass()(graph)
             notes += [f"{count} {what}"] if count else []
+    alone = products_with_shared_weights(graph) if "parallel" in step.which else []
+    said = [f"left alone, for other nodes read their weights: {', '.join(alone)}"] if alone else []
     if not notes:
         context.report(1.0, "nothing to merge")
-        return _left(model, context, f"found nothing of {', '.join(step.which)} to merge")
+        return _left(model, context, f"found nothing of {', '.join(step.which)} to merge", *said)
     target = write_model(graph, context.work_directory / "merged.onnx")
     context.report(0.7, "comparing")
     why = why_different(model, target, tolerance=_TOLERANCE, seed=context.seed)
     context.report(1.0, "compared")
     if why:
         return _left(model, context, f"left as it was: {why}")
+    notes += said
     return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
 
 
-def _left(model: Path, context: StepContext, note: str) -> StepResult:
-    return StepResult(model=model, session=context.session, modified=False, notes=(note,))
+def _left(model: Path, context: StepContext, *notes: str) -> StepResult:
+    return StepResult(model=model, session=context.session, modified=False, notes=notes)

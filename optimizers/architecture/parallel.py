@@ -1,6 +1,8 @@
 """Matrix products of one input become one wider product and a Split (queries, keys, values).
 
 [x W1 + b1, x W2 + b2, ...] = split(x [W1 W2 ...] + [b1 b2 ...])
+
+A weight that other nodes read stays where it is: it would have to be kept besides the wider one.
 """
 
 from __future__ import annotations
@@ -19,14 +21,25 @@ def merge_parallel_products(model: ir.Model) -> int:
     """Merge every group of products that read one value; how many products went into others."""
     if model.graph.opset_imports.get("", 0) < _SPLIT_BY_INPUT:
         return 0
-    groups: dict[tuple[int, str, str], list[Affine]] = {}
-    for affine in affine_maps(model.graph):
-        key = (id(affine.source), affine.product.op_type, affine.weight.dtype.name)
-        groups.setdefault(key, []).append(affine)
-    several = [group for group in groups.values() if len(group) > 1]
+    several = _groups([one for one in affine_maps(model.graph) if not one.shares_weight])
     for group in several:
         _merge(group)
     return sum(map(len, several)) - len(several)
+
+
+def products_with_shared_weights(model: ir.Model) -> list[str]:
+    """Names of the products that are left alone for their weights, though others read one value."""
+    groups = _groups(affine_maps(model.graph))
+    return [affine.name for group in groups for affine in group if affine.shares_weight]
+
+
+def _groups(found: list[Affine]) -> list[list[Affine]]:
+    """Those of one input, operator and datatype, where they are several."""
+    groups: dict[tuple[int, str, str], list[Affine]] = {}
+    for affine in found:
+        key = (id(affine.source), affine.product.op_type, affine.weight.dtype.name)
+        groups.setdefault(key, []).append(affine)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _merge(group: list[Affine]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from optimizers.contract.difference import INCOMPARABLE, largest_difference, largest_magnitude
 from optimizers.contract.errors import HoneError
-from optimizers.contract.runtime import Session, SessionSpec
+from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.signature import NUMPY_DTYPES, Signature, TensorSpec
 
 _ITEMS: Final = 3
-_FREE_LENGTH: Final = 8
+_FREE_LENGTHS: Final = (8, 32, 64, 224)
+"""Tried in this order until a model runs: one that halves an image four times needs 16 or more."""
 
 
 def why_different(one: Path, other: Path, *, tolerance: float, seed: int) -> str:
@@ -25,12 +26,14 @@ def why_different(one: Path, other: Path, *, tolerance: float, seed: int) -> str
         one: The model as it was.
         other: What a step made of it.
         tolerance: Largest difference of answers allowed, as a share of each output's largest value.
-        seed: Of the random inputs: three items, 8 where a length is free, whole numbers 0 and 1.
+        seed: Of the random inputs: three items, 8 or more where a length is free, whole numbers
+            0 and 1.
     """
     with closing(Session(one, SessionSpec())) as former:
-        feeds = random_feeds(former.signature, seed)
         try:
-            wanted = former.run(feeds)
+            feeds, wanted = _first_that_runs(former, seed)
+            if any(map(_says_nothing, wanted)):
+                return "the original gives no finite number on random inputs, so nothing is shown"
             with closing(Session(other, SessionSpec())) as latter:
                 if not former.signature.matches(latter.signature):
                     return "its inputs or outputs changed"
@@ -43,15 +46,43 @@ def why_different(one: Path, other: Path, *, tolerance: float, seed: int) -> str
     return f"answers differ by {worst:.1e} of the largest, {tolerance:.0e} is allowed"
 
 
-def random_feeds(signature: Signature, seed: int) -> dict[str, NDArray[Any]]:
-    """One array per input, the same for the same seed."""
+def why_unusable(model: Path) -> str:
+    """Why what a step made cannot be opened; empty if it can."""
+    try:
+        Session(model, SessionSpec()).close()
+    except HoneError as error:
+        return f"it cannot be opened: {error}"
+    return ""
+
+
+def random_feeds(
+    signature: Signature, seed: int, free_length: int = _FREE_LENGTHS[0]
+) -> dict[str, NDArray[Any]]:
+    """One array per input, the same for the same seed and length where one is free."""
     random = np.random.default_rng(seed)
-    return {spec.name: _random(spec, random) for spec in signature.inputs}
+    return {spec.name: _random(spec, random, free_length) for spec in signature.inputs}
 
 
-def _random(spec: TensorSpec, random: np.random.Generator) -> NDArray[Any]:
+def _first_that_runs(session: Session, seed: int) -> tuple[Feeds, list[NDArray[Any]]]:
+    """Random inputs of the first length that a model takes, and its answers to them."""
+    is_free = any(length < 0 for spec in session.signature.inputs for length in spec.shape[1:])
+    *shorter, last = _FREE_LENGTHS if is_free else _FREE_LENGTHS[:1]
+    for length in shorter:
+        feeds = random_feeds(session.signature, seed, length)
+        with suppress(HoneError):
+            return feeds, session.run(feeds)
+    feeds = random_feeds(session.signature, seed, last)
+    return feeds, session.run(feeds)
+
+
+def _says_nothing(answer: NDArray[Any]) -> bool:
+    """Whether an answer has numbers, but none that is finite: all such are alike."""
+    return answer.dtype.kind == "f" and answer.size > 0 and not np.isfinite(answer).any()
+
+
+def _random(spec: TensorSpec, random: np.random.Generator, free_length: int) -> NDArray[Any]:
     shape = [
-        length if length >= 0 else _FREE_LENGTH if axis else _ITEMS
+        length if length >= 0 else free_length if axis else _ITEMS
         for axis, length in enumerate(spec.shape)
     ]
     dtype = NUMPY_DTYPES[spec.datatype]

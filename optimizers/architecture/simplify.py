@@ -30,7 +30,14 @@ from onnxscript.rewriter.rules.common import (
     unsqueeze_unsqueeze_rule,
 )
 
-from optimizers.architecture.editing import constant, read_model, write_model
+from optimizers.architecture.editing import (
+    constant,
+    graph_of,
+    integer,
+    read_model,
+    take_over,
+    write_model,
+)
 from optimizers.architecture.proof import why_different
 from optimizers.contract.architecture import Simplify
 from optimizers.step import StepContext, StepResult
@@ -53,13 +60,13 @@ _RULES: Final = (
 )
 _PASSES: Final = ir.passes.Sequential(
     RewritePass(_RULES),
-    common.IdentityEliminationPass(),
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
     common.DeduplicateHashedInitializersPass(),
     common.CommonSubexpressionEliminationPass(),
     common.RemoveUnusedNodesPass(),
 )
 _REORDERING: Final = ("Cast", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""What gives as many numbers as it takes."""
 
 
 def apply(model: Path, step: Simplify, context: StepContext) -> StepResult:
@@ -98,7 +105,24 @@ def _simplify(model: ir.Model, largest: int) -> None:
             should_fold=_should_fold,
         )
         _lay_out(model.graph)
+        _drop_identities(model.graph)
         _PASSES(model)
+
+
+def _drop_identities(graph: ir.Graph) -> None:
+    """Let what reads an Identity read its source, in the graph and in those inside its nodes."""
+    for node in list(graph.all_nodes()):
+        if node.op_type == "Identity" and not node.domain:
+            source, result = node.inputs[0], node.outputs[0]
+            if source is not None and not (result.is_graph_output() and _has_a_place(source, node)):
+                take_over(result, source)
+                graph_of(node).remove(node, safe=True)
+
+
+def _has_a_place(source: ir.Value, node: ir.Node) -> bool:
+    """Whether a value is something to its graph, or is of another: it cannot be an output here."""
+    known = source.is_graph_input() or source.is_graph_output() or source.is_initializer()
+    return known or source.graph is not node.graph
 
 
 def _lay_out(graph: ir.Graph) -> None:
@@ -110,11 +134,24 @@ def _lay_out(graph: ir.Graph) -> None:
 
 
 def _should_fold(node: ir.Node) -> bool | None:
-    """What only orders numbers anew may become a constant of any size, in place of the old one."""
-    if node.op_type not in _REORDERING:
+    """What takes no more room may become a constant of any size, in place of the old one.
+
+    A Cast to a wider type takes more: None leaves it to the largest constant allowed.
+    """
+    source = node.inputs[0] if node.op_type in _REORDERING else None
+    if source is None or source.const_value is None or _widens(node, source.const_value.dtype):
         return None
-    source = node.inputs[0]
-    return source is not None and len(source.uses()) == 1
+    return len(source.uses()) == 1
+
+
+def _widens(node: ir.Node, before: ir.DataType) -> bool:
+    """Whether a node gives numbers of more bits than it takes; texts count as wider."""
+    if node.op_type != "Cast":
+        return False
+    after = ir.DataType(integer(node, "to", int(before)))
+    if ir.DataType.STRING in (before, after):
+        return True
+    return bool(after.itemsize > before.itemsize)
 
 
 def _name_outputs(graph: ir.Graph, names: list[str | None]) -> None:

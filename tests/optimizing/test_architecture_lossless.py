@@ -163,6 +163,37 @@ def test_simplify_keeps_the_names_of_outputs_that_become_one_value(
     assert_same(model, result.model, 0.0)
 
 
+def test_simplify_keeps_a_branch_that_hands_on_what_is_outside(
+    tmp_path: Path, context: StepContext
+) -> None:
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [node("Identity", source, result)],
+            name,
+            [],
+            [helper.make_tensor_value_info(result, FLOAT, ["batch", 3])],
+        )
+        for name, source, result in (("then", "e", "t"), ("else", "i", "f"))
+    }
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            node("Exp", "x", "e"),
+            node("Identity", "e", "i"),
+            node("ReduceSum", "x", "sum", keepdims=0),
+            node("Greater", "sum zero", "positive"),
+            node("If", "positive", "y", **branches),
+        ],
+        [("x", FLOAT, ["batch", 3])],
+        [("y", FLOAT, ["batch", 3])],
+        {"zero": np.zeros((), np.float32)},
+    )
+    result = apply_step(model, Simplify(), context)
+    assert result.modified
+    assert operators(result.model) == {"Exp": 1, "ReduceSum": 1, "Greater": 1, "If": 1}
+    assert_same(model, result.model, 0.0)
+
+
 def test_simplify_makes_no_giant_constants(tmp_path: Path, context: StepContext) -> None:
     """A row stretched to a million numbers stays a row and its Expand."""
     model = models.save(
@@ -178,6 +209,35 @@ def test_simplify_makes_no_giant_constants(tmp_path: Path, context: StepContext)
     )
     result = apply_step(model, Simplify(), context)
     assert result.model.stat().st_size < 2 * model.stat().st_size
+
+
+def test_simplify_keeps_narrow_weights_narrow(tmp_path: Path, context: StepContext) -> None:
+    """An int8 weight of 64 x 64 stays one; one of 4 x 4 becomes float32, for it is small."""
+    random = np.random.default_rng(0)
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            node("Identity", "x", "i"),
+            node("Cast", "large", "wide", to=FLOAT),
+            node("MatMul", "i wide", "h"),
+            node("Slice", "h zero four axis", "s"),
+            node("Cast", "small", "w", to=FLOAT),
+            node("MatMul", "s w", "y"),
+        ],
+        [("x", FLOAT, ["batch", 64])],
+        [("y", FLOAT, ["batch", 4])],
+        {
+            "large": random.integers(-128, 128, (64, 64)).astype(np.int8),
+            "small": random.integers(-128, 128, (4, 4)).astype(np.int8),
+            "zero": np.array([0], np.int64),
+            "four": np.array([4], np.int64),
+            "axis": np.array([1], np.int64),
+        },
+    )
+    result = apply_step(model, Simplify(), context)
+    assert operators(result.model) == {"Cast": 1, "MatMul": 2, "Slice": 1}
+    assert result.model.stat().st_size < 1.2 * model.stat().st_size
+    assert_same(model, result.model, 1e-6)
 
 
 def test_simplify_never_joins_what_is_random(tmp_path: Path, context: StepContext) -> None:
@@ -350,6 +410,30 @@ def test_queries_keys_and_values_become_one_product(tmp_path: Path, context: Ste
     assert_same(model, result.model, 1e-5)
 
 
+def test_products_of_a_weight_that_others_read_stay(tmp_path: Path, context: StepContext) -> None:
+    """The wider weight would be stored besides the one that others read."""
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            node("MatMul", "x w1", "p", name="first"),
+            node("MatMul", "x w2", "q", name="second"),
+            node("MatMul", "p w1", "y", name="third"),
+            node("Identity", "q", "z"),
+        ],
+        [("x", FLOAT, ["batch", 4])],
+        [("y", FLOAT, ["batch", 4]), ("z", FLOAT, ["batch", 4])],
+        weights(w1=(4, 4), w2=(4, 4)),
+    )
+    result = apply_step(model, Merge(which=("parallel",)), context)
+    assert (result.modified, result.notes) == (
+        False,
+        (
+            "found nothing of parallel to merge",
+            "left alone, for other nodes read their weights: first",
+        ),
+    )
+
+
 def test_products_stay_where_split_takes_its_parts_otherwise(
     tmp_path: Path, context: StepContext
 ) -> None:
@@ -434,6 +518,55 @@ def test_the_proof_sees_a_wrong_weight_a_lost_output_and_a_crash(tmp_path: Path)
     assert why_different(good, wide, tolerance=1e-5, seed=0) == "its inputs or outputs changed"
     long = models.with_positions(tmp_path / "long.onnx", most=4)
     assert "cannot be run" in why_different(long, long, tolerance=1e-5, seed=0)
+
+
+def test_answers_that_are_no_numbers_prove_nothing(tmp_path: Path, context: StepContext) -> None:
+    """Some of the numbers are negative, and the sum of all roots is no number."""
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            node("Sqrt", "x", "root"),
+            node("ReduceSum", "root", "sum"),
+            node("MatMul", "sum w1", "h"),
+            node("MatMul", "h w2", "y"),
+        ],
+        [("x", FLOAT, ["batch", 64])],
+        [("y", FLOAT, [1, 1])],
+        weights(w1=(1, 8), w2=(8, 1)),
+    )
+    reason = "the original gives no finite number on random inputs, so nothing is shown"
+    assert why_different(model, model, tolerance=1e-5, seed=0) == reason
+    result = apply_step(model, Merge(), context)
+    assert (result.modified, result.notes) == (False, (f"left as it was: {reason}",))
+
+
+def test_the_proof_tries_longer_inputs(tmp_path: Path) -> None:
+    """An image halved four times and enlarged again has its size only if that was one of 16."""
+    halved = [
+        node("MaxPool", f"h{level}", f"h{level + 1}", kernel_shape=[2, 2], strides=[2, 2])
+        for level in range(4)
+    ]
+
+    def network(path: Path, factor: float) -> Path:
+        return models.save(
+            path,
+            [
+                node("Mul", "x factor", "h0"),
+                *halved,
+                helper.make_node("Resize", ["h4", "", "scales"], ["large"]),
+                node("Concat", "large x", "y", axis=1),
+            ],
+            [("x", FLOAT, ["batch", 1, "height", "width"])],
+            [("y", FLOAT, ["batch", 2, "height", "width"])],
+            {
+                "factor": np.array(factor, np.float32),
+                "scales": np.array([1, 1, 16, 16], np.float32),
+            },
+        )
+
+    one, other = network(tmp_path / "one.onnx", 1.0), network(tmp_path / "other.onnx", 1.1)
+    assert why_different(one, one, tolerance=0.0, seed=0) == ""
+    assert "answers differ" in why_different(one, other, tolerance=1e-5, seed=0)
 
 
 def test_shared_weights_are_not_changed_for_others(tmp_path: Path, context: StepContext) -> None:

@@ -292,6 +292,38 @@ def test_what_is_read_twice_does_not_grow(tmp_path: Path, context: StepContext) 
     )
 
 
+def test_growing_starts_at_the_input(tmp_path: Path, context: StepContext) -> None:
+    """Convolutions come before the products that read them."""
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            helper.make_node("Conv", ["x", "k1"], ["c1"], name="conv1"),
+            helper.make_node("Relu", ["c1"], ["r1"]),
+            helper.make_node("Conv", ["r1", "k2"], ["c2"], name="conv2"),
+            helper.make_node("Flatten", ["c2"], ["f"]),
+            helper.make_node("Gemm", ["f", "w1"], ["g1"], name="gemm1"),
+            helper.make_node("Relu", ["g1"], ["r2"]),
+            helper.make_node("Gemm", ["r2", "w2"], ["y"], name="gemm2"),
+        ],
+        [("x", FLOAT, ["batch", 2, 5, 5])],
+        [("y", FLOAT, ["batch", 3])],
+        {
+            "k1": normal(4, 2, 3, 3),
+            "k2": normal(4, 4, 3, 3, seed=2),
+            "w1": normal(4, 6, seed=3),
+            "w2": normal(6, 3, seed=4),
+        },
+    )
+    result = apply_step(model, Grow(wider=1.5, deeper=1), context)
+    assert result.notes == (
+        "conv1: 4 units became 6",
+        "gemm1: 6 units became 9",
+        "put a layer after conv1",
+    )
+    values = normal(3, 2, 5, 5, seed=5)
+    np.testing.assert_allclose(run(result.model, values), run(model, values), rtol=1e-4, atol=1e-4)
+
+
 def test_growing_says_what_it_left(tmp_path: Path, context: StepContext) -> None:
     model = gemms(tmp_path / "model.onnx")
     result = apply_step(model, Grow(deeper=5, exclude=("gemm1",)), context)

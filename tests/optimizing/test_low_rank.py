@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from scipy import linalg
 
+from optimizers.architecture import low_rank
+from optimizers.architecture.affine import Affine
 from optimizers.architecture.low_rank import Factors, factor
 from optimizers.contract.architecture import LowRank, Merge
 from optimizers.contract.errors import InvalidDocument
@@ -197,6 +199,83 @@ def test_nothing_to_factor_is_said(tmp_path: Path, context: StepContext) -> None
     assert result.notes[1].endswith("of 16 would save nothing")
     none = apply_step(models.two_inputs(tmp_path / "none.onnx"), LowRank(), context)
     assert none.notes == ("none of 0 weights was factored",)
+
+
+def test_a_sum_inside_a_branch_is_no_bias(tmp_path: Path, context: StepContext) -> None:
+    """The only reader of a product adds something to it, but only where a condition holds."""
+    kind = TensorProto.FLOAT
+    added = helper.make_graph(
+        [helper.make_node("Add", ["p", "b"], ["a"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("a", kind, ["batch", 30])],
+    )
+    other = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "o"], ["e"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("e", kind, ["batch", 30])],
+    )
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            helper.make_node("MatMul", ["x", "w"], ["p"], name="product"),
+            helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+            helper.make_node("Greater", ["sum", "zero"], ["positive"]),
+            helper.make_node("If", ["positive"], ["y"], then_branch=added, else_branch=other),
+        ],
+        [("x", kind, ["batch", 40])],
+        [("y", kind, ["batch", 30])],
+        {
+            "w": falling(40, 30),
+            "o": falling(40, 30, seed=1),
+            "b": np.ones(30, np.float32),
+            "zero": np.zeros((), np.float32),
+        },
+    )
+    result = apply_step(model, LowRank(keep=0.99), context)
+    assert weights_of(result.model)["product.left.weight"].shape == (40, 7)
+    values = np.abs(np.random.default_rng(1).standard_normal((5, 40))).astype(np.float32)
+    factors = factor(falling(40, 30), LowRank(keep=0.99))
+    wanted = values @ (factors.left @ factors.right) + 1
+    np.testing.assert_allclose(run(result.model, values), wanted, atol=1e-5)
+    np.testing.assert_allclose(run(result.model, -values), run(model, -values), atol=1e-6)
+
+
+def test_a_result_that_cannot_be_opened_is_refused(
+    tmp_path: Path, context: StepContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The planted fault: an operator that there is not."""
+    model = layers(tmp_path / "model.onnx")
+    monkeypatch.setattr(low_rank, "_replace", lambda layer, factors: spoil(layer))
+    result = apply_step(model, LowRank(keep=0.99), context)
+    assert (result.modified, result.model) == (False, model)
+    assert result.notes[0].startswith("left as it was: it cannot be opened")
+
+
+def spoil(layer: Affine) -> None:
+    layer.product.op_type = "NoSuchOperator"
+
+
+def test_a_weight_that_several_read_is_left_alone(tmp_path: Path, context: StepContext) -> None:
+    """Factored once a reader, it would be stored as often."""
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            helper.make_node("MatMul", ["x", "w"], ["p"], name="first"),
+            helper.make_node("Relu", ["p"], ["r"]),
+            helper.make_node("MatMul", ["r", "w"], ["q"], name="second"),
+            helper.make_node("MatMul", ["q", "v"], ["y"], name="third"),
+        ],
+        [("x", TensorProto.FLOAT, ["batch", 30])],
+        [("y", TensorProto.FLOAT, ["batch", 40])],
+        {"w": falling(30, 30), "v": falling(30, 40, seed=1)},
+    )
+    result = apply_step(model, LowRank(keep=0.99), context)
+    assert sorted(weights_of(result.model)) == ["third.left.weight", "third.right.weight", "w"]
+    assert result.notes[:2] == tuple(
+        f"left alone, for other nodes read its weight: {name}" for name in ("first", "second")
+    )
 
 
 def test_parameters_out_of_range_are_named(tmp_path: Path, context: StepContext) -> None:
