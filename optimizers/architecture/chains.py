@@ -7,8 +7,8 @@ from typing import Final
 
 import onnx_ir as ir
 
-from optimizers.architecture.affine import Affine, affine_maps, read_affine
-from optimizers.architecture.convolution import Convolution, convolutions, read_convolution
+from optimizers.architecture.affine import Affine, read_affine
+from optimizers.architecture.convolution import Convolution, read_convolution
 from optimizers.architecture.editing import only_user
 
 _BY_CHANNEL: Final = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool")
@@ -28,9 +28,9 @@ class Pair:
 
 
 def layers(graph: ir.Graph) -> list[Affine | Convolution]:
-    """All products and convolutions with constant weights."""
-    found: list[Affine | Convolution] = []
-    return found + affine_maps(graph) + convolutions(graph)
+    """All products and convolutions with constant weights, in the graph's order."""
+    found = (read_affine(node) or read_convolution(node) for node in graph)
+    return [layer for layer in found if layer is not None]
 
 
 def pairs(graph: ir.Graph) -> list[Pair]:
