@@ -22,11 +22,14 @@ __all__ = [
     "LABELS",
     "Arrays",
     "batches",
+    "fitting_batches",
+    "fixed_batch",
     "item_count",
     "load_arrays",
     "load_in_parts",
     "open_data",
     "take",
+    "whole_batches",
 ]
 
 
@@ -96,6 +99,39 @@ def batches(arrays: Arrays, size: int) -> Iterator[Arrays]:
     count = item_count(arrays)
     for start in range(0, count, size):
         yield {name: array[start : start + size] for name, array in arrays.items()}
+
+
+def fixed_batch(signature: Signature) -> int | None:
+    """How many items a model has to be given together; None where it takes any number."""
+    fixed = {spec.shape[0] for spec in signature.inputs if spec.shape} - {-1}
+    return min(fixed, default=None)
+
+
+def whole_batches(arrays: Arrays, signature: Signature) -> Arrays:
+    """All items that the model can be run on: those after the last full fixed batch go.
+
+    Raises:
+        InvalidData: They do not fill one fixed batch.
+    """
+    fixed = fixed_batch(signature)
+    if fixed is None:
+        return arrays
+    count = item_count(arrays)
+    if count < fixed:
+        raise InvalidData(
+            f"the model takes batches of {fixed}; expected at least so many calibration items, "
+            f"got {count}"
+        )
+    return take(arrays, slice(count - count % fixed))
+
+
+def fitting_batches(arrays: Arrays, signature: Signature, most: int) -> Iterator[Arrays]:
+    """The items in batches that the model takes: of its fixed size, else of at most `most`.
+
+    Raises:
+        InvalidData: See `whole_batches`.
+    """
+    return batches(whole_batches(arrays, signature), fixed_batch(signature) or most)
 
 
 def take(arrays: Arrays, items: NDArray[Any] | slice) -> Arrays:

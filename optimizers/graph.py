@@ -18,6 +18,9 @@ _NUMBERS: Final = {
     "value_int": np.int64,
     "value_ints": np.int64,
 }
+_FREE_INITIALIZERS: Final = 4
+"""The first IR version whose initializers need not be inputs as well."""
+
 _EIGHT_BITS: Final = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 
@@ -41,8 +44,24 @@ def prepare(model: Path, target: Path) -> Path:
 def load_named(model: Path) -> onnx.ModelProto:
     """The model with its weights, each node under the name that the other functions know it by."""
     loaded = onnx.load(str(model))
+    make_weights_constant(loaded)
     name_nodes(loaded.graph)
     return loaded
+
+
+def make_weights_constant(model: onnx.ModelProto) -> None:
+    """Drop the inputs by which models of before IR version 4 declare their initializers.
+
+    There an initializer is a constant all the same. From version 4 on such an input lets callers
+    replace the initializer, and is left alone.
+    """
+    if model.ir_version >= _FREE_INITIALIZERS:
+        return
+    stored = {tensor.name for tensor in model.graph.initializer}
+    kept = [value for value in model.graph.input if value.name not in stored]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    model.ir_version = _FREE_INITIALIZERS
 
 
 def operator_names(model: Path, operators: Sequence[str]) -> list[str]:
@@ -93,6 +112,7 @@ def names_after_preparing(model: Path, prepared: Path, names: Sequence[str]) -> 
 def load_with_constants(model: Path) -> onnx.ModelProto:
     """A model with its weights, a name for every node, and all its constants as initializers."""
     loaded = onnx.load(str(model))
+    make_weights_constant(loaded)
     name_nodes(loaded.graph)
     constants = [node for node in loaded.graph.node if node.op_type == "Constant"]
     for node in constants:

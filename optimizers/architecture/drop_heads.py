@@ -23,7 +23,7 @@ from optimizers.architecture.attention import (
 )
 from optimizers.architecture.editing import read_model, show, write_model
 from optimizers.architecture.proof import why_different
-from optimizers.calibration import Arrays, batches, item_count, load_arrays
+from optimizers.calibration import Arrays, fitting_batches, item_count, load_arrays
 from optimizers.contract.architecture import DropHeads
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.runtime import Session, SessionSpec
@@ -103,13 +103,15 @@ def _measure(model: Path, step: DropHeads, context: StepContext) -> dict[str, Im
     sums: dict[str, list[Importances]] = {}
     with closing(Session(shown, SessionSpec())) as session:
         items, _ = load_arrays(path, session.signature, step.samples)
-        for done, batch in enumerate(batches(items, _BATCH)):
-            context.report(0.8 * done * _BATCH / item_count(items), "measuring importance")
+        done = 0
+        for batch in fitting_batches(items, session.signature, _BATCH):
+            context.report(0.8 * done / item_count(items), "measuring importance")
             seen = dict(zip(names, session.run(batch, names), strict=True))
             for attention in found:
                 importances = _importances(attention, seen)
                 if importances is not None:
                     sums.setdefault(attention.name, []).append(importances)
+            done += item_count(batch)
     return {name: np.sum(each, axis=0) for name, each in sums.items()}
 
 

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from optimizers.architecture.editing import read_model, show, write_model
 from optimizers.architecture.proof import random_feeds
 from optimizers.architecture.residual import leave_out, residual_blocks
-from optimizers.calibration import Arrays, batches, item_count, load_arrays
+from optimizers.calibration import Arrays, fitting_batches, item_count, load_arrays
 from optimizers.contract.architecture import DropLayers
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.runtime import Session, SessionSpec
@@ -79,7 +79,7 @@ def _importances(model: Path, step: DropLayers, context: StepContext) -> dict[st
     with closing(Session(shown, SessionSpec())) as session:
         items = _items(session, step, context)
         sums, done = np.zeros(len(blocks)), 0
-        for batch in batches(items, _BATCH):
+        for batch in fitting_batches(items, session.signature, _BATCH):
             context.report(0.8 * done / item_count(items), "measuring importance")
             values = batch | dict(zip(inner, session.run(batch, inner), strict=True))
             sums += [_cosines(values[x], values[y]) for x, y in ends]

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common
 
-from optimizers.graph import name_nodes
+from optimizers.graph import load_named
 
 _LARGEST_FILE: Final = 1 << 30
 """Bytes of weights that are kept in the model's own file; protobuf ends at twice as many."""
@@ -20,9 +19,7 @@ _LARGEST_FILE: Final = 1 << 30
 
 def read_model(path: Path) -> ir.Model:
     """Load a model with its weights; nodes without a name get one."""
-    proto = onnx.load(str(path))
-    name_nodes(proto.graph)
-    return ir.serde.deserialize_model(proto)
+    return ir.serde.deserialize_model(load_named(path))
 
 
 def write_model(model: ir.Model, path: Path) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from optimizers.calibration import Arrays, batches, item_count, load_arrays
+from optimizers.calibration import Arrays, fitting_batches, item_count, load_arrays, whole_batches
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.pruning.flow.use import Flow, Layer
 
@@ -27,20 +27,22 @@ class Probe:
         data: An `.npz` with items.
         samples: At most so many of them.
         work_directory: For the variants' files.
+
+    Raises:
+        InvalidData: The data does not fit the model.
     """
 
     def __init__(self, model: Path, data: Path, samples: int, work_directory: Path) -> None:
         with closing(Session(model, SessionSpec())) as session:
-            self._items, _ = load_arrays(data, session.signature, samples)
-            fixed = {spec.shape[0] for spec in session.signature.inputs if spec.shape} - {-1}
-        self._at_once = min(fixed, default=_ITEMS_AT_ONCE)
-        self._partial = not fixed
+            self._signature = session.signature
+            items, _ = load_arrays(data, session.signature, samples)
+        self._items = whole_batches(items, self._signature)
         self._path = work_directory / "probe.onnx"
 
     @property
     def count(self) -> int:
         """How many items are run."""
-        return sum(item_count(part) for part in self._parts())
+        return item_count(self._items)
 
     def answers(self, model: onnx.ModelProto) -> list[NDArray[Any]]:
         """All floating-point outputs over all items, one array per output and batch."""
@@ -70,9 +72,7 @@ class Probe:
         return {key: np.sqrt(total / counts[key]) for key, total in sums.items()}
 
     def _parts(self) -> Iterator[Arrays]:
-        for part in batches(self._items, self._at_once):
-            if self._partial or item_count(part) == self._at_once:
-                yield part
+        return fitting_batches(self._items, self._signature, _ITEMS_AT_ONCE)
 
 
 def change(original: list[NDArray[Any]], other: list[NDArray[Any]]) -> float:

@@ -9,8 +9,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from optimizers.calibration import Arrays, batches, item_count
-from optimizers.contract.runtime import SessionSpec, session_options
+from optimizers.calibration import Arrays, fitting_batches, item_count
+from optimizers.contract.runtime import SessionSpec, session_options, signature_of
 
 Means = dict[str, NDArray[np.float64]]
 """Layer → mean of each of its output channels, float64 [channels]."""
@@ -23,7 +23,7 @@ def channel_means(model: onnx.ModelProto, layers: Sequence[str], items: Arrays) 
         model: Stays untouched.
         layers: Names of nodes whose outputs are floats; channels are axis 1 of a Conv's output,
             the last axis of another's.
-        items: What it is run on.
+        items: What it is run on, but for those after the last full batch where that is fixed.
     """
     if not layers:
         return {}
@@ -32,11 +32,12 @@ def channel_means(model: onnx.ModelProto, layers: Sequence[str], items: Arrays) 
     session = _session_of(model, outputs)
     wanted = [value.name for value in session.get_inputs()]
     fed = {name: array for name, array in items.items() if name in wanted}
-    sums = {name: np.zeros(1) for name in layers}
-    for part in batches(fed, 1):
+    sums, done = {name: np.zeros(1) for name in layers}, 0
+    for part in fitting_batches(fed, signature_of(session), 1):
         for name, values in zip(layers, session.run(None, part), strict=True):
-            sums[name] = sums[name] + _of_one_item(nodes[name], values)
-    return {name: total / item_count(items) for name, total in sums.items()}
+            sums[name] = sums[name] + item_count(part) * _of_one_run(nodes[name], values)
+        done += item_count(part)
+    return {name: total / done for name, total in sums.items()}
 
 
 def _session_of(model: onnx.ModelProto, outputs: Sequence[str]) -> onnxruntime.InferenceSession:
@@ -52,7 +53,7 @@ def _session_of(model: onnx.ModelProto, outputs: Sequence[str]) -> onnxruntime.I
     )
 
 
-def _of_one_item(node: onnx.NodeProto, values: NDArray[np.float32]) -> NDArray[np.float64]:
+def _of_one_run(node: onnx.NodeProto, values: NDArray[np.float32]) -> NDArray[np.float64]:
     """The first axis is averaged as well: a product may take the rows of an item for items."""
     axis = 1 if node.op_type == "Conv" else values.ndim - 1
     others = tuple(other for other in range(values.ndim) if other != axis)

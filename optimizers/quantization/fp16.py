@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from optimizers.step import StepContext, StepResult
 _LARGEST: Final = 65504.0
 _OPEN: Final = """
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from optimizers.contract.runtime import Session, SessionSpec
 Session(Path(sys.argv[1]), SessionSpec()).close()
@@ -42,23 +44,27 @@ def apply(model: Path, step: Fp16, context: StepContext) -> StepResult:
     floats = [one for one in loaded.graph.initializer if one.data_type == onnx.TensorProto.FLOAT]
     if not floats:
         return _unchanged(model, context, "the model has no float32 weights")
-    beyond = sum(_beyond(tensor) for tensor in floats)
+    beyond = {tensor.name: _beyond(tensor) for tensor in floats}
+    halves = _halves(loaded)
     context.report(0.3, "converting")
     target = context.work_directory / "fp16.onnx"
-    onnx.save(_converted(loaded, excluded), str(target))
+    converted = _converted(loaded, excluded)
+    narrowed = _halves(converted) - halves
+    if not narrowed:
+        return _unchanged(model, context, "no weight became float16", *_left_alone(step))
+    onnx.save(converted, str(target))
     if context.session.provider == "cpu" and (why := _refused(target)):
         return _unchanged(model, context, f"in float16 the model does not open: {why}")
     context.report(1.0, "written")
     before, after = prepared.stat().st_size, target.stat().st_size
     if context.session.provider == "cpu" and after >= before:
         return _unchanged(model, context, "in float16 the file would not become smaller")
-    notes = [f"{len(floats)} weights in float16, {after} bytes instead of {before}"]
+    notes = [f"{len(narrowed)} weights in float16, {after} bytes instead of {before}"]
     if context.session.provider == "cpu":
         notes.append(_ON_CPU)
-    if beyond:
-        notes.append(f"{beyond} numbers beyond {_LARGEST:.0f} were cut to it")
-    if step.exclude:
-        notes.append(f"left in float32 as asked: {', '.join(step.exclude)}")
+    if cut := sum(beyond.get(name, 0) for name in narrowed):
+        notes.append(f"{cut} numbers beyond {_LARGEST:.0f} were cut to it")
+    notes.extend(_left_alone(step))
     return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
 
 
@@ -71,6 +77,17 @@ def _converted(model: onnx.ModelProto, excluded: list[str]) -> onnx.ModelProto:
     # Fewer float16 graphs crash onnxruntime 1.32 when the types of inner values are written down.
     del result.graph.value_info[:]
     return onnx.shape_inference.infer_shapes(result)
+
+
+def _halves(model: onnx.ModelProto) -> set[str]:
+    """Names of the weights in float16."""
+    stored = model.graph.initializer
+    return {tensor.name for tensor in stored if tensor.data_type == onnx.TensorProto.FLOAT16}
+
+
+def _left_alone(step: Fp16) -> Iterator[str]:
+    if step.exclude:
+        yield f"left in float32 as asked: {', '.join(step.exclude)}"
 
 
 def _beyond(tensor: onnx.TensorProto) -> int:
@@ -95,5 +112,5 @@ def _refused(model: Path) -> str:
     return tried.stderr.strip().splitlines()[-1] if tried.returncode else ""
 
 
-def _unchanged(model: Path, context: StepContext, note: str) -> StepResult:
-    return StepResult(model=model, session=context.session, modified=False, notes=(note,))
+def _unchanged(model: Path, context: StepContext, *notes: str) -> StepResult:
+    return StepResult(model=model, session=context.session, modified=False, notes=notes)

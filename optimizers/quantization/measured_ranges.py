@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, create_calibrator
 from onnxruntime.quantization.calibrate import save_tensors_data
 
-from optimizers.calibration import Arrays, batches, item_count
+from optimizers.calibration import Arrays, batches, fitting_batches, item_count, whole_batches
 from optimizers.contract.quantization import StaticInt8
+from optimizers.contract.runtime import signature_of
+from optimizers.contract.signature import Signature
 
 METHODS: Final = {
     "minmax": CalibrationMethod.MinMax,
@@ -62,28 +64,36 @@ def measure_ranges(
         calibrate_method=METHODS[step.calibration],
         extra_options=options,
     )
-    count, chunk = item_count(items), _items_at_once(calibrator.infer_session, items)
+    signature = signature_of(calibrator.infer_session)
+    items = whole_batches(items, signature)
+    count, chunk = item_count(items), _items_at_once(calibrator.infer_session, signature, items)
     for done, part in enumerate(batches(items, chunk), start=1):
-        calibrator.collect_data(_Reader(part))
+        calibrator.collect_data(_Reader(part, signature))
         report(min(1.0, done * chunk / count))
     ranges = directory / "ranges.json"
     save_tensors_data(calibrator.compute_data(), ranges)
     return ranges
 
 
-def _items_at_once(session: onnxruntime.InferenceSession, items: Arrays) -> int:
-    """How many items may be run together, by what one of them makes the caller hold."""
-    one = next(batches(items, 1))
+def _items_at_once(
+    session: onnxruntime.InferenceSession, signature: Signature, items: Arrays
+) -> int:
+    """How many items may be held together, by what one run makes the caller hold.
+
+    It is one item a run, or the batch where that is fixed.
+    """
+    one = next(fitting_batches(items, signature, 1))
     answers: list[NDArray[np.generic]] = session.run(None, one)
     held = sum(array.nbytes for array in (*one.values(), *answers))
-    return max(1, min(_MOST_ITEMS_AT_ONCE, _MOST_BYTES_AT_ONCE // max(1, held)))
+    runs = max(1, min(_MOST_ITEMS_AT_ONCE, _MOST_BYTES_AT_ONCE // max(1, held)))
+    return runs * item_count(one)
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Hands a few items to the library, one at a time."""
+    """Hands a few items to the library, one run after the other."""
 
-    def __init__(self, items: Arrays) -> None:
-        self._items = batches(items, 1)
+    def __init__(self, items: Arrays, signature: Signature) -> None:
+        self._items = fitting_batches(items, signature, 1)
 
     def get_next(self) -> Arrays | None:
         return next(self._items, None)

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from optimizers.calibration import batches, load_arrays
+from optimizers.calibration import fitting_batches, load_arrays, whole_batches
 from optimizers.contract.runtime import Session, SessionSpec, session_options
 from optimizers.graph import load_named
 from optimizers.quantization.narrowing import PRODUCTS
@@ -34,7 +34,9 @@ class Moments:
             InvalidData: The data does not fit the model.
         """
         with closing(Session(model, SessionSpec())) as session:
-            self._items, _ = load_arrays(data, session.signature, items)
+            self._signature = session.signature
+            found, _ = load_arrays(data, session.signature, items)
+        self._items = whole_batches(found, self._signature)
         loaded = load_named(model)
         self._inputs = {one.name for one in loaded.graph.input}
         known = {*self._inputs, *(one.name for one in loaded.graph.output)}
@@ -60,7 +62,7 @@ class Moments:
 
     def _measured(self, value: str) -> NDArray[np.float64]:
         total, count = np.zeros(()), 0
-        for part in batches(self._items, _ITEMS_AT_ONCE):
+        for part in fitting_batches(self._items, self._signature, _ITEMS_AT_ONCE):
             [found] = [part[value]] if value in self._inputs else self._session.run([value], part)
             rows = found.reshape(-1, found.shape[-1]).astype(np.float64)
             total, count = total + rows.T @ rows, count + len(rows)

@@ -75,7 +75,7 @@ def narrow_products(
     target = context.work_directory / f"{name}.onnx"
     onnx.save(narrowing.finish(), str(target))
     context.report(1.0, "written")
-    notes = (_told(target, result), *_left_alone(result, exclude))
+    notes = (_told(prepared, target, result), *_left_alone(result, exclude))
     return StepResult(model=target, session=context.session, modified=True, notes=notes)
 
 
@@ -104,9 +104,12 @@ def _reporting(quantise: Quantise, expected: int, context: StepContext) -> Quant
     return told
 
 
-def _told(target: Path, result: Narrowed) -> str:
-    """What is narrow in the file that was written, not what was meant to be."""
-    products, tables = (count_operators(target, operator) for operator in _NARROW)
+def _told(before: Path, target: Path, result: Narrowed) -> str:
+    """What became narrow in the file that was written, not what was meant to be."""
+    products, tables = (
+        count_operators(target, operator) - count_operators(before, operator)
+        for operator in _NARROW
+    )
     shrunk = result.before_bytes / result.after_bytes
     off = sqrt(result.squared_errors / result.squared) if result.squared else 0.0
     what = f"{products} matrix products" + (f" and {tables} embeddings" if tables else "")

@@ -53,7 +53,13 @@ class Narrowing:
         self._model = model
         self._graph = model.graph
         self._quantise = quantise
-        self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
+        # A caller may replace an initializer that is an input as well.
+        self._replaceable = {value.name for value in model.graph.input}
+        self._weights = {
+            tensor.name: tensor
+            for tensor in model.graph.initializer
+            if tensor.name not in self._replaceable
+        }
         self._made: dict[tuple[str, _Source], _Stored] = {}
 
     def products(self, chosen: Collection[str]) -> None:
@@ -72,6 +78,7 @@ class Narrowing:
     def finish(self) -> onnx.ModelProto:
         """The model, without the weights that nobody reads any more."""
         used = {*_names_read(self._graph), *(value.name for value in self._graph.output)}
+        used |= self._replaceable
         kept = [tensor for tensor in self._graph.initializer if tensor.name in used]
         del self._graph.initializer[:]
         self._graph.initializer.extend(kept)
@@ -187,7 +194,7 @@ class Narrowing:
             ("zero_points", weight.zero_points),
         ):
             if array is not None:
-                name = _free_name(f"{prefix}_{suffix}", self._weights)
+                name = _free_name(f"{prefix}_{suffix}", {*self._weights, *self._replaceable})
                 self._weights[name] = numpy_helper.from_array(array, name)
                 self._graph.initializer.append(self._weights[name])
                 yield name

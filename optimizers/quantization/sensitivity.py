@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizers.calibration import Arrays, batches, take
+from optimizers.calibration import Arrays, fitting_batches, fixed_batch, item_count, take
 from optimizers.contract.runtime import Session, SessionSpec
 
 _MOST_ITEMS: Final = 64
@@ -64,13 +64,14 @@ def rank(
         model: In floating point.
         quantized_without: Writes the int8 model with some nodes left in floating point.
         candidates: Names of nodes in the graph's order.
-        items: What the models are run on; judged on the 64 on which they differ most.
+        items: What the models are run on; judged on the 64 on which they differ most, or the
+            next lower multiple of the batch where that is fixed.
         seconds: No candidate is begun later than this; the first is always tried.
         report: Takes the share that is done and a text.
     """
     started = time.monotonic()
     wanted, found = answers(model, items), answers(quantized_without(()), items)
-    worst = most_different(wanted, found)
+    worst = most_different(wanted, found, _most_items(model))
     wanted, judged = wanted[worst], take(items, worst)
     alone: dict[str, float] = {}
     for name in _from_the_ends(candidates):
@@ -93,23 +94,43 @@ def sqnr(wanted: Answers, found: Answers) -> float:
     return 10 * float(np.log10(max(signal, _LEAST_NOISE) / max(noise, _LEAST_NOISE)))
 
 
-def most_different(wanted: Answers, found: Answers) -> NDArray[np.intp]:
-    """Numbers of the items with the most noise beside their signal, at most 64, the worst first."""
+def most_different(wanted: Answers, found: Answers, most: int = _MOST_ITEMS) -> NDArray[np.intp]:
+    """Numbers of the items with the most noise beside their signal, the worst first."""
     noise = np.square(wanted - found).sum(axis=1)
     signal = np.maximum(np.square(wanted).sum(axis=1), _LEAST_NOISE)
-    return np.argsort(-noise / signal, kind="stable")[:_MOST_ITEMS]
+    return np.argsort(-noise / signal, kind="stable")[:most]
 
 
 def answers(model: Path, items: Arrays) -> Answers:
-    """What a model answers, on the kernels that will serve it."""
+    """What a model answers, on the kernels that will serve it.
+
+    Items after the last full batch are left out where the model's batch is fixed.
+    """
     with closing(Session(model, SessionSpec())) as session:
-        parts = [_joined(session.run(part)) for part in batches(items, 1)]
+        parts = [
+            _joined(session.run(part), item_count(part))
+            for part in fitting_batches(items, session.signature, 1)
+        ]
     return np.concatenate(parts)
 
 
-def _joined(outputs: Sequence[NDArray[np.generic]]) -> Answers:
-    numbers = [one for one in outputs if one.dtype.kind in _NUMBERS]
-    return np.concatenate([one.astype(np.float64).reshape(1, -1) for one in numbers], axis=1)
+def _most_items(model: Path) -> int:
+    """On how many items models are judged: full batches of at least one and about 64 items."""
+    with closing(Session(model, SessionSpec())) as session:
+        fixed = fixed_batch(session.signature) or 1
+    return max(fixed, _MOST_ITEMS - _MOST_ITEMS % fixed)
+
+
+def _joined(outputs: Sequence[NDArray[np.generic]], items: int) -> Answers:
+    numbers = [one.astype(np.float64) for one in outputs if one.dtype.kind in _NUMBERS]
+    return np.concatenate([_by_item(one, items) for one in numbers], axis=1)
+
+
+def _by_item(output: Answers, items: int) -> Answers:
+    """One row an item; an output that cannot be parted belongs to each of them."""
+    if output.size % items:
+        return np.repeat(output.reshape(1, -1), items, axis=0)
+    return output.reshape(items, -1)
 
 
 def _from_the_ends(names: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from optimizers.calibration import Arrays, item_count, load_arrays
+from optimizers.calibration import Arrays, item_count, load_arrays, whole_batches
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.quantization import StaticInt8
 from optimizers.contract.runtime import Session, SessionSpec
@@ -76,4 +76,4 @@ def _calibration_items(model: Path, step: StaticInt8, context: StepContext) -> A
         )
     with closing(Session(model, SessionSpec())) as session:
         items, _ = load_arrays(path, session.signature, step.samples)
-    return items
+        return whole_batches(items, session.signature)

@@ -40,7 +40,8 @@ def fit(file: str, spec: TensorSpec, array: NDArray[Any], first: int) -> NDArray
         first: Row of the first of them in the file, counted from 0.
 
     Raises:
-        InvalidData: Shape or type are others, or a number is not finite.
+        InvalidData: Shape or type are others, a number is not finite, or a whole number is beyond
+            what the input's type holds.
     """
     fits = array.ndim == len(spec.shape) and all(
         wanted in (-1, length)
@@ -60,6 +61,7 @@ def fit(file: str, spec: TensorSpec, array: NDArray[Any], first: int) -> NDArray
     with np.errstate(over="ignore"):
         cast = array.astype(wanted_type, copy=False)
     check_finite(file, spec.name, cast, first)
+    _check_range(file, spec, array, cast, first)
     return cast
 
 
@@ -75,6 +77,21 @@ def check_finite(file: str, name: str, array: NDArray[Any], first: int) -> None:
     values = array[row].reshape(-1)
     value = values[~np.isfinite(values)][0]
     raise InvalidData(f"{file}: '{name}' holds {value} in row {first + row}, expected a number")
+
+
+def _check_range(
+    file: str, spec: TensorSpec, array: NDArray[Any], cast: NDArray[Any], first: int
+) -> None:
+    """Make sure that whole numbers are still the same in the input's type."""
+    if cast.dtype.kind not in "iu" or np.can_cast(array.dtype, cast.dtype, "safe"):
+        return
+    changed = array != cast
+    if changed.any():
+        row = int(np.flatnonzero(changed.reshape(len(array), -1).any(axis=1))[0])
+        raise InvalidData(
+            f"{file}: '{spec.name}' holds {array[changed][0]} in row {first + row}, which does "
+            f"not fit {spec.datatype}"
+        )
 
 
 def check_labels(file: str, labels: NDArray[Any], first: int) -> NDArray[Any]:

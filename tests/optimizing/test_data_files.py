@@ -72,6 +72,29 @@ def test_arrays_of_every_layout_are_read(tmp_path: Path, items: int | None) -> N
         np.testing.assert_array_equal(found[name], array[:items])
 
 
+@pytest.mark.parametrize(
+    ("datatype", "number"),
+    [
+        ("INT8", np.uint8(200)),
+        ("INT32", np.int64(2**40 + 5)),
+        ("INT64", np.uint64(2**63 + 1)),
+        ("UINT8", np.uint16(256)),
+        ("INT8", np.int16(-129)),
+    ],
+)
+def test_whole_numbers_that_the_input_cannot_hold_are_named(
+    tmp_path: Path, datatype: str, number: np.integer
+) -> None:
+    values = np.ones((3, 4), number.dtype)
+    path = saved(tmp_path / "large.npz", x=values)
+    assert load_arrays(path, inputs(x=datatype))[0]["x"].tolist() == values.tolist()
+    values[1, 2] = number
+    saved(path, x=values)
+    text = f"^large.npz: 'x' holds {number} in row 1, which does not fit {datatype}$"
+    with pytest.raises(InvalidData, match=text):
+        load_arrays(path, inputs(x=datatype))
+
+
 def test_files_of_unequal_lengths_are_refused_even_if_the_first_items_are_there(
     tmp_path: Path,
 ) -> None:

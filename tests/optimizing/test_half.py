@@ -116,6 +116,39 @@ def test_float16_leaves_excluded_nodes_alone(tmp_path: Path, context: StepContex
         apply_step(model, Fp16(exclude=("nothing_like_it",)), context)
 
 
+def test_float16_counts_what_became_float16(tmp_path: Path, context: StepContext) -> None:
+    model = models.perceptron(tmp_path / "model.onnx")
+    part = apply_step(model, Fp16(exclude=("matmul1",)), on_gpu(context))
+    kinds = [array.dtype for array in weights(part.model)]
+    assert part.notes[0].startswith(f"{kinds.count(np.dtype(np.float16))} weights in float16, ")
+    assert 0 < kinds.count(np.dtype(np.float16)) < len(kinds)
+    everything = tuple(node.name for node in onnx.load(str(model)).graph.node)
+    for where in (context, on_gpu(context)):
+        nothing = apply_step(model, Fp16(exclude=everything), where)
+        assert (nothing.model, nothing.modified) == (model, False)
+        assert nothing.notes[0] == "no weight became float16"
+        assert nothing.notes[1].startswith("left in float32 as asked: matmul0, ")
+
+
+def test_float16_cuts_only_what_it_converts(tmp_path: Path, context: StepContext) -> None:
+    large = normal(64, 64)
+    large[0, :3] = 1e6
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            helper.make_node("MatMul", ["x", "large"], ["h"], name="large"),
+            helper.make_node("MatMul", ["h", "small"], ["y"], name="small"),
+        ],
+        [("x", onnx.TensorProto.FLOAT, ["batch", 64])],
+        [("y", onnx.TensorProto.FLOAT, ["batch", 64])],
+        {"large": large, "small": normal(64, 64)},
+    )
+    assert "3 numbers beyond 65504 were cut to it" in apply_step(model, Fp16(), context).notes
+    result = apply_step(model, Fp16(exclude=("large",)), context)
+    assert result.modified
+    assert not any("beyond" in note for note in result.notes)
+
+
 def test_float16_tells_what_it_cannot_improve(tmp_path: Path, context: StepContext) -> None:
     model = models.convolutional(tmp_path / "model.onnx")
     dynamic = apply_step(model, DynamicInt8(), context).model

@@ -158,6 +158,18 @@ def test_what_cannot_be_narrowed_is_named_with_the_reason(
     assert result.notes[0].startswith("narrowed 2 matrix products")
 
 
+def test_products_that_were_narrow_before_are_not_counted(
+    tmp_path: Path, context: StepContext
+) -> None:
+    model = models.perceptron(tmp_path / "model.onnx", sizes=(64, 256, 256, 64))
+    first = apply_step(model, WeightsNbits(exclude=("matmul1", "matmul2")), context)
+    assert first.notes[0].startswith("narrowed 1 matrix products")
+    kept = first.model.rename(tmp_path / "first.onnx")
+    second = apply_step(kept, WeightsNbits(), context)
+    assert len(stored(second.model)) == 3
+    assert second.notes[0].startswith("narrowed 2 matrix products")
+
+
 def test_nothing_to_narrow_changes_nothing(tmp_path: Path, context: StepContext) -> None:
     result = apply_step(models.two_inputs(tmp_path / "model.onnx"), WeightsNbits(), context)
     assert (result.modified, result.notes) == (
