@@ -23,7 +23,6 @@ from optimizers.step import StepContext, StepResult
 _LARGEST: Final = 65504.0
 _OPEN: Final = """
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from optimizers.contract.runtime import Session, SessionSpec
 Session(Path(sys.argv[1]), SessionSpec()).close()
