@@ -24,8 +24,12 @@ LEVELS: list[Literal["all", "extended", "basic", "disabled"]] = [
 ]
 
 
-def convolution_behind_conversions(path: Path, between: Sequence[onnx.NodeProto] = ()) -> Path:
+def convolution_behind_conversions(
+    path: Path, between: Sequence[onnx.NodeProto] = (), *, stored: str = "integers"
+) -> Path:
     """Activations go to int8 and back, through what lies `between`, to a float convolution.
+
+    Its kernel is stored in int8, or with `stored` not "integers" in floating point.
 
     With 16 channels onnxruntime puts a change of layout before the convolution.
     """
@@ -33,17 +37,23 @@ def convolution_behind_conversions(path: Path, between: Sequence[onnx.NodeProto]
         helper.make_node("QuantizeLinear", ["x", "step", "middle"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "step", "middle"], ["a"]),
         *between,
+        helper.make_node("DequantizeLinear", ["integers", "step", "zero"], ["kernel"]),
         helper.make_node("Conv", ["b" if between else "a", "kernel"], ["y"], pads=[1, 1, 1, 1]),
     ]
+    if stored != "integers":
+        del nodes[-2]
     shape: list[int | str] = ["batch", CHANNELS, 8, 8]
-    kernel = np.random.default_rng(0).standard_normal((CHANNELS, CHANNELS, 3, 3))
+    integers = np.random.default_rng(0).integers(-60, 60, (CHANNELS, CHANNELS, 3, 3), np.int8)
+    kernel = {"integers": integers, "zero": np.array(0, np.int8)}
+    if stored != "integers":
+        kernel = {"kernel": (integers * 0.05).astype(np.float32)}
     return models.save(
         path,
         nodes,
         [("x", TensorProto.FLOAT, shape)],
         [("y", TensorProto.FLOAT, ["batch", CHANNELS, "height", "width"])],
         {
-            "kernel": kernel.astype(np.float32),
+            **kernel,
             "step": np.array(0.05, np.float32),
             "middle": np.array(128, np.uint8),
         },
@@ -77,6 +87,14 @@ def test_a_float_convolution_behind_conversions_is_refused(
     model = convolution_behind_conversions(tmp_path / "model.onnx", between)
     [text] = broken(model, model, SessionSpec(optimization=level))
     assert "1 products stay in floating point behind DequantizeLinear" in text
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_convolution_that_was_left_in_floating_point_on_purpose_is_none_of_them(
+    tmp_path: Path, level: Literal["all", "extended", "basic", "disabled"]
+) -> None:
+    variant = convolution_behind_conversions(tmp_path / "variant.onnx", stored="floats")
+    assert broken(variant, variant, SessionSpec(optimization=level)) == []
 
 
 def test_the_graph_is_the_one_that_the_session_would_run(tmp_path: Path) -> None:
