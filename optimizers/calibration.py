@@ -17,6 +17,7 @@ from optimizers.readers.images import open_images
 from optimizers.readers.numpy_files import open_npy, open_npz
 from optimizers.readers.opened import DataFile
 from optimizers.readers.parquet import open_parquet
+from optimizers.step import StepContext
 
 __all__ = [
     "LABELS",
@@ -92,6 +93,20 @@ def load_in_parts(path: Path, signature: Signature, items: int) -> Iterator[Arra
     with open_data(path, signature) as file:
         for _ in range(0, file.count, items):
             yield file.take(items)
+
+
+def calibration_file(context: StepContext, who: str) -> Path:
+    """Where the calibration data lies.
+
+    Raises:
+        InvalidData: There is none; the text says that `who` needs it.
+    """
+    path = context.data.get("calibration")
+    if path is None:
+        raise InvalidData(
+            f"{who} needs calibration data: name an .npz as data.calibration in hone.yaml"
+        )
+    return path
 
 
 def batches(arrays: Arrays, size: int) -> Iterator[Arrays]:

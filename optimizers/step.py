@@ -42,6 +42,10 @@ class StepContext:
     seed: int
     report: Callable[[float, str], None]
 
+    def unchanged(self, model: Path, *notes: str) -> StepResult:
+        """What a step gives that left the model as it is; `notes` say why."""
+        return StepResult(model=model, session=self.session, modified=False, notes=notes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:

@@ -23,9 +23,14 @@ from optimizers.architecture.attention import (
 )
 from optimizers.architecture.editing import read_model, show, write_model
 from optimizers.architecture.proof import why_different
-from optimizers.calibration import Arrays, fitting_batches, item_count, load_arrays
+from optimizers.calibration import (
+    Arrays,
+    calibration_file,
+    fitting_batches,
+    item_count,
+    load_arrays,
+)
 from optimizers.contract.architecture import DropHeads
-from optimizers.contract.errors import InvalidData
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.step import StepContext, StepResult
 
@@ -46,14 +51,14 @@ def apply(model: Path, step: DropHeads, context: StepContext) -> StepResult:
     graph, silenced = read_model(model), read_model(model)
     notes = _cut(graph, silenced, measured, step.count)
     if not notes:
-        return _left(model, context, f"no attention with more than {step.count} heads was found")
+        return context.unchanged(model, f"no attention with more than {step.count} heads was found")
     target = write_model(graph, context.work_directory / "fewer_heads.onnx")
     reference = write_model(silenced, context.work_directory / "silenced.onnx")
     context.report(0.9, "comparing")
     why = why_different(reference, target, tolerance=_TOLERANCE, seed=context.seed)
     context.report(1.0, "compared")
     if why:
-        return _left(model, context, f"left as it was: without silent heads, {why}")
+        return context.unchanged(model, f"left as it was: without silent heads, {why}")
     return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
 
 
@@ -82,21 +87,13 @@ def _listed(gone: list[int], importances: Importances) -> str:
     return f"{len(gone)} of {len(importances)} heads, by share of importance: {heads}"
 
 
-def _left(model: Path, context: StepContext, note: str) -> StepResult:
-    return StepResult(model=model, session=context.session, modified=False, notes=(note,))
-
-
 def _measure(model: Path, step: DropHeads, context: StepContext) -> dict[str, Importances]:
     """Name of an attention → importance of its heads; none where its parts do not fit together."""
     graph = read_model(model)
     found = attentions(graph.graph)
     if not found:
         return {}
-    path = context.data.get("calibration")
-    if path is None:
-        raise InvalidData(
-            "drop_heads needs calibration data: name an .npz as data.calibration in hone.yaml"
-        )
+    path = calibration_file(context, "drop_heads")
     values = [value for attention in found for value in _watched(attention)]
     names = [str(value.name) for value in values]
     shown = show(graph, values, context.work_directory / "shown.onnx")

@@ -32,7 +32,7 @@ def apply(model: Path, step: DropLayers, context: StepContext) -> StepResult:
     importances = _importances(model, step, context)
     if not importances:
         note = "the model has no residual block x + f(x) with weights in f and one shape for both"
-        return StepResult(model=model, session=context.session, modified=False, notes=(note,))
+        return context.unchanged(model, note)
     chosen = _chosen(step, importances)
     graph = read_model(model)
     blocks = {block.name: block for block in residual_blocks(graph.graph)}

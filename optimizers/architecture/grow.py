@@ -37,16 +37,12 @@ def apply(model: Path, step: Grow, context: StepContext) -> StepResult:
     missing = step.deeper - (len(done) - len(wide))
     left += [f"no Relu for {missing} of {step.deeper} layers to come after"] if missing else []
     if not done:
-        return _left(model, context, "no layer is followed by a Relu that fits", *left)
+        return context.unchanged(model, "no layer is followed by a Relu that fits", *left)
     target = write_model(graph, context.work_directory / "grown.onnx")
     context.report(0.8, "comparing")
     why = why_different(model, target, tolerance=_TOLERANCE, seed=context.seed)
     context.report(1.0, "compared")
     if why:
-        return _left(model, context, f"left as it was: {why}")
+        return context.unchanged(model, f"left as it was: {why}")
     notes = (*done, *left)
     return StepResult(model=target, session=context.session, modified=True, notes=notes)
-
-
-def _left(model: Path, context: StepContext, *notes: str) -> StepResult:
-    return StepResult(model=model, session=context.session, modified=False, notes=notes)

@@ -58,12 +58,11 @@ def apply(model: Path, step: LowRank, context: StepContext) -> StepResult:
     context.report(1.0, "factored")
     if not factored:
         notes.insert(0, f"none of {len(layers)} weights was factored")
-        return StepResult(model=model, session=context.session, modified=False, notes=tuple(notes))
+        return context.unchanged(model, *notes)
     target = write_model(graph, context.work_directory / "low_rank.onnx")
     why = why_unusable(target)
     if why:
-        notes = [f"left as it was: {why}"]
-        return StepResult(model=model, session=context.session, modified=False, notes=tuple(notes))
+        return context.unchanged(model, f"left as it was: {why}")
     return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
 
 

@@ -49,16 +49,12 @@ def apply(model: Path, step: Merge, context: StepContext) -> StepResult:
     said = [f"left alone, for other nodes read their weights: {', '.join(alone)}"] if alone else []
     if not notes:
         context.report(1.0, "nothing to merge")
-        return _left(model, context, f"found nothing of {', '.join(step.which)} to merge", *said)
+        return context.unchanged(model, f"found nothing of {', '.join(step.which)} to merge", *said)
     target = write_model(graph, context.work_directory / "merged.onnx")
     context.report(0.7, "comparing")
     why = why_different(model, target, tolerance=_TOLERANCE, seed=context.seed)
     context.report(1.0, "compared")
     if why:
-        return _left(model, context, f"left as it was: {why}")
+        return context.unchanged(model, f"left as it was: {why}")
     notes += said
     return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
-
-
-def _left(model: Path, context: StepContext, *notes: str) -> StepResult:
-    return StepResult(model=model, session=context.session, modified=False, notes=notes)

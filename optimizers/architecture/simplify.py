@@ -82,11 +82,12 @@ def apply(model: Path, step: Simplify, context: StepContext) -> StepResult:
     after = _census(graph)
     why = why_different(model, target, tolerance=_TOLERANCE, seed=context.seed)
     context.report(1.0, "simplified")
-    unchanged = StepResult(model=model, session=context.session, modified=False, notes=())
     if before == after:
-        return _noted(unchanged, "nothing is constant, unused, without effect or there twice")
+        return context.unchanged(
+            model, "nothing is constant, unused, without effect or there twice"
+        )
     if why:
-        return _noted(unchanged, f"left as it was: {why}")
+        return context.unchanged(model, f"left as it was: {why}")
     notes = (
         f"{before[0]} nodes became {after[0]}, {before[1]} constants {after[1]}",
         f"bytes of constants: {before[2]} became {after[2]}",
@@ -177,9 +178,3 @@ def _census(model: ir.Model) -> tuple[int, int, int]:
     stored = [tensor for tensor in tensors if tensor is not None]
     computing = sum(node.op_type != "Constant" for node in nodes)
     return computing, len(stored), sum(tensor.nbytes for tensor in stored)
-
-
-def _noted(result: StepResult, note: str) -> StepResult:
-    return StepResult(
-        model=result.model, session=result.session, modified=result.modified, notes=(note,)
-    )

@@ -132,11 +132,11 @@ class WeightsNbits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Binarize:
-    """Make the weights of matrix products plus or minus one number per block of each column.
+class _FewValues:
+    """Make the weights of matrix products a few values per block of each column.
 
     Attributes:
-        block_size: Weights of one column that share that number: 32, 64, 128 or 256.
+        block_size: Weights of one column that share a number: 32, 64, 128 or 256.
         include: Names of the only nodes to touch; all when empty.
         exclude: Names of nodes to leave alone.
     """
@@ -148,27 +148,17 @@ class Binarize:
     stage: ClassVar[Stage] = Stage.INTEGER
 
     def __post_init__(self) -> None:
-        _check_block_size("binarize", self.block_size, _FAST_BLOCKS)
+        _check_block_size(type(self).__name__.lower(), self.block_size, _FAST_BLOCKS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ternarize:
-    """Make the weights of matrix products 0 or plus or minus one number per block of each column.
+class Binarize(_FewValues):
+    """Make the weights of matrix products plus or minus one number per block of each column."""
 
-    Attributes:
-        block_size: Weights of one column that share that number: 32, 64, 128 or 256.
-        include: Names of the only nodes to touch; all when empty.
-        exclude: Names of nodes to leave alone.
-    """
 
-    block_size: int = 32
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-    stage: ClassVar[Stage] = Stage.INTEGER
-
-    def __post_init__(self) -> None:
-        _check_block_size("ternarize", self.block_size, _FAST_BLOCKS)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ternarize(_FewValues):
+    """Make the weights of products 0 or plus or minus one number per block of each column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

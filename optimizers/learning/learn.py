@@ -61,7 +61,7 @@ def learn(
     trainable = _thaw(step, graph, freeze)
     if not trainable:
         what = "every weight is frozen" if freeze else "the model has no weights to train"
-        return _unchanged(model, context, what)
+        return context.unchanged(model, what)
     zeros = _Zeros(trainable)
     if keep_zeros:
         after_step = _both(after_step, zeros.put_back)
@@ -76,7 +76,7 @@ def learn(
         after_step=after_step,
     )
     if not trained.after < trained.before:
-        return _unchanged(model, context, f"{trained}; it did not fall, so nothing was kept")
+        return context.unchanged(model, f"{trained}; it did not fall, so nothing was kept")
     target = context.work_directory / f"{step}.onnx"
     write_trainable(graph, target)
     if fold:
@@ -131,7 +131,3 @@ def _thaw(step: str, graph: TrainableGraph, freeze: Sequence[str]) -> list[nn.Pa
     for name, parameter in weights.items():
         parameter.requires_grad_(name not in freeze)
     return [parameter for parameter in weights.values() if parameter.requires_grad]
-
-
-def _unchanged(model: Path, context: StepContext, note: str) -> StepResult:
-    return StepResult(model=model, session=context.session, modified=False, notes=(note,))

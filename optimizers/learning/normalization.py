@@ -51,9 +51,9 @@ def insert_batch_norm(model: Path, items: TrainingItems, target: Path) -> int:
     nodes = []
     for node in graph.node:
         nodes.append(node)
-        if node not in convolutions:
-            continue
         name = node.output[0]
+        if name not in statistics:
+            continue
         node.output[0] = name + _SUFFIX
         mean, variance = statistics[name]
         values = (np.sqrt(variance + _EPSILON), mean, mean, variance)

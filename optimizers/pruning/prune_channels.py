@@ -40,7 +40,7 @@ def apply(model: Path, step: PruneChannels, context: StepContext) -> StepResult:
     )
     left = (*plan.whole(), *(f"left alone: {name}, {why}" for name, why in kept_for_a_reason(flow)))
     if not len(plan.removed()):
-        return _unchanged(model, context, (*left, "no channel was taken out"))
+        return context.unchanged(model, *left, "no channel was taken out")
     pruned = cut(loaded, flow, plan.removed())
     target = context.work_directory / "pruned_channels.onnx"
     onnx.save(pruned, str(target))
@@ -49,7 +49,7 @@ def apply(model: Path, step: PruneChannels, context: StepContext) -> StepResult:
     notes = (*_told(plan, saved), *_moved(loaded, pruned, step, probe), *left)
     context.report(1.0, "pruned")
     if not saved[0][1] < saved[0][0] or not saved[1][1] < saved[1][0]:
-        return _unchanged(model, context, ("that saves nothing and was left", *notes))
+        return context.unchanged(model, "that saves nothing and was left", *notes)
     return StepResult(model=target, session=context.session, modified=True, notes=notes)
 
 
@@ -100,7 +100,3 @@ def _moved(
         yield f"some answers to {probe.count} items were infinite and are not now"
     if step.sensitivity:
         yield "groups that move them more lost less"
-
-
-def _unchanged(model: Path, context: StepContext, notes: tuple[str, ...]) -> StepResult:
-    return StepResult(model=model, session=context.session, modified=False, notes=notes)

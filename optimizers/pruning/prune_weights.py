@@ -43,7 +43,7 @@ def apply(model: Path, step: PruneWeights, context: StepContext) -> StepResult:
     zeros = sum(int((~mask & (weights[name] != 0)).sum()) for name, mask in masks.items())
     if zeros == 0:
         notes = ("no weight was set to zero", *notes)
-        return StepResult(model=model, session=context.session, modified=False, notes=notes)
+        return context.unchanged(model, *notes)
     context.report(0.3, "setting weights to zero")
     before = _compressed(loaded)
     _set(loaded.graph, weights, masks)

@@ -36,7 +36,7 @@ def apply(model: Path, step: Sparsify, context: StepContext) -> StepResult:
     if not sizes:
         what = "batch normalisation" if step.penalty == "bn_scale" else "weights of layers"
         note = f"the model has no {what} whose size penalty {step.penalty} could lower"
-        return StepResult(model=model, session=context.session, modified=False, notes=(note,))
+        return context.unchanged(model, note)
     before = _small_share(sizes, graph)
     of_answers = teaching(context.task, step.temperature, teacher_answers(context.original, items))
 

@@ -25,17 +25,17 @@ def apply(model: Path, step: Bf16, context: StepContext) -> StepResult:
     provider = context.session.provider
     if provider not in ON_GPU:
         note = f"onnxruntime has no bfloat16 products for provider {provider}; use cuda or tensorrt"
-        return _unchanged(model, context, note)
+        return context.unchanged(model, note)
     prepared = prepare(model, context.work_directory / "prepared.onnx")
     loaded = load_named(prepared)
     floats = [one for one in loaded.graph.initializer if one.data_type == _FLOAT]
     if not floats:
-        return _unchanged(model, context, "the model has no float32 weights")
+        return context.unchanged(model, "the model has no float32 weights")
     context.report(0.3, "converting")
     to_bfloat16(loaded)
     why = _invalid(loaded)
     if why:
-        return _unchanged(model, context, f"an operator has no bfloat16 form: {why}")
+        return context.unchanged(model, f"an operator has no bfloat16 form: {why}")
     target = context.work_directory / "bf16.onnx"
     onnx.save(loaded, str(target))
     context.report(1.0, "written")
@@ -86,7 +86,3 @@ def _invalid(model: onnx.ModelProto) -> str:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         return str(error).splitlines()[0]
     return ""
-
-
-def _unchanged(model: Path, context: StepContext, note: str) -> StepResult:
-    return StepResult(model=model, session=context.session, modified=False, notes=(note,))

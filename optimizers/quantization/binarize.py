@@ -12,30 +12,17 @@ from typing import Final
 import numpy as np
 
 from optimizers.contract.quantization import Binarize
-from optimizers.quantization.narrow_products import narrow_products
-from optimizers.quantization.nbits import Codes, Floats, NarrowWeight, in_blocks, narrow_weight
+from optimizers.quantization.narrow_products import narrow_to_values
+from optimizers.quantization.nbits import Codes, Floats, in_blocks
 from optimizers.step import StepContext, StepResult
 
-_BITS: Final = 2
 _MINUS: Final = 1
 _PLUS: Final = 3
 
 
 def apply(model: Path, step: Binarize, context: StepContext) -> StepResult:
     """Binarise every product with a constant weight; see `optimizers.step`."""
-
-    def quantise(weight: Floats, _: str) -> NarrowWeight:
-        codes, alpha = binary(weight, step.block_size)
-        return narrow_weight(codes, alpha, len(weight), _BITS)
-
-    return narrow_products(
-        model,
-        context,
-        name="binarize",
-        quantiser=lambda _: quantise,
-        include=step.include,
-        exclude=step.exclude,
-    )
+    return narrow_to_values(model, step, context, name="binarize", values=binary)
 
 
 def binary(weight: Floats, block_size: int) -> tuple[Codes, Floats]:

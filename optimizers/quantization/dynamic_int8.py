@@ -32,10 +32,9 @@ def apply(model: Path, step: DynamicInt8, context: StepContext) -> StepResult:
     context.report(0.0, "preparing")
     candidates = operator_names(model, _OPERATORS)
     check_excluded("dynamic_int8", step.exclude, candidates)
-    unchanged = StepResult(model=model, session=context.session, modified=False, notes=())
     if not candidates:
         note = "the model has no matrix product (MatMul, Gemm); nothing to quantise"
-        return _with_note(unchanged, note)
+        return context.unchanged(model, note)
     prepared = prepare(model, context.work_directory / "prepared.onnx")
     target = context.work_directory / "dynamic_int8.onnx"
     reduce_range = reduced_range(step.reduce_range, context.host)
@@ -56,7 +55,7 @@ def apply(model: Path, step: DynamicInt8, context: StepContext) -> StepResult:
     context.report(1.0, "quantised")
     if quantised == 0:
         note = f"none of {len(candidates)} matrix products has a constant weight to quantise"
-        return _with_note(unchanged, note)
+        return context.unchanged(model, note)
     notes = [f"quantised {quantised} of {len(candidates)} matrix products to int8"]
     if step.exclude:
         notes.append(f"left alone as asked: {', '.join(step.exclude)}")
@@ -64,9 +63,3 @@ def apply(model: Path, step: DynamicInt8, context: StepContext) -> StepResult:
         notes.append(seven_bits(step.reduce_range))
     notes.append(str(leftovers(target, context.session)))
     return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
-
-
-def _with_note(result: StepResult, note: str) -> StepResult:
-    return StepResult(
-        model=result.model, session=result.session, modified=result.modified, notes=(note,)
-    )

@@ -42,7 +42,7 @@ def apply(model: Path, step: Fp16, context: StepContext) -> StepResult:
     loaded = load_named(prepared)
     floats = [one for one in loaded.graph.initializer if one.data_type == onnx.TensorProto.FLOAT]
     if not floats:
-        return _unchanged(model, context, "the model has no float32 weights")
+        return context.unchanged(model, "the model has no float32 weights")
     beyond = {tensor.name: _beyond(tensor) for tensor in floats}
     halves = _halves(loaded)
     context.report(0.3, "converting")
@@ -50,14 +50,14 @@ def apply(model: Path, step: Fp16, context: StepContext) -> StepResult:
     converted = _converted(loaded, excluded)
     narrowed = _halves(converted) - halves
     if not narrowed:
-        return _unchanged(model, context, "no weight became float16", *_left_alone(step))
+        return context.unchanged(model, "no weight became float16", *_left_alone(step))
     onnx.save(converted, str(target))
     if context.session.provider == "cpu" and (why := _refused(target)):
-        return _unchanged(model, context, f"in float16 the model does not open: {why}")
+        return context.unchanged(model, f"in float16 the model does not open: {why}")
     context.report(1.0, "written")
     before, after = prepared.stat().st_size, target.stat().st_size
     if context.session.provider == "cpu" and after >= before:
-        return _unchanged(model, context, "in float16 the file would not become smaller")
+        return context.unchanged(model, "in float16 the file would not become smaller")
     notes = [f"{len(narrowed)} weights in float16, {after} bytes instead of {before}"]
     if context.session.provider == "cpu":
         notes.append(_ON_CPU)
@@ -109,7 +109,3 @@ def _refused(model: Path) -> str:
     if tried.returncode < 0:
         return f"the runtime crashed, {signal.Signals(-tried.returncode).name}"
     return tried.stderr.strip().splitlines()[-1] if tried.returncode else ""
-
-
-def _unchanged(model: Path, context: StepContext, *notes: str) -> StepResult:
-    return StepResult(model=model, session=context.session, modified=False, notes=notes)

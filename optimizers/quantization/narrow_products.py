@@ -12,6 +12,7 @@ from typing import Final
 import onnx
 
 from optimizers.contract.errors import InvalidDocument
+from optimizers.contract.quantization import Binarize, Ternarize
 from optimizers.graph import (
     check_excluded,
     count_operators,
@@ -22,9 +23,10 @@ from optimizers.graph import (
 )
 from optimizers.quantization.narrowed import Narrowed
 from optimizers.quantization.narrowing import PRODUCTS, Narrowing, Quantise
-from optimizers.quantization.nbits import Floats, NarrowWeight
+from optimizers.quantization.nbits import Codes, Floats, NarrowWeight, narrow_weight
 from optimizers.step import StepContext, StepResult
 
+_BITS_OF_VALUES: Final = 2
 _NARROW: Final = ("MatMulNBits", "GatherBlockQuantized")
 
 
@@ -59,7 +61,7 @@ def narrow_products(
     if both := sorted({*include} & {*exclude}):
         raise InvalidDocument(f"{name}.include and exclude both name {', '.join(both)}")
     if not candidates:
-        return _unchanged(model, context, ("the model has no matrix product (MatMul, Gemm)",))
+        return context.unchanged(model, "the model has no matrix product (MatMul, Gemm)")
     prepared = prepare(model, context.work_directory / "prepared.onnx")
     excluded = names_after_preparing(model, prepared, exclude)
     chosen = set(names_after_preparing(model, prepared, include))
@@ -71,7 +73,8 @@ def narrow_products(
         narrowing.embeddings(excluded)
     result = narrowing.result
     if not result.names:
-        return _unchanged(model, context, tuple(_left_alone(result, exclude)))
+        left = tuple(_left_alone(result, exclude))
+        return context.unchanged(model, *(left or ("nothing to quantise",)))
     target = context.work_directory / f"{name}.onnx"
     onnx.save(narrowing.finish(), str(target))
     context.report(1.0, "written")
@@ -79,16 +82,44 @@ def narrow_products(
     return StepResult(model=target, session=context.session, modified=True, notes=notes)
 
 
+def narrow_to_values(
+    model: Path,
+    step: Binarize | Ternarize,
+    context: StepContext,
+    *,
+    name: str,
+    values: Callable[[Floats, int], tuple[Codes, Floats]],
+) -> StepResult:
+    """Store every product's weight in codes of two bits.
+
+    Args:
+        model: As for `narrow_products`.
+        step: Says which products, and the size of blocks.
+        context: Of the step.
+        name: The step's.
+        values: From a weight [rows, columns] and the size of blocks, codes [columns, blocks, size]
+            and scales [columns, blocks].
+    """
+
+    def quantise(weight: Floats, _: str) -> NarrowWeight:
+        codes, scales = values(weight, step.block_size)
+        return narrow_weight(codes, scales, len(weight), _BITS_OF_VALUES)
+
+    return narrow_products(
+        model,
+        context,
+        name=name,
+        quantiser=lambda _: quantise,
+        include=step.include,
+        exclude=step.exclude,
+    )
+
+
 def with_notes(result: StepResult, *notes: str) -> StepResult:
     """The same with more to say, if it changed anything."""
     if not result.modified:
         return result
     return replace(result, notes=(*result.notes, *notes))
-
-
-def _unchanged(model: Path, context: StepContext, notes: tuple[str, ...]) -> StepResult:
-    notes = notes or ("nothing to quantise",)
-    return StepResult(model=model, session=context.session, modified=False, notes=notes)
 
 
 def _reporting(quantise: Quantise, expected: int, context: StepContext) -> Quantise:

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from optimizers.calibration import Arrays, item_count, load_arrays, whole_batches
-from optimizers.contract.errors import InvalidData
+from optimizers.calibration import Arrays, calibration_file, item_count, load_arrays, whole_batches
 from optimizers.contract.quantization import StaticInt8
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.graph import (
@@ -34,7 +33,7 @@ def apply(model: Path, step: StaticInt8, context: StepContext) -> StepResult:
     check_excluded("static_int8", step.exclude, candidates)
     if not candidates:
         note = "the model has no Conv, MatMul or Gemm; nothing to quantise"
-        return _unchanged(model, context, note)
+        return context.unchanged(model, note)
     items = _calibration_items(model, step, context)
     build = StaticBuild(model, step, context, candidates, items)
     build.write()
@@ -42,7 +41,7 @@ def apply(model: Path, step: StaticInt8, context: StepContext) -> StepResult:
     found = f"{len(quantised)} of {len(candidates)} convolutions and products"
     if not quantised:
         note = f"{found} have a constant weight that was quantised"
-        return _unchanged(model, context, note, *build.notes)
+        return context.unchanged(model, note, *build.notes)
     if step.correct_bias:
         build.correct(quantised)
     context.report(1.0, "quantised")
@@ -64,16 +63,8 @@ def _asides(step: StaticInt8, how: Arrangement, excluded: Sequence[str]) -> Iter
         yield f"reduce_range was left alone: only U8S8 can saturate, not {how.scheme.upper()}"
 
 
-def _unchanged(model: Path, context: StepContext, *notes: str) -> StepResult:
-    return StepResult(model=model, session=context.session, modified=False, notes=notes)
-
-
 def _calibration_items(model: Path, step: StaticInt8, context: StepContext) -> Arrays:
-    path = context.data.get("calibration")
-    if path is None:
-        raise InvalidData(
-            "static_int8 needs calibration data: name an .npz as data.calibration in hone.yaml"
-        )
+    path = calibration_file(context, "static_int8")
     with closing(Session(model, SessionSpec())) as session:
         items, _ = load_arrays(path, session.signature, step.samples)
         return whole_batches(items, session.signature)

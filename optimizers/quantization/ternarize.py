@@ -12,11 +12,10 @@ from typing import Final
 import numpy as np
 
 from optimizers.contract.quantization import Ternarize
-from optimizers.quantization.narrow_products import narrow_products
-from optimizers.quantization.nbits import Codes, Floats, NarrowWeight, in_blocks, narrow_weight
+from optimizers.quantization.narrow_products import narrow_to_values
+from optimizers.quantization.nbits import Codes, Floats, in_blocks
 from optimizers.step import StepContext, StepResult
 
-_BITS: Final = 2
 _ZERO: Final = 2
 _SHARE_OF_MEAN: Final = 0.7
 """The best one if weights are normal is close to it (Li et al. 2016, section 3.2)."""
@@ -24,19 +23,7 @@ _SHARE_OF_MEAN: Final = 0.7
 
 def apply(model: Path, step: Ternarize, context: StepContext) -> StepResult:
     """Ternarise every product with a constant weight; see `optimizers.step`."""
-
-    def quantise(weight: Floats, _: str) -> NarrowWeight:
-        codes, alpha = ternary(weight, step.block_size)
-        return narrow_weight(codes, alpha, len(weight), _BITS)
-
-    return narrow_products(
-        model,
-        context,
-        name="ternarize",
-        quantiser=lambda _: quantise,
-        include=step.include,
-        exclude=step.exclude,
-    )
+    return narrow_to_values(model, step, context, name="ternarize", values=ternary)
 
 
 def ternary(weight: Floats, block_size: int) -> tuple[Codes, Floats]:

@@ -16,7 +16,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from optimizers.contract.errors import InvalidData
+from optimizers.calibration import calibration_file
 from optimizers.contract.quantization import WeightsNbits
 from optimizers.quantization.gptq import rounded_for
 from optimizers.quantization.moments import Moments
@@ -42,12 +42,7 @@ def apply(model: Path, step: WeightsNbits, context: StepContext) -> StepResult:
 def _quantiser(prepared: Path, step: WeightsNbits, context: StepContext) -> Quantise:
     if step.algorithm != "gptq":
         return lambda weight, _: quantised(weight, step)
-    path = context.data.get("calibration")
-    if path is None:
-        raise InvalidData(
-            "weights_nbits with gptq needs calibration data: name an .npz as data.calibration in "
-            "hone.yaml"
-        )
+    path = calibration_file(context, "weights_nbits with gptq")
     moments = Moments(prepared, path, step.samples)
     return lambda weight, value: rounded_for(weight, moments.of(value), step.bits, step.block_size)
 

@@ -16,14 +16,12 @@ from optimizers.architecture import merge
 from optimizers.architecture.proof import why_different
 from optimizers.contract.architecture import MERGINGS, Merge, Simplify
 from optimizers.contract.errors import InvalidDocument
-from optimizers.contract.goal import Goal
-from optimizers.contract.host import this_host
-from optimizers.contract.profile import Task
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.graph import count_operators
 from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
 from tests.support import models
+from tests.support.contexts import step_context
 
 FLOAT = TensorProto.FLOAT
 Weights = dict[str, NDArray[Any]]
@@ -31,19 +29,7 @@ Weights = dict[str, NDArray[Any]]
 
 @pytest.fixture
 def context(tmp_path: Path) -> StepContext:
-    work = tmp_path / "work"
-    work.mkdir()
-    return StepContext(
-        work_directory=work,
-        original=tmp_path / "model.onnx",
-        host=this_host(2),
-        session=SessionSpec(),
-        goal=Goal(),
-        task=Task.OTHER,
-        data={},
-        seed=0,
-        report=lambda share, text: None,
-    )
+    return step_context(tmp_path)
 
 
 def weights(seed: int = 0, **shapes: tuple[int, ...]) -> Weights:

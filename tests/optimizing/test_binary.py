@@ -19,13 +19,13 @@ from optimizers.quantization.nbits import narrow_weight
 from optimizers.quantization.ternarize import ternary
 from optimizers.step import StepContext
 from tests.support import models
+from tests.support.contexts import step_context
 from tests.support.narrow import (
     INT8_ACTIVATIONS,
     answers,
     at_level,
     normal,
     product,
-    step_context,
     stored,
 )
 

@@ -22,7 +22,8 @@ from optimizers.quantization.moments import Moments
 from optimizers.quantization.sensitivity import answers
 from optimizers.step import StepContext
 from tests.support import models, networks
-from tests.support.narrow import normal, step_context
+from tests.support.contexts import step_context
+from tests.support.narrow import normal
 from tests.support.quantized import calibrated, pictures, separable
 
 ITEMS = 10

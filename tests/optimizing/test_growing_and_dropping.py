@@ -15,14 +15,12 @@ from onnx import TensorProto, helper
 from optimizers.architecture.widen import _shares
 from optimizers.contract.architecture import DropLayers, Grow
 from optimizers.contract.errors import InvalidData, InvalidDocument
-from optimizers.contract.goal import Goal
-from optimizers.contract.host import this_host
-from optimizers.contract.profile import Task
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.graph import count_operators
 from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
 from tests.support import models
+from tests.support.contexts import step_context
 
 Array = NDArray[np.float32]
 FLOAT = TensorProto.FLOAT
@@ -30,19 +28,7 @@ FLOAT = TensorProto.FLOAT
 
 @pytest.fixture
 def context(tmp_path: Path) -> StepContext:
-    work = tmp_path / "work"
-    work.mkdir()
-    return StepContext(
-        work_directory=work,
-        original=tmp_path / "model.onnx",
-        host=this_host(2),
-        session=SessionSpec(),
-        goal=Goal(),
-        task=Task.OTHER,
-        data={},
-        seed=0,
-        report=lambda share, text: None,
-    )
+    return step_context(tmp_path)
 
 
 def run(model: Path, values: Array) -> Array:

@@ -20,7 +20,8 @@ from optimizers.pipeline import apply_step
 from optimizers.quantization import fp16
 from optimizers.step import StepContext
 from tests.support import models
-from tests.support.narrow import answers, normal, step_context
+from tests.support.contexts import step_context
+from tests.support.narrow import answers, normal
 
 HALF_PRECISION = 2.0**-9
 """Share of the largest answer: an ulp of float16 for the weights, and one for the values."""

@@ -15,7 +15,8 @@ from optimizers.graph import count_operators, load_with_constants
 from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
 from tests.support import models
-from tests.support.narrow import answers, normal, step_context
+from tests.support.contexts import step_context
+from tests.support.narrow import answers, normal
 
 NARROWING = (WeightsNbits(), Binarize())
 STEPS = (*NARROWING, LowRank(by="rank", keep=0.3))

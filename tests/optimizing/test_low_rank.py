@@ -16,33 +16,19 @@ from optimizers.architecture.affine import Affine
 from optimizers.architecture.low_rank import Factors, factor
 from optimizers.contract.architecture import LowRank, Merge
 from optimizers.contract.errors import InvalidDocument
-from optimizers.contract.goal import Goal
-from optimizers.contract.host import this_host
-from optimizers.contract.profile import Task
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.graph import count_operators
 from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
 from tests.support import models
+from tests.support.contexts import step_context
 
 Matrix = NDArray[np.float32]
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> StepContext:
-    work = tmp_path / "work"
-    work.mkdir()
-    return StepContext(
-        work_directory=work,
-        original=tmp_path / "model.onnx",
-        host=this_host(2),
-        session=SessionSpec(),
-        goal=Goal(),
-        task=Task.OTHER,
-        data={},
-        seed=0,
-        report=lambda share, text: None,
-    )
+    return step_context(tmp_path)
 
 
 def falling(rows: int, columns: int, *, ratio: float = 0.7, seed: int = 0) -> Matrix:

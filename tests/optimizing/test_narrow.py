@@ -22,13 +22,13 @@ from optimizers.quantization.gptq import rounded_for
 from optimizers.quantization.nbits import pack, unpack
 from optimizers.step import StepContext
 from tests.support import models
+from tests.support.contexts import step_context
 from tests.support.narrow import (
     INT8_ACTIVATIONS,
     answers,
     at_level,
     normal,
     product,
-    step_context,
     stored,
 )
 

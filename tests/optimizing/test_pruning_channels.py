@@ -15,11 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from optimizers.contract.errors import InvalidData, InvalidDocument
-from optimizers.contract.goal import Goal
-from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
 from optimizers.contract.pruning import PruneChannels
-from optimizers.contract.runtime import SessionSpec
 from optimizers.graph import load_with_constants
 from optimizers.macs import count_macs
 from optimizers.pruning import prune_channels
@@ -30,6 +27,7 @@ from optimizers.pruning.importance import activation_importance, weight_importan
 from optimizers.pruning.sensitivity import Probe
 from optimizers.step import StepContext
 from tests.support import models, networks
+from tests.support.contexts import step_context
 from tests.support.data import write_data
 from tests.support.pruning import answers, flow_of, half_of_every_group, masked
 
@@ -46,19 +44,7 @@ NETWORKS: dict[str, Callable[[Path], Path]] = {
 
 @pytest.fixture
 def context(tmp_path: Path) -> StepContext:
-    work = tmp_path / "work"
-    work.mkdir()
-    return StepContext(
-        work_directory=work,
-        original=tmp_path / "model.onnx",
-        host=this_host(2),
-        session=SessionSpec(),
-        goal=Goal(),
-        task=Task.CLASSIFICATION,
-        data={},
-        seed=0,
-        report=lambda share, text: None,
-    )
+    return step_context(tmp_path, task=Task.CLASSIFICATION)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

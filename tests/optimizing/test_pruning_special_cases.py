@@ -12,11 +12,8 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from optimizers.contract.goal import Goal
-from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
 from optimizers.contract.pruning import PruneChannels
-from optimizers.contract.runtime import SessionSpec
 from optimizers.graph import load_with_constants
 from optimizers.pruning import prune_channels
 from optimizers.pruning.flow.analysis import analyse
@@ -25,6 +22,7 @@ from optimizers.pruning.importance import weight_importance
 from optimizers.pruning.sensitivity import broken, change, share_out
 from optimizers.step import StepContext
 from tests.support import models
+from tests.support.contexts import step_context
 from tests.support.data import write_data
 
 NODE = onnx.helper.make_node
@@ -34,19 +32,7 @@ STRENGTHS = np.random.default_rng(5).permutation(np.arange(1, 17)).astype(np.flo
 
 @pytest.fixture
 def context(tmp_path: Path) -> StepContext:
-    work = tmp_path / "work"
-    work.mkdir()
-    return StepContext(
-        work_directory=work,
-        original=tmp_path / "model.onnx",
-        host=this_host(2),
-        session=SessionSpec(),
-        goal=Goal(),
-        task=Task.CLASSIFICATION,
-        data={},
-        seed=0,
-        report=lambda share, text: None,
-    )
+    return step_context(tmp_path, task=Task.CLASSIFICATION)
 
 
 def single_output(path: Path, operator: str) -> Path:

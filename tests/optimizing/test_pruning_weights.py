@@ -13,32 +13,18 @@ import pytest
 from numpy.typing import NDArray
 
 from optimizers.contract.errors import InvalidDocument
-from optimizers.contract.goal import Goal
-from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
 from optimizers.contract.pruning import PruneWeights
-from optimizers.contract.runtime import SessionSpec
 from optimizers.pruning import prune_weights
 from optimizers.pruning.magnitude import keep_largest_of_all, layer_norm
 from optimizers.step import StepContext, StepResult
 from tests.support import models, networks
+from tests.support.contexts import step_context
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> StepContext:
-    work = tmp_path / "work"
-    work.mkdir()
-    return StepContext(
-        work_directory=work,
-        original=tmp_path / "model.onnx",
-        host=this_host(2),
-        session=SessionSpec(),
-        goal=Goal(),
-        task=Task.CLASSIFICATION,
-        data={},
-        seed=0,
-        report=lambda share, text: None,
-    )
+    return step_context(tmp_path, task=Task.CLASSIFICATION)
 
 
 def weights(model: Path) -> dict[str, NDArray[Any]]:

@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizers.contract.distillation import Finetune
-from optimizers.contract.goal import Goal
-from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.training import Training
@@ -20,6 +18,7 @@ from optimizers.demo.networks import flat_input
 from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
 from tests.support import models
+from tests.support.contexts import step_context
 
 SHORT = Training(epochs=4, batch_size=32, learning_rate=3e-3)
 Digits = dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]
@@ -41,24 +40,12 @@ def digits() -> Digits:
 
 def training_context(directory: Path) -> StepContext:
     """A step's context with digits to calibrate and to train on."""
-    work = directory / "work"
-    work.mkdir()
     data = {}
     for name in ("calibration", "train"):
         images, labels = digits()[name]
         data[name] = directory / f"{name}.npz"
         np.savez(data[name], x=images, labels=labels)
-    return StepContext(
-        work_directory=work,
-        original=directory / "original.onnx",
-        host=this_host(2),
-        session=SessionSpec(),
-        goal=Goal(),
-        task=Task.CLASSIFICATION,
-        data=data,
-        seed=0,
-        report=lambda share, text: None,
-    )
+    return step_context(directory, task=Task.CLASSIFICATION, data=data, original="original.onnx")
 
 
 def answers(model: Path) -> NDArray[np.float32]:

@@ -9,35 +9,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from optimizers.contract.goal import Goal
-from optimizers.contract.host import this_host
-from optimizers.contract.profile import Task
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.quantization.nbits import NarrowWeight
-from optimizers.step import StepContext
 from tests.support import models
 
 Floats = NDArray[np.float32]
 
 INT8_ACTIVATIONS = 0.03
 """How far int8 products may be from float ones, as a share of the largest answer."""
-
-
-def step_context(directory: Path) -> StepContext:
-    """What a step gets that needs no data; its files go below `directory`."""
-    work = directory / "work"
-    work.mkdir(exist_ok=True)
-    return StepContext(
-        work_directory=work,
-        original=directory / "model.onnx",
-        host=this_host(2),
-        session=SessionSpec(),
-        goal=Goal(),
-        task=Task.OTHER,
-        data={},
-        seed=0,
-        report=lambda share, text: None,
-    )
 
 
 def normal(*shape: int, seed: int = 0) -> Floats:

@@ -11,14 +11,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from optimizers.contract.goal import Goal
-from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
 from optimizers.contract.quantization import StaticInt8
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.pipeline import apply_step
 from optimizers.step import StepContext, StepResult
 from tests.support import models
+from tests.support.contexts import step_context
 
 Array = NDArray[np.float32]
 IMAGES: list[int | str] = ["batch", 3, 10, 10]
@@ -97,19 +96,9 @@ def decibels(wanted: Array, found: Array) -> float:
 
 def calibrated(tmp_path: Path) -> StepContext:
     """What a step gets whose calibration data are 48 pictures."""
-    work = tmp_path / "work"
-    work.mkdir()
     np.savez(tmp_path / "calibration.npz", x=pictures(48))
-    return StepContext(
-        work_directory=work,
-        original=tmp_path / "model.onnx",
-        host=this_host(2),
-        session=SessionSpec(),
-        goal=Goal(),
-        task=Task.CLASSIFICATION,
-        data={"calibration": tmp_path / "calibration.npz"},
-        seed=0,
-        report=lambda share, text: None,
+    return step_context(
+        tmp_path, task=Task.CLASSIFICATION, data={"calibration": tmp_path / "calibration.npz"}
     )
 
 
