@@ -22,8 +22,17 @@ from server.cost import CostCurve, Costs
 from server.errors import DeadlineExceeded, ModelFailed, QueueTimeout
 from server.policy import BatchPolicy
 from server.room import Admission, Room
-from server.timeline import Timeline, note_run
-from server.waiting import LAST_LEVEL, Arrays, Joint, Waiting, WaitingLine, shapes_and_size
+from server.timeline import note_run
+from server.waiting import (
+    LAST_LEVEL,
+    NO_TERMS,
+    Arrays,
+    Joint,
+    Terms,
+    Waiting,
+    WaitingLine,
+    shapes_and_size,
+)
 
 _NO_WAIT: Final = (0.0,)
 _CROWD_RUNS: Final = 8
@@ -145,10 +154,7 @@ class Batcher:
         feeds: Feeds,
         rows: int,
         outputs: tuple[str, ...],
-        deadline: float | None = None,
-        timeout_s: float = 0.0,
-        priority: int = 0,
-        timeline: Timeline | None = None,
+        terms: Terms = NO_TERMS,
     ) -> Arrays:
         """Answer one request.
 
@@ -156,10 +162,7 @@ class Batcher:
             feeds: One array per input, in the signature's order and checked against it.
             rows: Length of the first dimension.
             outputs: Names of the outputs wanted.
-            deadline: When the caller stops waiting, on the batcher's clock.
-            timeout_s: Longest wait for a lane that the caller accepts; 0: no limit of its own.
-            priority: The level the caller chose, 1 the highest; 0: the default.
-            timeline: Where to note when it waits and runs.
+            terms: On what terms its caller waits.
 
         Returns:
             One array per name in `outputs`.
@@ -175,6 +178,7 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         now = self._clock()
+        deadline, timeout_s, priority, timeline = terms
         if self._may_hurry and not self._in_hand and timeline is None:
             shapes, size_bytes = shapes_and_size(feeds, rows)
             curve = self._costs.curve(shapes, size_bytes, rows)

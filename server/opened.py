@@ -29,10 +29,9 @@ from server.padding import Lengths, Padding
 from server.policy import BatchPolicy
 from server.probe import Findings, probe
 from server.room import Room
-from server.timeline import Timeline
 from server.totals import VariantMetrics
 from server.triton_batching import Batching
-from server.waiting import Arrays
+from server.waiting import NO_TERMS, Arrays, Terms
 
 _INLINE_BELOW_S: Final = 100e-6
 """A run of one row that costs less than this is cheaper than a hand-over to another thread."""
@@ -175,17 +174,14 @@ class OpenVariant:
         feeds: Feeds,
         rows: int,
         outputs: tuple[str, ...],
-        deadline: float | None = None,
-        timeout_s: float = 0.0,
-        priority: int = 0,
-        timeline: Timeline | None = None,
+        terms: Terms = NO_TERMS,
     ) -> Arrays:
         """Answer from the cache, else compute and keep the answer."""
         assert self._cache is not None
         key, kept = self._cache.look_up(feeds, outputs)
         if kept is not None:
             return kept
-        arrays = await self._compute(feeds, rows, outputs, deadline, timeout_s, priority, timeline)
+        arrays = await self._compute(feeds, rows, outputs, terms)
         self._cache.put(key, arrays)
         return arrays
 
@@ -194,19 +190,14 @@ class OpenVariant:
         feeds: Feeds,
         rows: int,
         outputs: tuple[str, ...],
-        deadline: float | None = None,
-        timeout_s: float = 0.0,
-        priority: int = 0,
-        timeline: Timeline | None = None,
+        terms: Terms = NO_TERMS,
     ) -> Arrays:
         """Fill a request up, unless it makes a full run by itself; cut its answer back."""
         assert self._padding is not None
         lengths: Lengths = {}
         if rows < self.policy.max_batch:
             feeds, lengths = self._padding.pad(feeds)
-        arrays = await self._batcher.infer(
-            feeds, rows, outputs, deadline, timeout_s, priority, timeline
-        )
+        arrays = await self._batcher.infer(feeds, rows, outputs, terms)
         return self._padding.trim(arrays, outputs, lengths) if lengths else arrays
 
     def _unmap(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
@@ -27,6 +27,26 @@ _MOST_EMPTY_PLACES: Final = 64
 
 BucketName = tuple[int, bool, Shapes | None, tuple[str, ...]]
 """Level, whether each runs alone, and what those have in common that may share a run."""
+
+
+class Terms(NamedTuple):
+    """On what terms a caller waits.
+
+    Attributes:
+        deadline: When it stops waiting, on the batcher's clock; None: never.
+        timeout_s: Longest wait for a lane that it accepts; 0: no limit of its own.
+        priority: The level it chose, 1 the highest; 0: the default.
+        timeline: Where to note when it waits and runs; None: nowhere.
+    """
+
+    deadline: float | None = None
+    timeout_s: float = 0.0
+    priority: int = 0
+    timeline: Timeline | None = None
+
+
+NO_TERMS: Final = Terms()
+"""Of a caller that waits for as long as it takes."""
 
 
 class Endable(Protocol):

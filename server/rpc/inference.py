@@ -39,6 +39,7 @@ from server.rpc.streaming import Infer, InferenceStream
 from server.rpc.traced import traced
 from server.shared_memory import SharedMemory
 from server.timeline import Timeline
+from server.waiting import Terms
 
 if TYPE_CHECKING:
     from server.tracing import Tracing
@@ -228,10 +229,7 @@ class Inference:
                 decoded.feeds,
                 decoded.rows,
                 decoded.outputs,
-                deadline,
-                timeout_s,
-                priority,
-                timeline,
+                Terms(deadline, timeout_s, priority, timeline),
             )
             if decoded.classes or decoded.places:
                 response = _special_answer(model, opened.variant, request.id, decoded, arrays)

@@ -19,6 +19,7 @@ from server.errors import DeadlineExceeded, InvalidRequest, ModelFailed, Overloa
 from server.policy import BatchPolicy
 from server.room import Room
 from server.triton_batching import Batching, QueuePolicy
+from server.waiting import Terms
 
 Arrays = list[NDArray[Any]]
 RUN_S = 0.001
@@ -130,7 +131,8 @@ class Bench:
         **wishes: Any,
     ) -> asyncio.Task[Arrays]:
         feeds = {"x": np.full((rows, width), value)}
-        return asyncio.create_task(self.batcher.infer(feeds, rows, ("y",), deadline, **wishes))
+        terms = Terms(deadline, **wishes)
+        return asyncio.create_task(self.batcher.infer(feeds, rows, ("y",), terms))
 
     async def end_all(self) -> None:
         """End every run, those that follow included."""

@@ -21,7 +21,7 @@ from server.errors import DeadlineExceeded, InvalidRequest, Overloaded, QueueTim
 from server.policy import BatchPolicy
 from server.room import Room
 from server.triton_batching import Batching, QueuePolicy
-from server.waiting import LAST_LEVEL
+from server.waiting import LAST_LEVEL, Terms
 from tests.support.virtual_time import VirtualLoop, run_in_virtual_time
 
 Arrays = list[NDArray[Any]]
@@ -278,7 +278,7 @@ async def play(case: Case) -> list[Any]:
         caller = machine.callers[number] = Caller(number, ask, now, deadline)
         try:
             answer = await batcher.infer(
-                feeds, ask.rows, ask.outputs, deadline, ask.timeout_s, ask.priority
+                feeds, ask.rows, ask.outputs, Terms(deadline, ask.timeout_s, ask.priority)
             )
             for array, name in zip(answer, ask.outputs, strict=True):
                 np.testing.assert_array_equal(array, computed(feeds["x"], feeds["texts"], name))
