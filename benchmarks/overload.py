@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from benchmarks.contestants import Bench, Contestant, flags_of, hone, transports
-from benchmarks.load import open_loop, percentile
+from benchmarks.load import offered, percentile
 from benchmarks.models import MINILM
 from benchmarks.rows import Part, Row, Table, ratios, spread
 
@@ -72,7 +73,9 @@ def _storm(server: Contestant, rate: float, seconds: float) -> tuple[float, floa
     Of a refusal h2load tells only that it brought nothing. Whoever was not answered soon was
     accepted, and counts with the time he waited, even in vain; late answers are not right.
     """
-    storm = open_loop(server.target(MINILM), seconds, rate=rate, deadline_s=DEADLINE_S)
+    target, most = server.target(MINILM), math.ceil(2 * rate * DEADLINE_S)
+    with offered(target, seconds, in_flight=most, rate=rate, deadline_s=DEADLINE_S) as storm:
+        pass
     taken = [one.latency_s for one in storm.answers]
     late = sum(one > DEADLINE_S for one in taken)
     accepted = [one for one in taken if one > _SOON * DEADLINE_S]
