@@ -31,7 +31,8 @@ class Figure:
     Attributes:
         name: Which quantity.
         unit: The unit of `value`, `original` and `difference`.
-        samples: Items, windows or runs it was computed from.
+        samples: Items, windows or runs it was computed from; clusters of items where these are not
+            independent.
         value: The variant's.
         original: The original's from the same run; None for a figure that already compares.
         difference: Variant minus original.
@@ -39,6 +40,8 @@ class Figure:
         method: How the bounds were computed.
         condition: Under which circumstances, or of which output, for example `batch 8`; "" for the
             usual ones.
+        under: What was done to the items first, as in a requirement; "" for nothing.
+        of_items: How many items the samples hold where they are clusters, else 0.
     """
 
     name: FigureName
@@ -50,6 +53,15 @@ class Figure:
     ratio: Estimate | None = None
     method: str = ""
     condition: str = ""
+    under: str = ""
+    of_items: int = 0
+
+    @property
+    def counted(self) -> str:
+        """What it was computed from, for people."""
+        if self.of_items:
+            return f"{self.samples} clusters of {self.of_items} items"
+        return f"{self.samples} samples"
 
 
 class Gate(StrEnum):
@@ -59,6 +71,7 @@ class Gate(StrEnum):
     FIDELITY = "fidelity"
     INVARIANCE = "batch invariance"
     ACCURACY = "accuracy"
+    ROBUSTNESS = "robustness"
     LATENCY = "latency"
     MEMORY = "memory"
 
@@ -128,5 +141,5 @@ class Evaluation:
     certificate: Certificate
 
     def figure(self, name: FigureName) -> Figure | None:
-        """The first figure of that name, if it was measured."""
-        return next((figure for figure in self.figures if figure.name == name), None)
+        """The first figure of that name on items as they are, if it was measured."""
+        return next((one for one in self.figures if one.name == name and not one.under), None)
