@@ -29,13 +29,13 @@ def apply(model: Path, step: Binarize, context: StepContext) -> StepResult:
     return narrow_by(model, step, context, name="binarize", code=code)
 
 
-def binary(weight: Tensor, block_size: int) -> Coded:
-    """W [rows, columns] as plus or minus one alpha per block of a column.
+def binary(columns: Tensor, block_size: int) -> Coded:
+    """Columns [columns, rows] as plus or minus one alpha per block of a column.
 
     A weight of 0 counts as positive. Where a column ends within its last block, only its rows
     count for alpha.
     """
-    blocks = in_blocks(weight, block_size)
-    alpha = blocks.abs().sum(dim=2) / block_lengths(weight, block_size)
+    blocks = in_blocks(columns, block_size)
+    alpha = blocks.abs().sum(dim=2) / block_lengths(columns, block_size)
     codes = torch.where(blocks < 0, _MINUS, _PLUS)
-    return Coded(rows=len(weight), bits=_BITS, codes=codes, scales=alpha)
+    return Coded(rows=columns.shape[1], bits=_BITS, codes=codes, scales=alpha)

@@ -22,7 +22,7 @@ class Coded:
     """A weight W [rows, columns] in whole codes.
 
     Attributes:
-        rows: Of the weight; codes past the last are of no effect.
+        rows: Of the weight: codes past the last are of no effect.
         bits: Of each code: 2, 4 or 8.
         codes: q, float32 [columns, blocks, block_size] of whole numbers below 2^bits.
         scales: s, float32 [columns, blocks].
@@ -36,11 +36,11 @@ class Coded:
     zero_points: Tensor | None = None
 
     def widened(self) -> Tensor:
-        """The weight that it stands for, [rows, columns]."""
+        """The columns of the weight that it stands for, [columns, rows]."""
         points = self.zero_points
         middle = float(1 << (self.bits - 1)) if points is None else points[:, :, None]
-        columns = ((self.codes - middle) * self.scales[:, :, None]).flatten(1)
-        return columns[:, : self.rows].T
+        columns = (self.codes - middle).mul_(self.scales[:, :, None]).flatten(1)
+        return columns[:, : self.rows]
 
     def stored(self) -> NarrowWeight:
         """The same as onnxruntime keeps it."""
@@ -61,16 +61,20 @@ class Coded:
 
 
 Coder = Callable[[Tensor], Coded]
-"""Weight, float32 [rows, columns] → the same in codes; without gradients."""
+"""The columns of a weight, float32 [columns, rows] → the same in codes; without gradients."""
 
 
-def straight_through(weight: Tensor, code: Coder) -> Tensor:
-    """What the codes of a weight stand for, [rows, columns], with the gradient of the weight.
+def straight_through(columns: Tensor, code: Coder) -> Tensor:
+    """What the codes of a weight stand for, with the gradient of the weight itself.
+
+    Args:
+        columns: Of the weight, [columns, rows]; the answer has the same form.
+        code: Its coder.
 
     dL/dw = dL/dw' (the straight-through estimator, Bengio et al. 2013, arXiv 1308.3432, as
     BinaryConnect uses it, Courbariaux et al. 2015, arXiv 1511.00363).
     """
-    found: Tensor = _StraightThrough.apply(weight, code)  # type: ignore[no-untyped-call]
+    found: Tensor = _StraightThrough.apply(columns, code)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -78,8 +82,8 @@ class _StraightThrough(torch.autograd.Function):
     """Not w + (w' - w): that sum is rounded, and would not be the number that is stored."""
 
     @staticmethod
-    def forward(_: Any, weight: Tensor, code: Coder) -> Tensor:
-        return code(weight).widened().contiguous()
+    def forward(_: Any, columns: Tensor, code: Coder) -> Tensor:
+        return code(columns).widened()
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -89,24 +93,25 @@ class _StraightThrough(torch.autograd.Function):
 def coded(weight: Floats, code: Coder) -> NarrowWeight:
     """A weight [rows, columns] as it is stored."""
     with torch.no_grad():
-        return code(torch.from_numpy(weight)).stored()
+        return code(torch.from_numpy(weight).T).stored()
 
 
-def in_blocks(weight: Tensor, block_size: int) -> Tensor:
-    """The columns of a weight [rows, columns] in blocks, [columns, blocks, block_size].
+def in_blocks(columns: Tensor, block_size: int) -> Tensor:
+    """The columns of a weight, [columns, rows], in blocks, [columns, blocks, block_size].
 
     Places past the last row are 0; `block_lengths` says how many are not.
     """
-    rows, columns = weight.shape
+    count, rows = columns.shape
     missing = block_count(rows, block_size) * block_size - rows
-    padded = torch.nn.functional.pad(weight.T, (0, missing))
-    return padded.contiguous().reshape(columns, -1, block_size)
+    if missing:
+        columns = torch.nn.functional.pad(columns, (0, missing))
+    return columns.reshape(count, -1, block_size)
 
 
-def block_lengths(weight: Tensor, block_size: int) -> Tensor:
+def block_lengths(columns: Tensor, block_size: int) -> Tensor:
     """How many rows each block of a column has, float32 [blocks]."""
-    rows = len(weight)
-    starts = torch.arange(0, rows, block_size, device=weight.device)
+    rows = columns.shape[1]
+    starts = torch.arange(0, rows, block_size, device=columns.device)
     return (rows - starts).clamp(max=block_size).to(torch.float32)
 
 

@@ -39,8 +39,8 @@ class Latent:
         """The tensor as its codes stand for it; the gradient is that of the tensor."""
         tensor = graph.weight(self.name)
         if self.is_table:
-            return straight_through(tensor.T, code).T
-        return straight_through(tensor, code)
+            return straight_through(tensor, code)
+        return straight_through(tensor.T, code).T
 
 
 def with_latent_weights(

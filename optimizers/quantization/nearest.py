@@ -13,9 +13,9 @@ from torch import Tensor
 from optimizers.quantization.coding import Coded, in_blocks
 
 
-def nearest(weight: Tensor, bits: int, block_size: int, *, symmetric: bool) -> Coded:
-    """W [rows, columns] in codes of 8, 4 or 2 bits; a block of zeros has scale 0."""
-    blocks = in_blocks(weight, block_size)
+def nearest(columns: Tensor, bits: int, block_size: int, *, symmetric: bool) -> Coded:
+    """Columns [columns, rows] in codes of 8, 4 or 2 bits; a block of zeros has scale 0."""
+    blocks = in_blocks(columns, block_size)
     low, high = blocks.amin(dim=2).clamp(max=0), blocks.amax(dim=2).clamp(min=0)
     most = (1 << bits) - 1
     if symmetric:
@@ -26,9 +26,9 @@ def nearest(weight: Tensor, bits: int, block_size: int, *, symmetric: bool) -> C
         scales = (high - low) / most
         points = (-low / _divisor(scales)).round().clamp(0, most)
     steps = blocks / _divisor(scales)[:, :, None]
-    codes = (steps + points[:, :, None]).round().clamp(0, most)
+    codes = steps.add_(points[:, :, None]).round_().clamp_(0, most)
     return Coded(
-        rows=len(weight),
+        rows=columns.shape[1],
         bits=bits,
         codes=codes,
         scales=scales,

@@ -29,15 +29,15 @@ def apply(model: Path, step: Ternarize, context: StepContext) -> StepResult:
     return narrow_by(model, step, context, name="ternarize", code=code)
 
 
-def ternary(weight: Tensor, block_size: int) -> Coded:
-    """W [rows, columns] as 0 or plus or minus one alpha per block of a column.
+def ternary(columns: Tensor, block_size: int) -> Coded:
+    """Columns [columns, rows] as 0 or plus or minus one alpha per block of a column.
 
     Where a column ends within its last block, only its rows count. A block of zeros has alpha 0.
     """
-    blocks = in_blocks(weight, block_size)
+    blocks = in_blocks(columns, block_size)
     size = blocks.abs()
-    delta = _SHARE_OF_MEAN * size.sum(dim=2) / block_lengths(weight, block_size)
+    delta = _SHARE_OF_MEAN * size.sum(dim=2) / block_lengths(columns, block_size)
     kept = size > delta[:, :, None]
     alpha = (size * kept).sum(dim=2) / kept.sum(dim=2).clamp(min=1)
-    codes = _ZERO + blocks.sign() * kept
-    return Coded(rows=len(weight), bits=_BITS, codes=codes, scales=alpha)
+    codes = blocks.sign().mul_(kept).add_(_ZERO)
+    return Coded(rows=columns.shape[1], bits=_BITS, codes=codes, scales=alpha)

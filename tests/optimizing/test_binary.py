@@ -108,7 +108,7 @@ def test_the_notes_tell_how_far_the_weights_are_off(
 
 def test_codes_are_the_values_that_are_stored_exactly() -> None:
     weight = np.array([[-2.0, 1.0], [4.0, 0.0], [-0.1, -5.0]], np.float32)
-    two, three = (quantise(torch.from_numpy(weight), 32) for quantise in (binary, ternary))
+    two, three = (quantise(torch.from_numpy(weight.T), 32) for quantise in (binary, ternary))
     assert two.codes[:, 0, :3].tolist() == [[1, 3, 1], [3, 3, 1]]
     assert two.scales.numpy() == pytest.approx(np.array([[6.1 / 3], [2.0]]))
     assert three.codes[:, 0, :3].tolist() == [[1, 3, 2], [2, 2, 1]]
@@ -128,7 +128,7 @@ def test_a_model_of_such_weights_is_kept_exactly(tmp_path: Path, context: StepCo
 
 def test_weights_of_zero_stay_finite() -> None:
     for quantise in (binary, ternary):
-        narrow = quantise(torch.zeros(40, 3), 32).stored()
+        narrow = quantise(torch.zeros(3, 40), 32).stored()
         assert np.array_equal(narrow.widened(), np.zeros((40, 3)))
 
 

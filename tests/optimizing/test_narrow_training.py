@@ -75,13 +75,13 @@ def test_what_trains_is_what_is_stored_and_its_gradient_is_the_weights(
     coder: str, rows: int
 ) -> None:
     """The numbers of the forward pass against numpy's reading of the packed codes."""
-    weight = torch.from_numpy(normal(rows, 24)).requires_grad_()
+    weight = torch.from_numpy(normal(24, rows)).requires_grad_()
     code = CODERS[coder]
     seen = straight_through(weight, code)
     kept = code(weight.detach()).stored()
-    assert np.array_equal(seen.detach().numpy(), kept.widened())
-    assert not np.array_equal(kept.widened(), weight.detach().numpy())
-    incoming = torch.from_numpy(normal(rows, 24, seed=1))
+    assert np.array_equal(seen.detach().numpy(), kept.widened().T)
+    assert not np.array_equal(kept.widened().T, weight.detach().numpy())
+    incoming = torch.from_numpy(normal(24, rows, seed=1))
     torch.autograd.backward((seen * incoming).sum())
     assert weight.grad is not None
     assert torch.equal(weight.grad, incoming)
@@ -107,7 +107,7 @@ def test_the_file_answers_as_the_graph_that_trained(taught: StepContext, step: K
     graph = read_trainable(left)
     code = _coder(step)
     narrow = {
-        name: straight_through(graph.weight(name).detach(), code)
+        name: straight_through(graph.weight(name).detach().T, code).T
         for name in graph.weight_names()
         if name.endswith("_latent")
     }
