@@ -147,7 +147,7 @@ def test_what_does_not_get_better_is_stored_untrained(taught: StepContext) -> No
 def test_training_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     encoder(tmp_path / "model.onnx")
     context, step = sentences(tmp_path, items=64), Ternarize(training=LEARNING)
-    made = []
+    made: list[bytes] = []
     for seed in (0, 0, 1):
         work = tmp_path / f"turn{len(made)}"
         work.mkdir()
