@@ -24,6 +24,7 @@ from optimizers.contract.job import (
     read_result,
     write_spec,
 )
+from optimizers.contract.named_models import models_sha256, named_models
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.preprocessing import Preprocessing, preprocessing_document
 from optimizers.contract.profile import Task, profile_document
@@ -103,6 +104,8 @@ def build(
     profile = profile_document(
         profile_file.read_text(encoding="utf-8"), profile_file.name, profile_file.stem
     )
+    models = named_models(profile.recipe, profile_file.parent, profile_file.name)
+    digests_of_models = models_sha256(models)
     host = this_host(max(1, int(cpu_budget())))
     original_session = SessionSpec(lanes=host.cpus, max_batch=max_batch)
     original_sha256 = read_onnx_file(model).sha256()
@@ -115,6 +118,7 @@ def build(
             original_sha256=original_sha256,
             original_session=original_session,
             data_sha256=digests,
+            models_sha256=digests_of_models,
             host=host,
         ),
         model=model.stem,
@@ -128,6 +132,8 @@ def build(
         data=data,
         data_sha256=digests,
         preprocess=preprocess,
+        models=models,
+        models_sha256=digests_of_models,
         gate_use=gate_use,
         cpus=host.cpus,
         measure_timeout_s=measure_seconds,

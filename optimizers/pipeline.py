@@ -150,6 +150,7 @@ def _context(
         goal=spec.profile.goal,
         task=spec.task,
         data={key: path for key, path in spec.data.items() if key != "gate"},
+        models=spec.models,
         seed=spec.seed,
         report=lambda share, text: report(name, (index + share) / count, text),
     )

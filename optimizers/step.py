@@ -6,8 +6,8 @@ Every technique is a function `apply(model, step, context) -> StepResult`. It re
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from optimizers.contract.goal import Goal
@@ -28,7 +28,9 @@ class StepContext:
         goal: What the profile is after.
         task: What the model's answers are.
         data: calibration, train, search → an `.npz` file; the gate's data is never here.
+        models: Name in the recipe → an ONNX file of the operator's that a step works with.
         seed: Of everything random.
+        held_bytes: Data that is larger is not held in memory.
         report: Takes the share that is done, in [0, 1] and never less than before, and a text.
     """
 
@@ -41,6 +43,8 @@ class StepContext:
     data: dict[str, Path]
     seed: int
     report: Callable[[float, str], None]
+    models: Mapping[str, Path] = field(default_factory=dict)
+    held_bytes: int = 64 << 20
 
     def unchanged(self, model: Path, *notes: str) -> StepResult:
         """What a step gives that left the model as it is; `notes` say why."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,12 @@ from optimizers.contract.training import Training
 
 LossOf = Callable[[torch.Tensor], torch.Tensor]
 """Takes the numbers of some items, int64 [items]; gives their mean loss, a scalar to derive."""
+
+Settle = Callable[[Sequence[torch.Tensor]], None]
+"""Takes batches of items by their numbers, of which statistics are to be made."""
+
+_SETTLED_ON: Final = 512
+"""Items that statistics are made of."""
 
 _HELD_OUT: Final = 0.1
 """Share of the items whose loss is watched and which train nothing."""
@@ -40,6 +46,7 @@ class Trained:
     Attributes:
         epochs: Passes over the items, those included whose weights were not kept.
         before: Mean loss of the held-out items before it.
+        settled: The same once `settle` had its effect, where it was kept.
         after: The same with the weights that were kept.
         held_out: How many items these were; they are training items where there are few.
         stopped_early: Whether patience ended it.
@@ -47,15 +54,18 @@ class Trained:
 
     epochs: int
     before: float
+    settled: float
     after: float
     held_out: int
     stopped_early: bool
 
     def __str__(self) -> str:
         early = ", stopped early" if self.stopped_early else ""
+        is_new = self.settled < self.before
+        new = f", {self.settled:.4g} with statistics estimated anew" if is_new else ""
         return (
             f"trained {self.epochs} epochs{early}: loss of {self.held_out} held-out items "
-            f"{self.before:.4g} before, {self.after:.4g} after"
+            f"{self.before:.4g} before{new}, {self.after:.4g} after"
         )
 
 
@@ -68,6 +78,7 @@ def train(
     seed: int,
     report: Callable[[float, str], None],
     after_step: Callable[[], None] = lambda: None,
+    settle: Settle | None = None,
 ) -> Trained:
     """Change the parameters of `module` that want a gradient, so that the loss falls.
 
@@ -79,13 +90,16 @@ def train(
         seed: Of the order of items and of everything random in `module`.
         report: Takes the share that is done, in [0, 1], and a text.
         after_step: Called after each change, for example to put zeros back.
+        settle: Called where weights changed and what follows the data did not: before the first
+            step, where its effect is kept if the held-out loss falls by it, and whenever an
+            average took the place of the weights.
 
     Raises:
         RunFailed: The loss became infinite or no number.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _Loop(module, items, loss_of, training, seed, after_step).run(report)
+        return _Loop(module, items, loss_of, training, seed, after_step, settle).run(report)
 
 
 def rate_share(training: Training, step: int, steps: int) -> float:
@@ -131,9 +145,11 @@ class _Loop:
         training: Training,
         seed: int,
         after_step: Callable[[], None],
+        settle: Settle | None,
     ) -> None:
         self._module, self._loss_of, self._training = module, loss_of, training
         self._after_step = after_step
+        self._settle = settle
         self._order = torch.Generator().manual_seed(seed)
         shuffled = torch.randperm(items, generator=self._order)
         held_out = int(_HELD_OUT * items) if items >= _FEWEST_TO_HOLD_OUT else 0
@@ -149,7 +165,8 @@ class _Loop:
 
     def run(self, report: Callable[[float, str], None]) -> Trained:
         training = self._training
-        before = best = self._watched_loss()
+        before = self._watched_loss()
+        best = settled = self._settle_if_better(before)
         kept = copy.deepcopy(self._module.state_dict()) if training.patience else {}
         since = epochs = 0
         for epoch in range(1, training.epochs + 1):
@@ -172,10 +189,28 @@ class _Loop:
         return Trained(
             epochs=epochs,
             before=before,
+            settled=settled,
             after=self._watched_loss(),
             held_out=len(self._held_out),
             stopped_early=epochs < training.epochs,
         )
+
+    def _settle_if_better(self, before: float) -> float:
+        """The held-out loss from which the training starts."""
+        if self._settle is None:
+            return before
+        former = copy.deepcopy(self._module.state_dict())
+        self._settle_now()
+        after = self._watched_loss()
+        if after < before:
+            return after
+        self._module.load_state_dict(former)
+        return before
+
+    def _settle_now(self) -> None:
+        if self._settle is not None:
+            size = max(2, self._training.batch_size)
+            self._settle(_batches(self._items[:_SETTLED_ON], size))
 
     def _epoch(self) -> Iterator[float]:
         """The loss of each step of one pass over the items."""
@@ -226,6 +261,7 @@ class _Loop:
                 for parameter, kept in zip(self._parameters, self._average, strict=True):
                     parameter.copy_(kept)
             self._after_step()
+            self._settle_now()
 
     def _as_kept(self) -> tuple[dict[str, torch.Tensor], float]:
         """The weights as they would be kept now, and the held-out items' loss with them."""

@@ -53,6 +53,7 @@ from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
 from optimizers.evaluation.disjoint import check_disjoint
 from optimizers.evaluation.labelled import check_labelled
+from optimizers.evaluation.named import check_models
 from optimizers.process import (
     PARENT_VARIABLE,
     die_with_parent,
@@ -153,7 +154,8 @@ def _checked_data(directory: Path, spec: JobSpec) -> dict[str, Path]:
         See `_data_of`.
 
     Raises:
-        InvalidModel: The original was overwritten.
+        InvalidModel: The original was overwritten, or a model that the recipe names; or such a
+            model does not fit.
         InvalidData: A data file changed, does not fit, or shares items with the gate's.
     """
     if read_onnx_file(spec.original_file).sha256() != spec.original_sha256:
@@ -165,8 +167,12 @@ def _checked_data(directory: Path, spec: JobSpec) -> dict[str, Path]:
             raise InvalidData(
                 f"data.{name} ({path.name}) changed since the job was submitted; submit it again"
             )
+    for name, path in spec.models.items():
+        if not path.exists() or read_onnx_file(path).sha256() != spec.models_sha256[name]:
+            raise InvalidModel(f"{name} changed since the job was submitted; submit it again")
     with closing(Session(spec.original_file, SessionSpec())) as original:
         signature = original.signature
+    check_models(spec.profile.recipe, spec.models, signature)
     data = _data_of(directory, spec)
     if spec.task is Task.CLASSIFICATION:
         check_labelled(data, signature)

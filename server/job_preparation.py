@@ -22,6 +22,7 @@ from optimizers.contract.job import (
     write_built,
 )
 from optimizers.contract.manifest import GOLDEN_FILE, MANIFEST_FILE
+from optimizers.contract.named_models import models_sha256, named_models
 from optimizers.contract.packages import how_to_install_optimisers, missing_packages
 from optimizers.contract.profile import Profile
 from server.config import ServerConfig
@@ -41,7 +42,9 @@ async def specify(
     """Everything a worker needs to know to build `profile` for a version.
 
     Raises:
-        InvalidData: Data that hone.yaml names is missing, links elsewhere or cannot be read.
+        InvalidData: Data or a model that hone.yaml names is missing, links elsewhere or cannot be
+            read.
+        InvalidModel: A file that the recipe names is no ONNX model.
     """
     entry = model.entry
     declared = {
@@ -51,11 +54,13 @@ async def specify(
     }
     for name, path in declared.items():
         require_data(path, entry.directory, f"{entry.name}/hone.yaml names data.{name}")
+    models = named_models(profile.recipe, entry.directory, f"{entry.name}/hone.yaml")
     digests = await asyncio.to_thread(
         lambda: {
             name: data_sha256(path, entry.policy.preprocess) for name, path in declared.items()
         }
     )
+    digests_of_models = await asyncio.to_thread(models_sha256, models)
     identity = job_id(
         model=model.name,
         version=model.version,
@@ -64,6 +69,7 @@ async def specify(
         original_sha256=model.original.original_sha256,
         original_session=model.original.session,
         data_sha256=digests,
+        models_sha256=digests_of_models,
         host=host,
     )
     return JobSpec(
@@ -79,6 +85,8 @@ async def specify(
         data=declared,
         data_sha256=digests,
         preprocess=entry.policy.preprocess,
+        models=models,
+        models_sha256=digests_of_models,
         cpus=host.cpus,
         memory_limit_bytes=config.job_memory_bytes,
         measure_timeout_s=config.measure_seconds,

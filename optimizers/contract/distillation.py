@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from optimizers.contract.below import why_not_below
+from optimizers.contract.documents import shown
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.stage import Stage
 from optimizers.contract.training import Training
@@ -36,7 +38,7 @@ class FeaturePair:
     """Two tensors that are to become alike.
 
     Attributes:
-        teacher: Its name in the original.
+        teacher: Its name in the teacher.
         student: Its name in the model that trains.
     """
 
@@ -46,9 +48,13 @@ class FeaturePair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distill:
-    """Train the model to answer like the original, which needs no labels.
+    """Train the model to answer like the original, or like a named model; needs no labels.
 
     Attributes:
+        teacher: Path of an ONNX file to learn from, below the directory of the file that holds
+            the recipe; "": the original.
+        student: Path of an ONNX file to train in the place of the original, and to go on with;
+            "": what the recipe made so far.
         temperature: Softens the classes of both, above 0; for classification only.
         weight: Share of the teacher's loss in [0, 1]; labels, where there are some, have the rest.
         features: Tensors inside that are to become alike, through a learned projection.
@@ -61,6 +67,8 @@ class Distill:
         batch_norm: Train behind batch normalisation, as for `Finetune`.
     """
 
+    teacher: str = ""
+    student: str = ""
     temperature: float = 4.0
     weight: float = 0.8
     features: tuple[FeaturePair, ...] = ()
@@ -74,7 +82,17 @@ class Distill:
 
     stage: ClassVar[Stage] = Stage.FLOAT
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The files that it names."""
+        return tuple(name for name in (self.teacher, self.student) if name)
+
     def __post_init__(self) -> None:
+        for key in ("teacher", "student"):
+            name = getattr(self, key)
+            problem = why_not_below(name, "the directory of the file that names it")
+            if name and problem:
+                raise InvalidDocument(f"distill.{key}: {problem}, got {shown(name)}")
         if not self.temperature > 0:
             raise InvalidDocument(f"distill.temperature must be above 0, got {self.temperature}")
         if not 0 <= self.weight <= 1:

@@ -72,6 +72,8 @@ class JobSpec:
             declared.
         data_sha256: Digests of the same data, of `data_files.data_sha256`.
         preprocess: What is done to every image of an image folder.
+        models: Name in the recipe → absolute path of an ONNX file that its steps work with.
+        models_sha256: Digests of the same files, external weights included.
         gate_use: How often the gate data will have been used for this model, this job included;
             use k may spend (1 - confidence) / 2^k.
         cpus: Processors that the server hands out.
@@ -93,6 +95,8 @@ class JobSpec:
     data: dict[str, Path] = field(default_factory=dict)
     data_sha256: dict[str, str] = field(default_factory=dict)
     preprocess: Preprocessing = field(default_factory=Preprocessing)
+    models: dict[str, Path] = field(default_factory=dict)
+    models_sha256: dict[str, str] = field(default_factory=dict)
     gate_use: int = 1
     cpus: int = 1
     memory_limit_bytes: int = 0
@@ -165,13 +169,14 @@ def job_id(
     original_sha256: str,
     original_session: SessionSpec,
     data_sha256: dict[str, str],
+    models_sha256: dict[str, str],
     host: Host,
 ) -> str:
     """The id of the work: equal for the same model, profile and data on the same machine."""
     content = [
         *(model, version, profile.to_data(), str(task), original_sha256, data_sha256),
         *(host.architecture, host.cpu_features, host.cpus, host.onnxruntime, host.gpus),
-        asdict(original_session),
+        *(asdict(original_session), models_sha256),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

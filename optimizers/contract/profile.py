@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from optimizers.contract.below import why_not_below
 from optimizers.contract.documents import Document, Path, cut, shown, shown_key
 from optimizers.contract.goal import Goal, parse_figure, parse_requirement
 from optimizers.contract.padding import PaddingPolicy, padding_policy
@@ -21,8 +22,6 @@ _NO_LABELS: Final = frozenset({"original", "latest"})
 _NO_PROFILES: Final = _NO_LABELS | {"stable", "canary"}
 _LARGEST_VERSION: Final = 10**18 - 1
 _LONGEST_SENTENCE: Final = 200
-_LONGEST_PATH: Final = 1024
-_LONGEST_PATH_PART: Final = 255
 _Choice = TypeVar("_Choice", bound=StrEnum)
 _TOP_KEYS: Final = (
     *("task", "data", "serve", "hold_version", "profiles", "labels"),
@@ -179,16 +178,9 @@ def _data(document: Document, top: dict[str, Any]) -> DataFiles:
                 ("data", key),
                 f"expected the path of an .npz file or of other data, got {shown(value)}",
             )
-        parts = value.split("/")
-        if value.startswith("/") or ".." in parts:
-            raise document.error(
-                ("data", key), f"expected a path below the model's directory, got {shown(value)}"
-            )
-        longest = max(len(part.encode()) for part in parts)
-        if "\0" in value or len(value) > _LONGEST_PATH or longest > _LONGEST_PATH_PART:
-            raise document.error(
-                ("data", key), f"expected a path that can name a file, got {shown(value)}"
-            )
+        problem = why_not_below(value, "the model's directory")
+        if problem:
+            raise document.error(("data", key), f"{problem}, got {shown(value)}")
     return DataFiles(**files)
 
 

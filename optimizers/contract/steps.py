@@ -70,4 +70,7 @@ def misplaced(steps: Sequence[Step]) -> tuple[int, str] | None:
             if step.stage is Stage.FLOAT:
                 return index, f"{late} works on floating-point weights; put it before {early}"
             return index, f"{early} has to come last; put {late} before it"
+        if isinstance(step, Distill) and step.student:
+            before = step_name(former)
+            return index, f"distill.student takes the model's place; put it before {before}"
     return None

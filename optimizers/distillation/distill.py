@@ -1,10 +1,15 @@
-"""Distillation: the model learns to answer like the original, by its answers and what led there.
+"""Distillation: the model learns to answer like a teacher, by its answers and what led there.
+
+The teacher is the original unless the step names another; so is the student, after what the
+recipe has done to it, unless the step brings one.
 
 loss = w · teacher + (1 - w) · labels + w_f · features + w_a · attention; w is 1 without labels.
 """
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,9 +17,12 @@ from torch import nn
 from torch.nn import functional
 
 from optimizers.contract.distillation import Distill
+from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.profile import Task
+from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.distillation.finetune import label_loss
 from optimizers.distillation.student import open_student
+from optimizers.evaluation.named import check_student, taught_outputs
 from optimizers.learning.items import TrainingItems, teacher_answers, training_items
 from optimizers.learning.learn import learn
 from optimizers.learning.losses import Projection, attention_distance
@@ -24,22 +32,53 @@ from optimizers.trainable import TrainableGraph, read_trainable
 
 
 def apply(model: Path, step: Distill, context: StepContext) -> StepResult:
-    """Train the model on what the original answers to `data.train`; see `optimizers.step`.
+    """Train the model on what its teacher answers to `data.train`; see `optimizers.step`.
 
     Raises:
         NotSupported: The graph has operators that cannot be trained.
         InvalidData: There are no training items.
+        InvalidModel: The named teacher or student does not fit the original.
         InvalidDocument: A pair names what is no tensor of its model.
     """
+    notes = [_note(kind, name, context) for kind, name in _named(step) if name]
+    if step.student:
+        model = _student(step.student, context)
+    result = _distill(model, step, context)
+    if step.student and not result.modified:
+        result = replace(result, modified=True)  # it took the original's place all the same
+    return replace(result, notes=(*notes, *result.notes))
+
+
+def _named(step: Distill) -> tuple[tuple[str, str], ...]:
+    return ("student", step.student), ("teacher", step.teacher)
+
+
+def _note(kind: str, name: str, context: StepContext) -> str:
+    return f"{kind}: {name}, sha256 {read_onnx_file(context.models[name]).sha256()}"
+
+
+def _student(name: str, context: StepContext) -> Path:
+    path = context.models[name]
+    with (
+        closing(Session(path, SessionSpec())) as student,
+        closing(Session(context.original, SessionSpec())) as original,
+    ):
+        check_student(name, student.signature, original.signature)
+    return path
+
+
+def _distill(model: Path, step: Distill, context: StepContext) -> StepResult:
     items = training_items("distill", model, context)
-    context.report(0.0, f"asking the original about {items.count} items")
-    answers = teacher_answers(context.original, items)
+    teacher = context.models[step.teacher] if step.teacher else context.original
+    who = step.teacher or "the original"
+    context.report(0.0, f"asking {who} about {items.count} items")
+    answers = teacher_answers(teacher, items, _taught(step.teacher, teacher, context))
     student, is_normalised = open_student(model, items, context, step)
     inside = None
     if step.features or step.attention:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
-            inside = _Inside(step, student, read_trainable(context.original), items)
+            inside = _Inside(step, student, read_trainable(teacher), items)
     of_answers = teaching(context.task, step.temperature, answers)
     learns_labels = items.labels is not None and context.task is Task.CLASSIFICATION
     scores = items.class_output if learns_labels and step.weight < 1 else None
@@ -63,11 +102,23 @@ def apply(model: Path, step: Distill, context: StepContext) -> StepResult:
         items.count,
         context,
         training=step.training,
+        feeds=items.feeds,
         freeze=step.freeze,
         fold=is_normalised,
         keep_zeros=step.keep_zeros,
         beside=inside,
     )
+
+
+def _taught(name: str, teacher: Path, context: StepContext) -> dict[str, str] | None:
+    """The named teacher's outputs and the student's that learn from them; None for the original."""
+    if not name:
+        return None
+    with (
+        closing(Session(teacher, SessionSpec())) as theirs,
+        closing(Session(context.original, SessionSpec())) as original,
+    ):
+        return taught_outputs(name, theirs.signature, original.signature)
 
 
 class _Inside(nn.Module):
@@ -106,6 +157,8 @@ class _Inside(nn.Module):
         return total
 
     def _answers(self, feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        teacher = self._teacher[0]
         with torch.no_grad():
-            answers: dict[str, torch.Tensor] = self._teacher[0](feeds, self._from_teacher)
+            own = {name: feeds[name] for name in teacher.inputs}
+            answers: dict[str, torch.Tensor] = teacher(own, self._from_teacher)
         return answers

@@ -56,6 +56,7 @@ def apply(model: Path, step: Finetune, context: StepContext) -> StepResult:
         items.count,
         context,
         training=step.training,
+        feeds=items.feeds,
         freeze=step.freeze,
         fold=is_normalised,
         keep_zeros=step.keep_zeros,
@@ -71,4 +72,4 @@ def label_loss(answers: torch.Tensor, items: TrainingItems, numbers: torch.Tenso
     assert items.labels is not None
     labels = items.labels[numbers]
     check_labels(labels.numpy(), answers.shape[1])
-    return functional.cross_entropy(as_logits(answers)(answers), labels)
+    return functional.cross_entropy(as_logits([answers])(answers), labels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,14 +13,17 @@ from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.training import Training
 from optimizers.learning.normalization import fold_batch_norm
 from optimizers.step import StepContext, StepResult
-from optimizers.trainable import TrainableGraph, write_trainable
-from optimizers.training import train
+from optimizers.trainable import TrainableGraph, reestimate_batch_norm, write_trainable
+from optimizers.training import Settle, train
 
 _MANY: Final = 0.05
 """Share of weights that are zero by somebody's doing."""
 
 GraphLoss = Callable[[TrainableGraph, torch.Tensor], torch.Tensor]
 """Mean loss of a graph on the items with these numbers, int64 [items]."""
+
+FeedsOf = Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
+"""A graph's inputs for the items with these numbers."""
 
 
 def learn(
@@ -32,6 +35,7 @@ def learn(
     context: StepContext,
     *,
     training: Training,
+    feeds: FeedsOf,
     freeze: Sequence[str] = (),
     fold: bool = False,
     keep_zeros: bool = False,
@@ -48,6 +52,8 @@ def learn(
         items: How many training items there are.
         context: Of the step.
         training: The strategy.
+        feeds: What `graph` is given; its running statistics are estimated anew where weights
+            changed without them.
         freeze: Weights that stay as they are.
         fold: Whether `graph` has normalisations that were inserted, which are folded again.
         keep_zeros: Whether weights that are zero stay so.
@@ -74,6 +80,7 @@ def learn(
         seed=context.seed,
         report=context.report,
         after_step=after_step,
+        settle=_settle(graph, feeds),
     )
     if not trained.after < trained.before:
         return context.unchanged(model, f"{trained}; it did not fall, so nothing was kept")
@@ -84,6 +91,16 @@ def learn(
     count = sum(parameter.numel() for parameter in trainable)
     notes = (f"{trained}; {count} parameters in {len(trainable)} weights", *zeros.notes())
     return StepResult(model=target, session=context.session, modified=True, notes=notes)
+
+
+def _settle(graph: TrainableGraph, feeds: FeedsOf) -> Settle | None:
+    if not graph.statistics_names():
+        return None
+
+    def settle(batches: Sequence[torch.Tensor]) -> None:
+        reestimate_batch_norm(graph, map(feeds, batches))
+
+    return settle
 
 
 class _Zeros:

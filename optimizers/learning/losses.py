@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import torch
@@ -27,16 +27,20 @@ def softened_divergence(
     return divergence * temperature**2
 
 
-def as_logits(answers: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+def as_logits(parts: Iterable[torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
     """What makes logits of an output [items, classes]: the logarithm, where it gives probabilities.
 
     Args:
-        answers: Of that output; probabilities where no number is negative and rows sum to 1.
+        parts: Of that output; probabilities where no number is negative and rows sum to 1.
     """
-    sums = answers.detach().sum(dim=1)
-    if (answers >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+    if all(_are_probabilities(part) for part in parts):
         return lambda probabilities: probabilities.clamp_min(_SMALLEST).log()
     return lambda logits: logits
+
+
+def _are_probabilities(answers: torch.Tensor) -> bool:
+    sums = answers.detach().sum(dim=1)
+    return bool((answers >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 
 
 def cosine_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -49,9 +53,13 @@ def relative_error(student: torch.Tensor, teacher: torch.Tensor, size: float) ->
     return functional.mse_loss(student, teacher) / size
 
 
-def mean_square(answers: torch.Tensor) -> float:
-    """Mean t² of an output, above 0."""
-    return max(_SMALLEST, float(answers.double().square().mean()))
+def mean_square(parts: Iterable[torch.Tensor]) -> float:
+    """Mean t² of an output that comes in parts, above 0."""
+    total, count = 0.0, 0
+    for part in parts:
+        total += float(part.double().square().sum())
+        count += part.numel()
+    return max(_SMALLEST, total / max(1, count))
 
 
 def attention_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch
 
 from optimizers.contract.errors import NotSupported
 from optimizers.contract.profile import Task
+from optimizers.learning.answers import Answers
 from optimizers.learning.losses import (
     as_logits,
     cosine_distance,
@@ -20,7 +21,7 @@ AnswerLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def teaching(
-    task: Task, temperature: float, answers: Mapping[str, torch.Tensor]
+    task: Task, temperature: float, answers: Mapping[str, Answers]
 ) -> Callable[[Mapping[str, torch.Tensor], torch.Tensor], torch.Tensor]:
     """The sum over outputs of how far a student's answers are from its teacher's.
 
@@ -37,7 +38,7 @@ def teaching(
     """
     if not answers:
         raise NotSupported(
-            "the original gives no floating-point output, so nothing can be learned from it"
+            "the teacher gives no floating-point output, so nothing can be learned from it"
         )
     losses = {name: answer_loss(task, temperature, answer) for name, answer in answers.items()}
 
@@ -48,7 +49,7 @@ def teaching(
     return loss
 
 
-def answer_loss(task: Task, temperature: float, answers: torch.Tensor) -> AnswerLoss:
+def answer_loss(task: Task, temperature: float, answers: Answers) -> AnswerLoss:
     """How far a student's answers to some items are from its teacher's.
 
     The divergence of classes does not see a number that is added to all logits of an item, which
@@ -61,10 +62,10 @@ def answer_loss(task: Task, temperature: float, answers: torch.Tensor) -> Answer
     """
     if task is Task.EMBEDDING:
         return cosine_distance
-    size = mean_square(answers)
-    if task is not Task.CLASSIFICATION or answers.ndim != 2 or answers.shape[1] == 1:
+    size = mean_square(answers.parts())
+    if task is not Task.CLASSIFICATION or len(answers.shape) != 2 or answers.shape[1] == 1:
         return lambda student, teacher: relative_error(student, teacher, size)
-    logits = as_logits(answers)
+    logits = as_logits(answers.parts())
 
     def distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         divergence = softened_divergence(logits(student), logits(teacher), temperature)

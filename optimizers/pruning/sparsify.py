@@ -44,7 +44,16 @@ def apply(model: Path, step: Sparsify, context: StepContext) -> StepResult:
         pull = torch.stack([sizes[name](graph.weight(name)).sum() for name in sizes]).sum()
         return of_answers(graph(items.feeds(numbers)), numbers) + step.strength * pull
 
-    result = learn("sparsify", model, graph, loss, items.count, context, training=step.training)
+    result = learn(
+        "sparsify",
+        model,
+        graph,
+        loss,
+        items.count,
+        context,
+        training=step.training,
+        feeds=items.feeds,
+    )
     if not result.modified:
         return result
     note = (

@@ -83,7 +83,11 @@ def test_a_result_is_there_or_not(tmp_path: Path) -> None:
 
 
 def identity(
-    profile: Profile = PROFILE, gate: str = "e", original: str = "f", lanes: int = 1
+    profile: Profile = PROFILE,
+    gate: str = "e",
+    original: str = "f",
+    lanes: int = 1,
+    models: dict[str, str] | None = None,
 ) -> str:
     return job_id(
         model="m",
@@ -93,6 +97,7 @@ def identity(
         original_sha256=original * 64,
         original_session=SessionSpec(lanes=lanes),
         data_sha256={"gate": gate * 64},
+        models_sha256=models or {},
         host=this_host(2),
     )
 
@@ -101,4 +106,5 @@ def test_the_same_work_is_the_same_job_and_other_work_is_not() -> None:
     other = profile_document("recipe: [tune_session]\n", "fast.yaml", "fast")
     assert identity() == identity()
     others = {identity(other), identity(gate="d"), identity(original="a"), identity(lanes=2)}
-    assert len({identity(), *others}) == 5
+    others |= {identity(models={"teacher.onnx": one}) for one in ("a", "b")}
+    assert len({identity(), *others}) == 7
