@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from optimizers.contract.distillation import Distill
 from optimizers.contract.profile import Task
-from optimizers.distillation.finetune import label_loss
 from optimizers.distillation.student import open_student
 from optimizers.learning.items import TrainingItems, teacher_answers, training_items
+from optimizers.learning.labels import label_loss
 from optimizers.learning.learn import learn
 from optimizers.learning.losses import Projection, attention_distance
 from optimizers.learning.teaching import teaching
