@@ -24,7 +24,7 @@ from optimizers.demo.networks import (
 )
 
 _CALIBRATION: Final = 512
-_TRAIN: Final = 20_000
+_SEARCH: Final = 5_000
 _SEED: Final = 0
 
 
@@ -37,7 +37,7 @@ class Subject:
         about: What it is, with its data and the counts of items.
         task: What its answers are.
         model: The ONNX file.
-        data: calibration, train, gate → file.
+        data: calibration, train, search, gate → file.
     """
 
     name: str
@@ -74,22 +74,24 @@ PLANS: Final[dict[str, _Plan]] = {
 def subject(name: str, directory: Path, tell: Callable[[str], None]) -> Subject:
     """The model of this name; trained and written below `directory` when it is not there yet.
 
-    Of Fashion-MNIST's 60,000 training images 512 calibrate and all others train the model; 20,000
-    of these are what steps may train on. The 10,000 test images are the gate's.
+    Of Fashion-MNIST's 60,000 training images 512 calibrate, 5,000 are for the search of recipes
+    and train nothing, and all others train the model and are what steps may train on. The 10,000
+    test images are the gate's, which judges once.
 
     Raises:
         InvalidData: Fashion-MNIST is not installed.
     """
     plan, home = PLANS[name], directory / name
-    parts = ("calibration", "train", "gate")
+    parts = ("calibration", "train", "search", "gate")
     files = {part: home / f"{part}.npz" for part in parts}
     model = home / "model.onnx"
     if not model.exists():
         home.mkdir(parents=True, exist_ok=True)
         _write(plan, model, files, tell)
     about = (
-        f"{plan.about}, trained {plan.epochs} epochs on Fashion-MNIST; {_CALIBRATION} images "
-        f"calibrate, {_TRAIN:,} train, 10,000 judge"
+        f"{plan.about}, trained {plan.epochs} epochs on Fashion-MNIST. Of its 60,000 training "
+        f"images {_CALIBRATION} calibrate, {_SEARCH:,} train nothing and chose the recipes' "
+        "settings, all others train; the 10,000 test images judge"
     )
     return Subject(name=name, about=about, task=Task.CLASSIFICATION, model=model, data=files)
 
@@ -97,14 +99,16 @@ def subject(name: str, directory: Path, tell: Callable[[str], None]) -> Subject:
 def _write(plan: _Plan, model: Path, files: dict[str, Path], tell: Callable[[str], None]) -> None:
     images, gate = fashion_parts()
     order = np.random.default_rng(_SEED).permutation(len(images))
-    calibration, rest = images.take(order[:_CALIBRATION]), images.take(order[_CALIBRATION:])
+    calibration, search, rest = (
+        images.take(part) for part in np.split(order, (_CALIBRATION, _CALIBRATION + _SEARCH))
+    )
     inputs = plan.inputs(rest)
     network = train(plan.build, inputs, rest.labels, epochs=plan.epochs, seed=_SEED)
     right = accuracy(network, plan.inputs(gate), gate.labels)
     tell(f"{model.parent.name}: accuracy {right:.2%} on {len(gate):,} test images")
-    some = np.arange(_TRAIN)
-    for part, taken in (("calibration", calibration), ("train", rest.take(some)), ("gate", gate)):
-        np.savez_compressed(files[part], image=plan.inputs(taken), labels=taken.labels)
+    taken = {"calibration": calibration, "train": rest, "search": search, "gate": gate}
+    for part, items in taken.items():
+        np.savez_compressed(files[part], image=plan.inputs(items), labels=items.labels)
     unfinished = model.with_suffix(".part")
     export(network, inputs, unfinished)
     unfinished.rename(model)

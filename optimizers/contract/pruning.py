@@ -67,18 +67,20 @@ class PruneChannels:
             sensitivity.
         importance: l1 or l2: norms of a channel's weights, summed over all layers it takes part
             in. activation: what the channel contributes to the layers that read it, measured
-            on calibration data.
+            on calibration data. taylor: how far the loss of training data would move without
+            it, to first order.
         round_to: Channels kept are a multiple of it where possible: 8 or 16 fit the blocks that
-            convolutions are computed in, other widths can be slower than the original. 0: any.
+            convolutions are computed in, other widths can be slower than the original; 4 is the
+            least that blocked convolutions take. 0: any.
         sensitivity: With calibration data, take fewer channels where that changes the
             answers more.
-        samples: At most so many calibration items, at least 1.
+        samples: At most so many calibration items, and for taylor training items, at least 1.
         exclude: Names of nodes whose output channels stay.
     """
 
     ratio: float = 0.5
-    importance: Literal["l1", "l2", "activation"] = "l2"
-    round_to: Literal[0, 8, 16] = 8
+    importance: Literal["l1", "l2", "activation", "taylor"] = "l2"
+    round_to: Literal[0, 4, 8, 16] = 8
     sensitivity: bool = True
     samples: int = 128
     exclude: tuple[str, ...] = ()

@@ -20,10 +20,10 @@ from optimizers.contract.distillation import Distill
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.profile import Task
 from optimizers.contract.runtime import Session, SessionSpec
-from optimizers.distillation.finetune import label_loss
 from optimizers.distillation.student import open_student
 from optimizers.evaluation.named import check_student, taught_outputs
 from optimizers.learning.items import TrainingItems, teacher_answers, training_items
+from optimizers.learning.labels import label_loss
 from optimizers.learning.learn import learn
 from optimizers.learning.losses import Projection, attention_distance
 from optimizers.learning.teaching import teaching

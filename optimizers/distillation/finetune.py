@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch.nn import functional
 
 from optimizers.contract.distillation import Finetune
 from optimizers.contract.errors import InvalidData, NotSupported
 from optimizers.contract.profile import Task
 from optimizers.distillation.student import open_student
-from optimizers.evaluation.task import check_labels
-from optimizers.learning.items import TrainingItems, training_items
+from optimizers.learning.items import training_items
+from optimizers.learning.labels import label_loss
 from optimizers.learning.learn import learn
-from optimizers.learning.losses import as_logits
 from optimizers.step import StepContext, StepResult
 from optimizers.trainable import TrainableGraph
 
@@ -61,15 +59,3 @@ def apply(model: Path, step: Finetune, context: StepContext) -> StepResult:
         fold=is_normalised,
         keep_zeros=step.keep_zeros,
     )
-
-
-def label_loss(answers: torch.Tensor, items: TrainingItems, numbers: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of answers [items, classes] against the items' labels.
-
-    Raises:
-        InvalidData: The labels do not fit the number of classes.
-    """
-    assert items.labels is not None
-    labels = items.labels[numbers]
-    check_labels(labels.numpy(), answers.shape[1])
-    return functional.cross_entropy(as_logits([answers])(answers), labels)

@@ -75,6 +75,28 @@ def activation_importance(
     return scores
 
 
+def taylor_importance(
+    flow: Flow, group: Group, slopes: Mapping[str, NDArray[np.float64]]
+) -> Scores:
+    """How far the loss moves without a channel, to first order.
+
+    I_c = sum over members m and over their weights w of channel c of |w dL/dw| (Molchanov et al.
+    2019, arXiv 1906.10771, before its square; 2017, arXiv 1611.06440, has it for activations).
+
+    Args:
+        flow: The model's channels.
+        group: Some of them.
+        slopes: Stored tensor → |w dL/dw| of its numbers; members that are not there, such as
+            running variances, are not counted.
+    """
+    scores = np.zeros(group.count)
+    for member in group.members:
+        found = slopes.get(member.constant)
+        if found is not None and found.shape == flow.constants[member.constant].shape:
+            scores += _norms(found, member, group.count, "l1")
+    return scores
+
+
 def _norms(value: NDArray[Any], member: Member, count: int, norm: Literal["l1", "l2"]) -> Scores:
     rows = np.moveaxis(value.astype(np.float64), member.axis, 0).reshape(len(member.channels), -1)
     sums = np.abs(rows).sum(axis=1) if norm == "l1" else (rows**2).sum(axis=1)

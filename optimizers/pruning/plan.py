@@ -14,8 +14,14 @@ from optimizers.pruning.cut import cut
 from optimizers.pruning.flow.elements import Labels
 from optimizers.pruning.flow.use import Flow
 from optimizers.pruning.groups import Group, find_groups
-from optimizers.pruning.importance import Scores, activation_importance, weight_importance
+from optimizers.pruning.importance import (
+    Scores,
+    activation_importance,
+    taylor_importance,
+    weight_importance,
+)
 from optimizers.pruning.sensitivity import Probe, change, share_out
+from optimizers.pruning.slopes import Slopes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +73,7 @@ def make_plan(
     flow: Flow,
     step: PruneChannels,
     probe: Probe | None,
+    slopes: Slopes,
     report: Callable[[float, str], None],
 ) -> Plan:
     """Decide what goes.
@@ -76,13 +83,14 @@ def make_plan(
         flow: Its channels.
         step: What was asked for.
         probe: Calibration data, if there is any.
+        slopes: Of the loss, for importance taylor.
         report: Takes the share of the planning that is done.
 
     Raises:
         InvalidData: The step needs calibration data, and there is none.
     """
     groups = find_groups(flow)
-    scores = _scores(model, flow, groups, step, probe)
+    scores = _scores(model, flow, groups, step, probe, slopes)
     ratios = [step.ratio] * len(groups)
     if probe is not None and step.sensitivity:
         original, changes = probe.answers(model), []
@@ -112,7 +120,10 @@ def _scores(
     groups: Sequence[Group],
     step: PruneChannels,
     probe: Probe | None,
+    slopes: Slopes,
 ) -> list[Scores]:
+    if step.importance == "taylor":
+        return [taylor_importance(flow, group, slopes) for group in groups]
     if step.importance != "activation":
         return [weight_importance(flow, group, step.importance) for group in groups]
     if probe is None:

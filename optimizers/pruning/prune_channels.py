@@ -23,20 +23,33 @@ from optimizers.pruning.flow.analysis import analyse
 from optimizers.pruning.groups import kept_for_a_reason
 from optimizers.pruning.plan import Plan, make_plan
 from optimizers.pruning.sensitivity import Probe, broken, change
+from optimizers.pruning.slopes import weight_slopes
 from optimizers.step import StepContext, StepResult
 
 _OPERATORS: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def apply(model: Path, step: PruneChannels, context: StepContext) -> StepResult:
-    """Take the least important channels out; see `optimizers.step`."""
+    """Take the least important channels out; see `optimizers.step`.
+
+    Raises:
+        InvalidData: The importance that was asked for needs data which is not there.
+        NotSupported: Importance taylor, and the graph cannot be trained or its loss is flat.
+    """
     context.report(0.0, "following the channels")
     check_excluded("prune_channels", step.exclude, operator_names(model, _OPERATORS))
     loaded = load_with_constants(model)
     flow = analyse(loaded, step.exclude)
     probe = _probe(model, step, context)
+    taylor = step.importance == "taylor"
+    slopes = weight_slopes(loaded, step.samples, context) if taylor else {}
     plan = make_plan(
-        loaded, flow, step, probe, lambda share, text: context.report(0.1 + 0.8 * share, text)
+        loaded,
+        flow,
+        step,
+        probe,
+        slopes,
+        lambda share, text: context.report(0.1 + 0.8 * share, text),
     )
     left = (*plan.whole(), *(f"left alone: {name}, {why}" for name, why in kept_for_a_reason(flow)))
     if not len(plan.removed()):

@@ -63,6 +63,7 @@ STEPS: list[Step] = [
     PruneWeights(pattern="7:8"),
     PruneChannels(ratio=0.1, importance="l1"),
     PruneChannels(ratio=0.05, importance="activation", round_to=0),
+    PruneChannels(ratio=0.05, importance="taylor", round_to=0),
     DynamicInt8(),
     DynamicInt8(per_channel=False, reduce_range=True),
     StaticInt8(),
