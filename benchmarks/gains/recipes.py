@@ -65,6 +65,24 @@ _PRUNED_INT8: Final = Row(
     "size",
 )
 
+_SENTENCES: Final = (
+    Row("merge", "[merge]"),
+    Row("dynamic int8, tables too", "[dynamic_int8: {embeddings: true}]"),
+    Row(
+        "merge, dynamic int8, tables too",
+        "[merge: {which: [parallel]}, dynamic_int8: {embeddings: true}]",
+    ),
+    Row(
+        "8-bit weights and tables in blocks of 128",
+        "[weights_nbits: {bits: 8, block_size: 128, embeddings: true}]",
+    ),
+    Row("8-bit weights and tables", "[weights_nbits: {bits: 8, embeddings: true}]", "size"),
+    Row("4-bit weights and tables", "[weights_nbits: {bits: 4, embeddings: true}]", "size"),
+    Row("binary weights", "[binarize]", "size"),
+    Row("ternary weights", "[ternarize]", "size"),
+    Row("fp16", "[fp16]", "size"),
+)
+
 ROWS: Final[dict[str, tuple[Row, ...]]] = {
     "tutorial": (*_PRUNED, *_SINGLE),
     "resnet8": (
@@ -72,4 +90,5 @@ ROWS: Final[dict[str, tuple[Row, ...]]] = {
         _PRUNED_INT8,
         *(row for row in _SINGLE if row.title.startswith(("static", "quantisation", "dynamic"))),
     ),
+    "minilm": _SENTENCES,
 }
