@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -84,6 +85,27 @@ def check_excluded(
             f"{step}.{key} names {', '.join(unknown)}, which the step would not touch anyway; "
             f"it would touch {', '.join(known) or 'nothing'}"
         )
+
+
+def matching_names(
+    step: str, patterns: Sequence[str], known: Sequence[str], *, key: str = "exclude"
+) -> tuple[str, ...]:
+    """The nodes that names, or patterns with `*`, `?` and `[...]`, stand for, in their order.
+
+    A name of a node is that node, whatever is in it.
+
+    Raises:
+        InvalidDocument: One stands for none.
+    """
+    found = {
+        pattern: [pattern]
+        if pattern in known
+        else [name for name in known if fnmatchcase(name, pattern)]
+        for pattern in patterns
+    }
+    check_excluded(step, [pattern for pattern in patterns if not found[pattern]], known, key=key)
+    wanted = {name for names in found.values() for name in names}
+    return tuple(name for name in known if name in wanted)
 
 
 def names_after_preparing(model: Path, prepared: Path, names: Sequence[str]) -> list[str]:

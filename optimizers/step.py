@@ -7,7 +7,7 @@ Every technique is a function `apply(model, step, context) -> StepResult`. It re
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optimizers.contract.goal import Goal
@@ -45,6 +45,16 @@ class StepContext:
     def unchanged(self, model: Path, *notes: str) -> StepResult:
         """What a step gives that left the model as it is; `notes` say why."""
         return StepResult(model=model, session=self.session, modified=False, notes=notes)
+
+    def part(self, name: str, start: float, end: float) -> StepContext:
+        """The context of a part of the work, from one share to another, in a new directory."""
+        directory = self.work_directory / name
+        directory.mkdir()
+        return replace(
+            self,
+            work_directory=directory,
+            report=lambda share, text: self.report(start + (end - start) * share, text),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

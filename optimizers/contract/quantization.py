@@ -104,7 +104,11 @@ class WeightsNbits:
             4 bits only; `gptq` makes up for errors by calibration data.
         samples: With gptq, at most so many calibration items, at least 1.
         embeddings: Whether tables that a Gather picks rows from are stored so, too.
-        exclude: Names of nodes to leave alone.
+        include: Names of the only nodes to touch, or patterns such as `*ffn*`; all when empty.
+        exclude: Names of nodes to leave alone, or patterns.
+        training: With rtn, how the model is trained through the rounding to answer like the
+            original; None: it is not.
+        temperature: Softens the classes of both in training, above 0.
     """
 
     bits: int = 4
@@ -113,7 +117,10 @@ class WeightsNbits:
     algorithm: Literal["rtn", "hqq", "gptq"] = "rtn"
     samples: int = 128
     embeddings: bool = False
+    include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    training: Training | None = None
+    temperature: float = 1.0
 
     stage: ClassVar[Stage] = Stage.INTEGER
 
@@ -131,6 +138,11 @@ class WeightsNbits:
             )
         if self.algorithm == "gptq" and not self.symmetric:
             raise InvalidDocument("weights_nbits.symmetric must be true with gptq, got false")
+        if self.algorithm != "rtn" and self.training is not None:
+            raise InvalidDocument(
+                f"weights_nbits.algorithm must be rtn with training, got {self.algorithm}"
+            )
+        _check_temperature("weights_nbits", self.temperature)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,18 +151,25 @@ class _FewValues:
 
     Attributes:
         block_size: Weights of one column that share a number: 32, 64, 128 or 256.
-        include: Names of the only nodes to touch; all when empty.
-        exclude: Names of nodes to leave alone.
+        include: Names of the only nodes to touch, or patterns such as `*ffn*`; all when empty.
+        exclude: Names of nodes to leave alone, or patterns.
+        training: How the model is trained with such weights to answer like the original; None:
+            it is not.
+        temperature: Softens the classes of both in training, above 0.
     """
 
     block_size: int = 32
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    training: Training | None = None
+    temperature: float = 1.0
 
     stage: ClassVar[Stage] = Stage.INTEGER
 
     def __post_init__(self) -> None:
-        _check_block_size(type(self).__name__.lower(), self.block_size, _FAST_BLOCKS)
+        name = type(self).__name__.lower()
+        _check_block_size(name, self.block_size, _FAST_BLOCKS)
+        _check_temperature(name, self.temperature)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +205,11 @@ class Bf16:
     stage: ClassVar[Stage] = Stage.INTEGER
 
 
+def _check_temperature(step: str, temperature: float) -> None:
+    if not temperature > 0:
+        raise InvalidDocument(f"{step}.temperature must be above 0, got {temperature}")
+
+
 def _check_block_size(step: str, block_size: int, known: tuple[int, ...]) -> None:
     if block_size not in known:
         listed = ", ".join(map(str, known))
@@ -209,7 +233,4 @@ class QuantizeAware:
     stage: ClassVar[Stage] = Stage.INTEGER
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise InvalidDocument(
-                f"quantize_aware.temperature must be above 0, got {self.temperature}"
-            )
+        _check_temperature("quantize_aware", self.temperature)

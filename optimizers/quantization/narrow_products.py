@@ -2,117 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from math import sqrt
 from pathlib import Path
-from typing import Final
 
 import onnx
 
 from optimizers.contract.errors import InvalidDocument
-from optimizers.contract.quantization import Binarize, Ternarize
+from optimizers.contract.quantization import WeightsNbits
 from optimizers.graph import (
-    check_excluded,
     count_operators,
     load_named,
+    matching_names,
     names_after_preparing,
     operator_names,
     prepare,
 )
+from optimizers.learning.items import training_items
+from optimizers.quantization.coding import Coder, coded
+from optimizers.quantization.narrow_training import NarrowStep, train_narrow
 from optimizers.quantization.narrowed import Narrowed
 from optimizers.quantization.narrowing import PRODUCTS, Narrowing, Quantise
-from optimizers.quantization.nbits import Codes, Floats, NarrowWeight, narrow_weight
+from optimizers.quantization.nbits import Floats, NarrowWeight
+from optimizers.quantization.remaining import NARROW, remaining_floats
 from optimizers.step import StepContext, StepResult
 
-_BITS_OF_VALUES: Final = 2
-_NARROW: Final = ("MatMulNBits", "GatherBlockQuantized")
+_PREPARED = 0.1
+_TRAINED = 0.95
+"""Shares of the work that are done then, where the model is trained."""
+
+
+def narrow_by(
+    model: Path, step: NarrowStep, context: StepContext, *, name: str, code: Coder
+) -> StepResult:
+    """Write a copy of the model whose weights a coder made narrow, trained with it if asked.
+
+    Args:
+        model: The model as it is; stays untouched.
+        step: Says which products, and how they are trained.
+        context: Of the step.
+        name: The step's.
+        code: What trains and what is stored.
+
+    Raises:
+        InvalidDocument: A name or pattern stands for no node that the step could touch.
+        InvalidData: It is to be trained, and there are no training items.
+        NotSupported: It is to be trained, and has operators that cannot be.
+    """
+    return narrow_products(
+        model,
+        step,
+        context,
+        name=name,
+        quantiser=lambda _: lambda weight, _: coded(weight, code),
+        code=code,
+    )
 
 
 def narrow_products(
     model: Path,
+    step: NarrowStep,
     context: StepContext,
     *,
     name: str,
     quantiser: Callable[[Path], Quantise],
-    exclude: tuple[str, ...],
-    include: tuple[str, ...] = (),
-    embeddings: bool = False,
+    code: Coder | None = None,
 ) -> StepResult:
     """Write a copy of the model whose weights of products are narrow.
 
     Args:
         model: The model as it is; stays untouched.
+        step: Says which products.
         context: Of the step.
         name: The step's.
         quantiser: Gives what stores one weight in codes, for the model as it was prepared.
-        exclude: Names of nodes to leave alone.
-        include: Names of the only products to narrow; all when empty.
-        embeddings: Whether the tables of Gather are narrowed as well.
+        code: The same as a coder, where the step may be trained.
 
     Raises:
-        InvalidDocument: An excluded or included node is none that the step could touch.
+        InvalidDocument: A name or pattern stands for no node that the step could touch.
     """
     context.report(0.0, "preparing")
-    candidates = operator_names(model, (*PRODUCTS, "Gather") if embeddings else PRODUCTS)
-    check_excluded(name, exclude, candidates)
-    check_excluded(name, include, candidates, key="include")
-    if both := sorted({*include} & {*exclude}):
+    embeddings = isinstance(step, WeightsNbits) and step.embeddings
+    operators = (*PRODUCTS, "Gather") if embeddings else PRODUCTS
+    candidates = operator_names(model, operators)
+    exclude = matching_names(name, step.exclude, candidates)
+    include = matching_names(name, step.include, candidates, key="include")
+    if both := sorted({*step.include} & {*step.exclude}):
         raise InvalidDocument(f"{name}.include and exclude both name {', '.join(both)}")
     if not candidates:
         return context.unchanged(model, "the model has no matrix product (MatMul, Gemm)")
+    items = None if step.training is None else training_items(name, model, context)
     prepared = prepare(model, context.work_directory / "prepared.onnx")
-    excluded = names_after_preparing(model, prepared, exclude)
     chosen = set(names_after_preparing(model, prepared, include))
-    chosen = (chosen or set(operator_names(prepared, PRODUCTS))) - set(excluded)
-    quantise = _reporting(quantiser(prepared), len(chosen), context)
-    narrowing = Narrowing(load_named(prepared), quantise)
-    narrowing.products(chosen)
-    if embeddings:
-        narrowing.embeddings(excluded)
-    result = narrowing.result
-    if not result.names:
-        left = tuple(_left_alone(result, exclude))
+    chosen = chosen or set(operator_names(prepared, operators))
+    chosen -= set(names_after_preparing(model, prepared, exclude))
+    quantise = quantiser(prepared)
+    if items is None:
+        quantise = _reporting(quantise, len(chosen), context)
+    narrowing = _narrowed(prepared, quantise, chosen)
+    left = tuple(_left_alone(narrowing.result, exclude))
+    if not narrowing.result.names:
         return context.unchanged(model, *(left or ("nothing to quantise",)))
+    trained = None
+    if items is not None and code is not None:
+        part = context.part("training", _PREPARED, _TRAINED)
+        trained = train_narrow(prepared, narrowing.places, code, items, part, step=step, name=name)
+        if trained.modified:
+            narrowing = _narrowed(trained.model, quantise, chosen)
     target = context.work_directory / f"{name}.onnx"
     onnx.save(narrowing.finish(), str(target))
     context.report(1.0, "written")
-    notes = (_told(prepared, target, result), *_left_alone(result, exclude))
-    return StepResult(model=target, session=context.session, modified=True, notes=notes)
+    notes = [_told(prepared, target, narrowing.result, trained), *left, remaining_floats(target)]
+    if trained is not None:
+        notes[1:1] = trained.notes
+    return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
 
 
-def narrow_to_values(
-    model: Path,
-    step: Binarize | Ternarize,
-    context: StepContext,
-    *,
-    name: str,
-    values: Callable[[Floats, int], tuple[Codes, Floats]],
-) -> StepResult:
-    """Store every product's weight in codes of two bits.
-
-    Args:
-        model: As for `narrow_products`.
-        step: Says which products, and the size of blocks.
-        context: Of the step.
-        name: The step's.
-        values: From a weight [rows, columns] and the size of blocks, codes [columns, blocks, size]
-            and scales [columns, blocks].
-    """
-
-    def quantise(weight: Floats, _: str) -> NarrowWeight:
-        codes, scales = values(weight, step.block_size)
-        return narrow_weight(codes, scales, len(weight), _BITS_OF_VALUES)
-
-    return narrow_products(
-        model,
-        context,
-        name=name,
-        quantiser=lambda _: quantise,
-        include=step.include,
-        exclude=step.exclude,
-    )
+def _narrowed(model: Path, quantise: Quantise, chosen: Collection[str]) -> Narrowing:
+    narrowing = Narrowing(load_named(model), quantise)
+    narrowing.products(chosen)
+    narrowing.embeddings(chosen)
+    return narrowing
 
 
 def with_notes(result: StepResult, *notes: str) -> StepResult:
@@ -135,22 +147,23 @@ def _reporting(quantise: Quantise, expected: int, context: StepContext) -> Quant
     return told
 
 
-def _told(before: Path, target: Path, result: Narrowed) -> str:
+def _told(before: Path, target: Path, result: Narrowed, trained: StepResult | None) -> str:
     """What became narrow in the file that was written, not what was meant to be."""
     products, tables = (
-        count_operators(target, operator) - count_operators(before, operator)
-        for operator in _NARROW
+        count_operators(target, operator) - count_operators(before, operator) for operator in NARROW
     )
     shrunk = result.before_bytes / result.after_bytes
-    off = sqrt(result.squared_errors / result.squared) if result.squared else 0.0
     what = f"{products} matrix products" + (f" and {tables} embeddings" if tables else "")
-    return (
-        f"narrowed {what}; their weights take {result.after_bytes} bytes, {shrunk:.1f} times "
-        f"fewer, and are off by {off:.1%} of their size"
+    told = (
+        f"narrowed {what}; their weights take {result.after_bytes} bytes, {shrunk:.1f} times fewer"
     )
+    if trained is not None and trained.modified:
+        return told
+    off = sqrt(result.squared_errors / result.squared) if result.squared else 0.0
+    return f"{told}, and are off by {off:.1%} of their size"
 
 
-def _left_alone(result: Narrowed, excluded: tuple[str, ...]) -> Iterator[str]:
+def _left_alone(result: Narrowed, excluded: Sequence[str]) -> Iterator[str]:
     for name, why in result.left.items():
         yield f"left {name} alone: {why}"
     if excluded:

@@ -25,12 +25,31 @@ Quantise = Callable[[Floats, str], NarrowWeight]
 """Weight [rows, columns], and the name of the value it is multiplied with → the same in codes."""
 
 
-class _Source(NamedTuple):
-    """A stored float weight, and how it becomes W [rows, columns]."""
+class Source(NamedTuple):
+    """A stored float weight, and how it becomes W [rows, columns]: alpha times it, or turned."""
 
     name: str
     transposed: bool = False
     alpha: float = 1.0
+
+
+class Place(NamedTuple):
+    """A node whose weight became narrow.
+
+    Attributes:
+        node: Its name.
+        operator: What it was: MatMul, Gemm or Gather.
+        source: Its weight.
+    """
+
+    node: str
+    operator: str
+    source: Source
+
+    @property
+    def use(self) -> str:
+        """What a weight is stored for; places of one source and one use share it."""
+        return "embedding" if self.operator == "Gather" else "product"
 
 
 class _Stored(NamedTuple):
@@ -45,7 +64,12 @@ class _LeftAloneError(Exception):
 
 
 class Narrowing:
-    """A graph that is being narrowed; a weight that several nodes read is quantised once."""
+    """A graph that is being narrowed; a weight that several nodes read is quantised once.
+
+    Attributes:
+        result: The account of it.
+        places: The nodes whose weights are narrow now.
+    """
 
     def __init__(self, model: onnx.ModelProto, quantise: Quantise) -> None:
         """Take a model that may be changed; its nodes have names, see `graph.prepare`."""
@@ -60,28 +84,25 @@ class Narrowing:
             for tensor in model.graph.initializer
             if tensor.name not in self._replaceable
         }
-        self._made: dict[tuple[str, _Source], _Stored] = {}
+        self._made: dict[tuple[str, Source], _Stored] = {}
+        self.places: list[Place] = []
 
     def products(self, chosen: Collection[str]) -> None:
         """Narrow the MatMul and Gemm of these names that have a constant weight."""
         self._replace(PRODUCTS, chosen, self._product)
 
-    def embeddings(self, excluded: Collection[str]) -> None:
-        """Narrow every other Gather that reads a constant table of floats; its rows are columns."""
+    def embeddings(self, chosen: Collection[str]) -> None:
+        """Narrow the Gather of these names that read a constant table; its rows are columns."""
         tables = {
             node.name
             for node in self._graph.node
             if node.op_type == "Gather" and self._is_table(node.input[0])
         }
-        self._replace(("Gather",), tables - set(excluded), self._embedding)
+        self._replace(("Gather",), tables.intersection(chosen), self._embedding)
 
     def finish(self) -> onnx.ModelProto:
         """The model, without the weights that nobody reads any more."""
-        used = {*_names_read(self._graph), *(value.name for value in self._graph.output)}
-        used |= self._replaceable
-        kept = [tensor for tensor in self._graph.initializer if tensor.name in used]
-        del self._graph.initializer[:]
-        self._graph.initializer.extend(kept)
+        drop_unread(self._model)
         if _DOMAIN not in {opset.domain for opset in self._model.opset_import}:
             self._model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
         return self._model
@@ -112,8 +133,8 @@ class Narrowing:
             raise _LeftAloneError("its input is transposed")
         if bias and given.get("beta", 1.0) != 1.0:
             raise _LeftAloneError("its bias is scaled")
-        source = _Source(node.input[1], bool(given.get("transB", 0)), given.get("alpha", 1.0))
-        weight, names = self._stored("product", source, node.input[0])
+        source = Source(node.input[1], bool(given.get("transB", 0)), given.get("alpha", 1.0))
+        weight, names = self._stored(Place(node.name, node.op_type, source), node.input[0])
         result = f"{node.output[0]}_without_bias" if bias else node.output[0]
         product = helper.make_node(
             "MatMulNBits",
@@ -134,8 +155,8 @@ class Narrowing:
     def _embedding(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         if any(one.name == "axis" and one.i != 0 for one in node.attribute):
             raise _LeftAloneError("it does not pick rows")
-        source = _Source(node.input[0], transposed=True)
-        weight, names = self._stored("embedding", source, node.input[1])
+        source = Source(node.input[0], transposed=True)
+        weight, names = self._stored(Place(node.name, node.op_type, source), node.input[1])
         return [
             helper.make_node(
                 "GatherBlockQuantized",
@@ -155,7 +176,7 @@ class Narrowing:
         floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
         return stored is not None and len(stored.dims) == 2 and stored.data_type in floats
 
-    def _float_weight(self, source: _Source) -> Floats:
+    def _float_weight(self, source: Source) -> Floats:
         stored = self._weights.get(source.name)
         if stored is None:
             raise _LeftAloneError("its weight is no constant")
@@ -168,7 +189,8 @@ class Narrowing:
         scaled = np.float32(source.alpha) * (weight.T if source.transposed else weight)
         return np.ascontiguousarray(scaled, np.float32)
 
-    def _stored(self, use: str, source: _Source, value: str) -> _Stored:
+    def _stored(self, place: Place, value: str) -> _Stored:
+        use, source = place.use, place.source
         made = self._made.get((use, source))
         if made is None:
             weight = self._float_weight(source)
@@ -182,6 +204,7 @@ class Narrowing:
             made = _Stored(narrow, list(self._store(f"{source.name}_{use}", narrow, use)))
             self._made[use, source] = made
             self.result.count(weight, narrow)
+        self.places.append(place)
         return made
 
     def _store(self, prefix: str, weight: NarrowWeight, use: str) -> Iterator[str]:
@@ -198,6 +221,15 @@ class Narrowing:
                 self._weights[name] = numpy_helper.from_array(array, name)
                 self._graph.initializer.append(self._weights[name])
                 yield name
+
+
+def drop_unread(model: onnx.ModelProto) -> None:
+    """Take stored tensors that nobody reads out of a model, but for those a caller may give."""
+    graph = model.graph
+    used = {*_names_read(graph), *(value.name for value in (*graph.input, *graph.output))}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def _free_name(wanted: str, taken: Collection[str]) -> str:

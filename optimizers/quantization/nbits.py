@@ -85,17 +85,6 @@ def block_count(rows: int, block_size: int) -> int:
     return -(-rows // block_size)
 
 
-def in_blocks(weight: Floats, block_size: int) -> Floats:
-    """The columns of a weight [rows, columns] in blocks, [columns, blocks, block_size].
-
-    Places past the last row are NaN, so that nobody counts them by mistake.
-    """
-    rows, columns = weight.shape
-    padded = np.full((columns, block_count(rows, block_size) * block_size), np.nan, np.float32)
-    padded[:, :rows] = weight.T
-    return padded.reshape(columns, -1, block_size)
-
-
 def pack(codes: Codes, bits: int) -> Codes:
     """Codes below 2^bits, several to a byte along the last axis, whose length must fill bytes."""
     each = 8 // bits

@@ -34,7 +34,7 @@ def apply(model: Path, step: QuantizeAware, context: StepContext) -> StepResult:
         InvalidData: There are no calibration or training items.
     """
     items = training_items("quantize_aware", model, context)
-    quantised = static_int8.apply(model, step.int8, _part(context, "int8", 0.0, _CALIBRATED))
+    quantised = static_int8.apply(model, step.int8, context.part("int8", 0.0, _CALIBRATED))
     if not quantised.modified:
         return quantised
     floating, weights = with_float_weights(onnx.load(str(quantised.model)))
@@ -52,7 +52,7 @@ def apply(model: Path, step: QuantizeAware, context: StepContext) -> StepResult:
         graph,
         loss,
         items.count,
-        _part(context, "training", _CALIBRATED, 1.0),
+        context.part("training", _CALIBRATED, 1.0),
         training=step.training,
         after_step=_within_limits(graph, weights),
     )
@@ -62,17 +62,6 @@ def apply(model: Path, step: QuantizeAware, context: StepContext) -> StepResult:
     target = context.work_directory / "quantize_aware.onnx"
     onnx.save(with_integer_weights(onnx.load(str(trained.model)), weights), str(target))
     return StepResult(model=target, session=context.session, modified=True, notes=notes)
-
-
-def _part(context: StepContext, name: str, start: float, end: float) -> StepContext:
-    """The context of a part of the work, in a directory of its own."""
-    directory = context.work_directory / name
-    directory.mkdir()
-    return replace(
-        context,
-        work_directory=directory,
-        report=lambda share, text: context.report(start + (end - start) * share, text),
-    )
 
 
 def _within_limits(graph: TrainableGraph, weights: Sequence[Rounded]) -> Callable[[], None]:

@@ -1,14 +1,13 @@
 """Weights of products in 8, 4 or 2 bits, one scale per block of a column; activations stay float.
 
-Round to nearest (rtn): symmetric, s = -m / 2^(bits - 1) with m the value of largest magnitude,
-q = clip(round(w / s) + 2^(bits - 1)); else s = (max - min) / (2^bits - 1), z = round(-min / s),
-q = clip(round(w / s + z)), with 0 always between min and max. Half-quadratic quantisation (hqq)
-looks for the z that leaves the sparsest error; gptq spreads errors, see `gptq`.
+Round to nearest (rtn), see `nearest`; half-quadratic quantisation (hqq) looks for the zero points
+that leave the sparsest error; gptq spreads errors, see `gptq`.
 """
 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -20,62 +19,46 @@ from optimizers.calibration import calibration_file
 from optimizers.contract.quantization import WeightsNbits
 from optimizers.quantization.gptq import rounded_for
 from optimizers.quantization.moments import Moments
-from optimizers.quantization.narrow_products import narrow_products, with_notes
+from optimizers.quantization.narrow_products import narrow_by, narrow_products, with_notes
 from optimizers.quantization.narrowing import Quantise
 from optimizers.quantization.nbits import Floats, NarrowWeight, block_count, pack
+from optimizers.quantization.nearest import nearest
 from optimizers.step import StepContext, StepResult
 
 
 def apply(model: Path, step: WeightsNbits, context: StepContext) -> StepResult:
     """Narrow every product with a constant weight; see `optimizers.step`."""
-    result = narrow_products(
-        model,
-        context,
-        name="weights_nbits",
-        quantiser=lambda prepared: _quantiser(prepared, step, context),
-        exclude=step.exclude,
-        embeddings=step.embeddings,
-    )
+    if step.algorithm == "rtn":
+        code = partial(
+            nearest, bits=step.bits, block_size=step.block_size, symmetric=step.symmetric
+        )
+        result = narrow_by(model, step, context, name="weights_nbits", code=code)
+    else:
+        result = narrow_products(
+            model,
+            step,
+            context,
+            name="weights_nbits",
+            quantiser=lambda prepared: _quantiser(prepared, step, context),
+        )
     return with_notes(result, *_remarks(step))
 
 
 def _quantiser(prepared: Path, step: WeightsNbits, context: StepContext) -> Quantise:
-    if step.algorithm != "gptq":
-        return lambda weight, _: quantised(weight, step)
+    if step.algorithm == "hqq":
+        return lambda weight, _: half_quadratic(weight, step)
     path = calibration_file(context, "weights_nbits with gptq")
     moments = Moments(prepared, path, step.samples)
     return lambda weight, value: rounded_for(weight, moments.of(value), step.bits, step.block_size)
 
 
-def quantised(weight: Floats, step: WeightsNbits) -> NarrowWeight:
-    """A weight [rows, columns] in codes, by the library's quantisers.
+def half_quadratic(weight: Floats, step: WeightsNbits) -> NarrowWeight:
+    """A weight [rows, columns] in codes, by the library's quantiser.
 
-    Only their arithmetic is used: the library's own walk over a graph skips Gemm, stores a shared
+    Only its arithmetic is used: the library's own walk over a graph skips Gemm, stores a shared
     weight twice under one name, forgets the accuracy level with hqq, and raises the opset without
     converting the model.
     """
-    return _by_hqq(weight, step) if step.algorithm == "hqq" else _by_rounding(weight, step)
-
-
-def _by_rounding(weight: Floats, step: WeightsNbits) -> NarrowWeight:
-    library = _library()
-    config = library.DefaultWeightOnlyQuantConfig(
-        bits=step.bits, block_size=step.block_size, is_symmetric=step.symmetric
-    )
-    quantiser = library.DefaultWeightOnlyQuantizer(config)
-    codes, scales, zero_points = quantiser.qbits_block_quant(weight)
-    return NarrowWeight(
-        rows=weight.shape[0],
-        columns=weight.shape[1],
-        bits=step.bits,
-        block_size=step.block_size,
-        codes=codes,
-        scales=scales,
-        zero_points=None if step.symmetric else zero_points,
-    )
-
-
-def _by_hqq(weight: Floats, step: WeightsNbits) -> NarrowWeight:
     rows, columns = weight.shape
     library = _library()
     config = library.HQQWeightOnlyQuantConfig(bits=step.bits, block_size=step.block_size)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from optimizers.contract.errors import InvalidDocument
@@ -15,7 +16,6 @@ from optimizers.contract.quantization import Binarize, Ternarize
 from optimizers.graph import count_operators
 from optimizers.pipeline import apply_step
 from optimizers.quantization.binarize import binary
-from optimizers.quantization.nbits import narrow_weight
 from optimizers.quantization.ternarize import ternary
 from optimizers.step import StepContext
 from tests.support import models
@@ -108,12 +108,11 @@ def test_the_notes_tell_how_far_the_weights_are_off(
 
 def test_codes_are_the_values_that_are_stored_exactly() -> None:
     weight = np.array([[-2.0, 1.0], [4.0, 0.0], [-0.1, -5.0]], np.float32)
-    codes, alpha = binary(weight, 32)
-    assert codes[:, 0, :3].tolist() == [[1, 3, 1], [3, 3, 1]]
-    assert alpha == pytest.approx(np.array([[6.1 / 3], [2.0]]))
-    codes, alpha = ternary(weight, 32)
-    assert codes[:, 0, :3].tolist() == [[1, 3, 2], [2, 2, 1]]
-    assert alpha == pytest.approx(np.array([[3.0], [5.0]]))
+    two, three = (quantise(torch.from_numpy(weight.T), 32) for quantise in (binary, ternary))
+    assert two.codes[:, 0, :3].tolist() == [[1, 3, 1], [3, 3, 1]]
+    assert two.scales.numpy() == pytest.approx(np.array([[6.1 / 3], [2.0]]))
+    assert three.codes[:, 0, :3].tolist() == [[1, 3, 2], [2, 2, 1]]
+    assert three.scales.numpy() == pytest.approx(np.array([[3.0], [5.0]]))
 
 
 def test_a_model_of_such_weights_is_kept_exactly(tmp_path: Path, context: StepContext) -> None:
@@ -127,10 +126,10 @@ def test_a_model_of_such_weights_is_kept_exactly(tmp_path: Path, context: StepCo
         assert "off by 0.0% of their size" in result.notes[0]
 
 
-def test_weights_of_zero_stay_finite(tmp_path: Path, context: StepContext) -> None:
+def test_weights_of_zero_stay_finite() -> None:
     for quantise in (binary, ternary):
-        codes, alpha = quantise(np.zeros((40, 3), np.float32), 32)
-        assert np.array_equal(narrow_weight(codes, alpha, 40, 2).widened(), np.zeros((40, 3)))
+        narrow = quantise(torch.zeros(3, 40), 32).stored()
+        assert np.array_equal(narrow.widened(), np.zeros((40, 3)))
 
 
 @pytest.mark.parametrize("kind", [Binarize, Ternarize])

@@ -368,8 +368,8 @@ def test_the_library_does_not_set_up_our_logs() -> None:
     code = (
         "import logging, numpy\n"
         "from optimizers.contract.quantization import WeightsNbits\n"
-        "from optimizers.quantization.weights_nbits import quantised\n"
-        "quantised(numpy.ones((32, 2), numpy.float32), WeightsNbits())\n"
+        "from optimizers.quantization.weights_nbits import half_quadratic\n"
+        "half_quadratic(numpy.ones((32, 2), numpy.float32), WeightsNbits(algorithm='hqq'))\n"
         "root = logging.getLogger()\n"
         "print(root.handlers, root.level)\n"
     )
