@@ -52,20 +52,20 @@ def minilm(directory: Path, tell: Callable[[str], None]) -> Subject:
     counts = done.read_text(encoding="utf-8")
     tell(f"minilm: {counts}")
     about = (
-        f"all-MiniLM-L6-v2 (22.6 million parameters) as published, {LENGTH} tokens; sentences of "
-        f"Debian's fortunes, manual pages and Python handbook, split by document: {counts}"
+        f"all-MiniLM-L6-v2 (22.6 million parameters) as published, {LENGTH} tokens, on Debian's "
+        f"fortunes, manual pages and Python handbook, split by document; sentences of documents: "
+        f"{counts}"
     )
     return Subject(name="minilm", about=about, task=Task.EMBEDDING, model=model, data=files)
 
 
 def _counts(parts: Mapping[str, Part]) -> str:
-    return ", ".join(
-        f"{name} {len(part):,} of {part.documents:,} documents" for name, part in parts.items()
-    )
+    return ", ".join(f"{name} {len(part):,} of {part.documents:,}" for name, part in parts.items())
 
 
 def _write_part(file: Path, part: Part) -> None:
-    np.savez_compressed(file, input_ids=part.tokens.ids, attention_mask=part.tokens.mask)
+    tokens = part.tokens
+    np.savez_compressed(file, input_ids=tokens.ids, attention_mask=tokens.mask, groups=part.groups)
 
 
 def _export(model: Path, some: Part) -> None:

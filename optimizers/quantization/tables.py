@@ -1,23 +1,25 @@
-"""Tables of embeddings in 8 bits: w = (q - 128) s with s = max |w| / 127 of each block of a row."""
+"""Tables of embeddings in 8 bits, rounded to nearest in blocks of each row: see `nearest`."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import onnx
 
 from optimizers.contract.quantization import NARROW_BLOCKS
-from optimizers.graph import load_named
+from optimizers.graph import load_named, operator_names
+from optimizers.quantization.coding import coded
 from optimizers.quantization.narrowed import Narrowed
 from optimizers.quantization.narrowing import Narrowing
-from optimizers.quantization.nbits import Floats, NarrowWeight, in_blocks, narrow_weight
+from optimizers.quantization.nbits import Floats, NarrowWeight
+from optimizers.quantization.nearest import nearest
 
 _BITS: Final = 8
-_ZERO: Final = 128
-_LARGEST: Final = 127
+_LARGEST_BLOCK: Final = 128
+"""Larger blocks save no more than a fiftieth of a table."""
 
 
 def narrow_tables(model: Path, excluded: Collection[str]) -> Narrowed:
@@ -30,8 +32,8 @@ def narrow_tables(model: Path, excluded: Collection[str]) -> Narrowed:
     Returns:
         Which nodes read narrow tables now, and which were left alone and why.
     """
-    narrowing = Narrowing(load_named(model), lambda weight, _: _in_eight_bits(weight))
-    narrowing.embeddings(excluded)
+    narrowing = Narrowing(load_named(model), lambda table, _: _in_eight_bits(table))
+    narrowing.embeddings({*operator_names(model, ("Gather",))} - {*excluded})
     if narrowing.result.names:
         onnx.save(narrowing.finish(), str(model))
     return narrowing.result
@@ -39,10 +41,6 @@ def narrow_tables(model: Path, excluded: Collection[str]) -> Narrowed:
 
 def _in_eight_bits(table: Floats) -> NarrowWeight:
     """A table [width, rows], in the largest blocks that a row can be cut into."""
-    width = len(table)
-    fitting = [size for size in NARROW_BLOCKS if width % size == 0]
-    blocks = np.nan_to_num(in_blocks(table, max(fitting, default=min(NARROW_BLOCKS))))
-    scales = np.abs(blocks).max(axis=2) / np.float32(_LARGEST)
-    steps = np.where(scales > 0, scales, np.float32(1))
-    codes = (np.rint(blocks / steps[:, :, None]) + _ZERO).astype(np.uint8)
-    return narrow_weight(codes, scales, width, _BITS)
+    fitting = [size for size in NARROW_BLOCKS if size <= _LARGEST_BLOCK and len(table) % size == 0]
+    block_size = max(fitting, default=min(NARROW_BLOCKS))
+    return coded(table, partial(nearest, bits=_BITS, block_size=block_size, symmetric=True))

@@ -58,9 +58,9 @@ def test_rows_are_rounded_by_the_formula(
     for row in range(len(table)):
         for start in range(0, width, block):
             numbers = table[row, start : start + block]
-            scale = np.abs(numbers).max() / 127
-            rounded = np.round(numbers / scale) * scale if scale else numbers
-            wanted[row, start : start + block] = rounded
+            scale = numbers[np.abs(numbers).argmax()] / -128 or 1.0
+            codes = np.clip(np.round(numbers / scale), -128, 127)
+            wanted[row, start : start + block] = codes * scale
     assert np.abs(answers(result.model, tokens=TOKENS) - wanted[TOKENS]).max() < 1e-6
     assert result.model.stat().st_size < model.stat().st_size / 2.8
     assert "1 embeddings in 8 bits" in result.notes
