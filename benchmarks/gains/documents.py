@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from optimizers.contract.errors import InvalidData
 
-_LISTS: Final = Path("/var/lib/dpkg/info")
+_LISTS: Final = "var/lib/dpkg/info"
 _INSTALL: Final = "apt-get install fortunes manpages python3-doc"
 
 
@@ -27,33 +27,37 @@ class Document(NamedTuple):
     text: str
 
 
-def documents() -> list[Document]:
+def documents(root: Path = Path("/")) -> list[Document]:
     """Every document, sorted by name.
 
     A file of fortunes is a collection: each fortune has an author of its own and is a document.
+
+    Args:
+        root: Where Debian is installed.
 
     Raises:
         InvalidData: A package is not installed, or was installed without its documentation.
     """
     found = [
-        *_read("fortunes", "fortunes*.list", "games/fortunes", _fortunes),
-        *_read("manpages", "manpages.list", "man/man", _manual_page),
-        *_read("python3-doc", "python3.*-doc.list", "/html/", _handbook_page),
+        *_read(root, "fortunes", "fortunes*.list", "games/fortunes", _fortunes),
+        *_read(root, "manpages", "manpages.list", "man/man", _manual_page),
+        *_read(root, "python3-doc", "python3.*-doc.list", "/html/", _handbook_page),
     ]
     return sorted(found)
 
 
 def _read(
-    package: str, lists: str, inside: str, read: Callable[[Path], Iterator[Document]]
+    root: Path, package: str, lists: str, inside: str, read: Callable[[Path], Iterator[Document]]
 ) -> list[Document]:
     """The documents of the installed files of a package whose path has `inside` in it."""
     names = {
         line
-        for listing in _LISTS.glob(lists)
+        for listing in (root / _LISTS).glob(lists)
         for line in listing.read_text(encoding="utf-8").splitlines()
         if inside in line
     }
-    files = [path for path in map(Path, sorted(names)) if path.is_file() and not path.is_symlink()]
+    paths = [root / name.lstrip("/") for name in sorted(names)]
+    files = [path for path in paths if path.is_file() and not path.is_symlink()]
     found = [document for path in files for document in read(path)]
     if not found:
         raise InvalidData(
