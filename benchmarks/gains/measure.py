@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.gains.recipes import Row
-from benchmarks.gains.subjects import Subject
+from benchmarks.gains.subject import Subject
 from optimizers.contract.evaluation import Figure
 from optimizers.contract.goal import FigureName
 from optimizers.contract.manifest import Manifest, read_manifest
+from optimizers.contract.profile import Task
 
 _PROFILE: Final = """\
 recipe: {recipe}
 goal:
   optimize: [{optimize}]
-  require: ["accuracy <= 100 points worse", "agreement >= 0", "sqnr >= -100 dB"]
+  require: [{require}]
 """
+_OF_CLASSES: Final = '"accuracy <= 100 points worse", "agreement >= 0", "sqnr >= -100 dB"'
+_OF_EMBEDDINGS: Final = '"cosine >= -1", "sqnr >= -100 dB"'
 _MEASURE_S: Final = 60
 _PROVED: Final = 0
 _NOT_PROVED: Final = 3
@@ -47,16 +50,17 @@ class Gain:
         return next((one for one in self.manifest.evaluation.figures if one.name is name), None)
 
 
-def profile_text(row: Row) -> str:
+def profile_text(row: Row, task: Task) -> str:
     """The row as an operator would write it."""
-    return _PROFILE.format(recipe=row.recipe, optimize=row.optimize)
+    require = _OF_EMBEDDINGS if task is Task.EMBEDDING else _OF_CLASSES
+    return _PROFILE.format(recipe=row.recipe, optimize=row.optimize, require=require)
 
 
 def measure(subject: Subject, row: Row) -> Gain:
     """Build and judge; nothing is required, so that every figure is measured."""
     with tempfile.TemporaryDirectory() as name:
         profile, output = Path(name) / "gains.yaml", Path(name) / "variant"
-        profile.write_text(profile_text(row), encoding="utf-8")
+        profile.write_text(profile_text(row, subject.task), encoding="utf-8")
         command = [
             *(sys.executable, "-m", "optimizers", "build", str(subject.model)),
             *("--profile-file", str(profile), "--output", str(output), "--task", subject.task),

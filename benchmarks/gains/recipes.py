@@ -65,6 +65,49 @@ _PRUNED_INT8: Final = Row(
     "size",
 )
 
+_RATES: Final = "clip_norm: 1, weight_decay: 0, schedule: cosine, warm_up: 0.1"
+_TAUGHT: Final = f"distill: {{training: {{epochs: 1, learning_rate: 0.0001, {_RATES}}}}}"
+_FEED_FORWARD: Final = '"*.up/*", "*.down/*"'
+_FEW_VALUES: Final = (
+    f"include: [{_FEED_FORWARD}], training: {{epochs: 2, learning_rate: 0.0005, {_RATES}}}"
+)
+_TABLES: Final = "embeddings: true"
+
+_SENTENCES: Final = (
+    Row("merge", "[merge]"),
+    Row("two blocks dropped, distilled", f"[drop_layers: {{count: 2}}, {_TAUGHT}]"),
+    Row("three heads of twelve dropped, distilled", f"[drop_heads: {{count: 3}}, {_TAUGHT}]"),
+    Row("low rank, distilled", f"[low_rank: {{by: rank, keep: 0.4}}, {_TAUGHT}]"),
+    Row("dynamic int8", "[dynamic_int8]"),
+    Row("dynamic int8, tables too", f"[dynamic_int8: {{{_TABLES}}}]"),
+    Row(
+        "merge, dynamic int8, tables too",
+        f"[merge: {{which: [parallel]}}, dynamic_int8: {{{_TABLES}}}]",
+    ),
+    Row(
+        "8-bit weights and tables in blocks of 128",
+        f"[weights_nbits: {{bits: 8, block_size: 128, {_TABLES}}}]",
+    ),
+    Row("8-bit weights and tables", f"[weights_nbits: {{bits: 8, {_TABLES}}}]", "size"),
+    Row("4-bit weights and tables", f"[weights_nbits: {{bits: 4, {_TABLES}}}]", "size"),
+    Row(
+        "4-bit weights and tables, trained",
+        f"[weights_nbits: {{bits: 4, {_TABLES}, "
+        f"training: {{epochs: 1, learning_rate: 0.0001, batch_size: 128, {_RATES}}}}}]",
+        "size",
+    ),
+    Row(
+        "ternary weights in feed-forward layers",
+        f"[ternarize: {{include: [{_FEED_FORWARD}]}}]",
+        "size",
+    ),
+    Row(
+        "ternary weights in feed-forward layers, trained", f"[ternarize: {{{_FEW_VALUES}}}]", "size"
+    ),
+    Row("binary weights in feed-forward layers, trained", f"[binarize: {{{_FEW_VALUES}}}]", "size"),
+    Row("fp16", "[fp16]", "size"),
+)
+
 ROWS: Final[dict[str, tuple[Row, ...]]] = {
     "tutorial": (*_PRUNED, *_SINGLE),
     "resnet8": (
@@ -72,4 +115,5 @@ ROWS: Final[dict[str, tuple[Row, ...]]] = {
         _PRUNED_INT8,
         *(row for row in _SINGLE if row.title.startswith(("static", "quantisation", "dynamic"))),
     ),
+    "minilm": _SENTENCES,
 }

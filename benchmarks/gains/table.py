@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.gains.measure import Gain
-from benchmarks.gains.subjects import Subject
+from benchmarks.gains.subject import Subject
 from optimizers.contract.evaluation import Estimate, Figure
 from optimizers.contract.goal import FigureName
+from optimizers.contract.profile import Task
 
-_HEADS = ("recipe", "times faster", "times smaller", "accuracy, points", "agreement", "verdict")
+_HEADS = ("recipe", "times faster", "times smaller")
+_OF_CLASSES = ("accuracy, points", "agreement")
+_OF_EMBEDDINGS = ("cosine",)
 
 _HOW_TO_READ = (
     "Every row is built and judged by the gates that decide what serves, beside its original in",
     "the same run. In brackets stands the bound that holds with 95 % confidence for a row by",
     "itself, not for the best of many. Accuracy is the change in points, with the largest loss in",
-    "brackets. Nothing is required of fidelity, so that everything is measured: whether a loss is",
-    "worth its gain is for the reader. A variant that is not better in its aim is refused.",
+    "brackets; a cosine is the mean over documents. Nothing is required of fidelity, so that",
+    "everything is measured: whether a loss is worth its gain is for the reader. A variant that is",
+    "not better in its aim is refused.",
 )
 
 
@@ -31,18 +35,28 @@ def page(gains: Sequence[tuple[Subject, Sequence[Gain]]], *, when: str, machine:
     ]
     for subject, rows in gains:
         lines += ["", f"## {subject.name}", "", f"{subject.about}.", ""]
-        lines += [_line(_HEADS), _line(("---",) * len(_HEADS))]
-        lines += [_line(_cells(gain)) for gain in rows]
+        fidelity = _OF_EMBEDDINGS if subject.task is Task.EMBEDDING else _OF_CLASSES
+        heads = (*_HEADS, *fidelity, "verdict")
+        lines += [_line(heads), _line(("---",) * len(heads))]
+        lines += [_line(_cells(gain, subject.task)) for gain in rows]
         lines += ["", *(f"- {note}" for gain in rows for note in _notes(gain))]
     return "\n".join(lines) + "\n"
 
 
-def _cells(gain: Gain) -> tuple[str, ...]:
+def _cells(gain: Gain, task: Task) -> tuple[str, ...]:
     faster = _times(gain.figure(FigureName.LATENCY_P50))
     smaller = _times(gain.figure(FigureName.SIZE))
-    accuracy, agreement = gain.figure(FigureName.ACCURACY), gain.figure(FigureName.AGREEMENT)
     ending = gain.ending.split(";")[0][:160]
-    return (gain.row.title, faster, smaller, _points(accuracy), _share(agreement), ending)
+    return (gain.row.title, faster, smaller, *_fidelity(gain, task), ending)
+
+
+def _fidelity(gain: Gain, task: Task) -> tuple[str, ...]:
+    if task is Task.EMBEDDING:
+        return (_cosine(gain.figure(FigureName.COSINE)),)
+    return (
+        _points(gain.figure(FigureName.ACCURACY)),
+        _share(gain.figure(FigureName.AGREEMENT)),
+    )
 
 
 def _times(figure: Figure | None) -> str:
@@ -65,6 +79,13 @@ def _share(figure: Figure | None) -> str:
         return ""
     least = "" if figure.value.lower is None else f" [{100 * figure.value.lower:.1f}]"
     return f"{100 * figure.value.value:.1f} %{least}"
+
+
+def _cosine(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    least = "" if figure.value.lower is None else f" [{figure.value.lower:.4f}]"
+    return f"{figure.value.value:.4f}{least}"
 
 
 def _notes(gain: Gain) -> list[str]:

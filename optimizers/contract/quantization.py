@@ -20,11 +20,13 @@ class DynamicInt8:
         per_channel: One weight scale per output channel instead of one per tensor.
         reduce_range: 7-bit weights, which cannot saturate on CPUs without VNNI.
             "auto" decides by the CPU that builds.
+        embeddings: Whether tables that a Gather picks rows from are stored in 8 bits, too.
         exclude: Names of nodes to leave alone.
     """
 
     per_channel: bool = True
     reduce_range: bool | Literal["auto"] = "auto"
+    embeddings: bool = False
     exclude: tuple[str, ...] = ()
 
     stage: ClassVar[Stage] = Stage.INTEGER

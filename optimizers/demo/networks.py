@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -131,6 +131,28 @@ def export(
         path: The file; weights lie inside it.
         names: Of its input and its output.
     """
+    name, output = names
+    dynamic = {0: torch.export.Dim("batch")}
+    export_named(network, {name: example}, path, output=output, dynamic=dynamic)
+
+
+def export_named(
+    network: nn.Module,
+    examples: Mapping[str, NDArray[Any]],
+    path: Path,
+    *,
+    output: str,
+    dynamic: Mapping[int, torch.export.Dim],
+) -> None:
+    """Write a network of several inputs as ONNX.
+
+    Args:
+        network: In evaluation mode.
+        examples: Input name → at least two items, in the order of the network's arguments.
+        path: The file; weights lie inside it.
+        output: Its name.
+        dynamic: The axes of every input that have no fixed length, and their names.
+    """
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
@@ -140,12 +162,12 @@ def export(
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         torch.onnx.export(
             network,
-            (torch.from_numpy(example[:2]),),
+            tuple(torch.from_numpy(example[:2]) for example in examples.values()),
             str(path),
             dynamo=True,
             external_data=False,
             verbose=False,
-            input_names=names[:1],
-            output_names=names[1:],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=list(examples),
+            output_names=[output],
+            dynamic_shapes=tuple(dict(dynamic) for _ in examples),
         )

@@ -1,11 +1,13 @@
 """Dynamic int8: weights of matrix products in int8, activations scaled at run time.
 
 y = x W becomes s_x s_W (q_x - z_x) q_W with q = round(v / s) + z; onnxruntime computes s_x and
-z_x from the range of each run's x, so answers depend on everything in the batch.
+z_x from the range of each run's x, so answers depend on everything in the batch. Tables of
+embeddings have no activations: see `tables`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +23,7 @@ from optimizers.graph import (
 )
 from optimizers.quantization.leftovers import leftovers
 from optimizers.quantization.ranges import reduced_range, seven_bits
+from optimizers.quantization.tables import narrow_tables
 from optimizers.step import StepContext, StepResult
 
 _OPERATORS: Final = ("MatMul", "Gemm")
@@ -31,7 +34,8 @@ def apply(model: Path, step: DynamicInt8, context: StepContext) -> StepResult:
     """Quantise every matrix product with a constant weight; see `optimizers.step`."""
     context.report(0.0, "preparing")
     candidates = operator_names(model, _OPERATORS)
-    check_excluded("dynamic_int8", step.exclude, candidates)
+    tables = operator_names(model, ("Gather",)) if step.embeddings else []
+    check_excluded("dynamic_int8", step.exclude, [*candidates, *tables])
     if not candidates:
         note = "the model has no matrix product (MatMul, Gemm); nothing to quantise"
         return context.unchanged(model, note)
@@ -61,5 +65,15 @@ def apply(model: Path, step: DynamicInt8, context: StepContext) -> StepResult:
         notes.append(f"left alone as asked: {', '.join(step.exclude)}")
     if reduce_range:
         notes.append(seven_bits(step.reduce_range))
+    if step.embeddings:
+        notes.extend(_narrowed_tables(target, excluded))
     notes.append(str(leftovers(target, context.session)))
     return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
+
+
+def _narrowed_tables(model: Path, excluded: Sequence[str]) -> Iterator[str]:
+    """Narrow a model's tables in place, and say which."""
+    result = narrow_tables(model, excluded)
+    yield f"{len(result.names)} embeddings in 8 bits"
+    for name, why in result.left.items():
+        yield f"left {name} alone: {why}"
