@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.gains.recipes import Row
-from benchmarks.gains.subjects import Subject
+from benchmarks.gains.subject import Subject
 from optimizers.contract.evaluation import Figure
 from optimizers.contract.goal import FigureName
 from optimizers.contract.manifest import Manifest, read_manifest

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from benchmarks.gains.efficientnet import efficientnet
 from benchmarks.gains.networks import ResNet8
+from benchmarks.gains.subject import Subject
 from optimizers.contract.profile import Task
 from optimizers.demo.data import SIDE, Images, fashion_parts
 from optimizers.demo.networks import (
@@ -26,25 +28,6 @@ from optimizers.demo.networks import (
 _CALIBRATION: Final = 512
 _TRAIN: Final = 20_000
 _SEED: Final = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """A model and its data.
-
-    Attributes:
-        name: Its name.
-        about: What it is, with its data and the counts of items.
-        task: What its answers are.
-        model: The ONNX file.
-        data: calibration, train, gate → file.
-    """
-
-    name: str
-    about: str
-    task: Task
-    model: Path
-    data: dict[str, Path]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +61,10 @@ def subject(name: str, directory: Path, tell: Callable[[str], None]) -> Subject:
     of these are what steps may train on. The 10,000 test images are the gate's.
 
     Raises:
-        InvalidData: Fashion-MNIST is not installed.
+        InvalidData: Fashion-MNIST, or what another model needs, is not installed.
     """
+    if name == "efficientnet":
+        return efficientnet(directory, tell)
     plan, home = PLANS[name], directory / name
     parts = ("calibration", "train", "gate")
     files = {part: home / f"{part}.npz" for part in parts}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.gains.measure import Gain
-from benchmarks.gains.subjects import Subject
+from benchmarks.gains.subject import Subject
 from optimizers.contract.evaluation import Estimate, Figure
 from optimizers.contract.goal import FigureName
 
