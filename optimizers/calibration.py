@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from optimizers.contract.data_files import FOLDER_SUFFIX, ImageFolder, read_image_folder
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.signature import Signature
-from optimizers.readers.fitting import LABELS, Arrays
+from optimizers.readers.fitting import LABELS, Arrays, Groups
 from optimizers.readers.images import open_images
 from optimizers.readers.numpy_files import open_npy, open_npz
 from optimizers.readers.opened import DataFile
@@ -22,11 +22,13 @@ from optimizers.step import StepContext
 __all__ = [
     "LABELS",
     "Arrays",
+    "Groups",
     "batches",
     "fitting_batches",
     "fixed_batch",
     "item_count",
     "load_arrays",
+    "load_groups",
     "load_in_parts",
     "open_data",
     "take",
@@ -39,8 +41,8 @@ def open_data(path: Path, signature: Signature) -> AbstractContextManager[DataFi
 
     Args:
         path: An `.npz` or `.parquet` with one array or column per model input and, if it likes,
-            `labels`; an `.npy` with a model's only input; a folder of images; or a file that
-            names such a folder and says how its images are read (`contract.data_files`).
+            `labels` and `groups`; an `.npy` with a model's only input; a folder of images; or a
+            file that names such a folder and says how its images are read (`contract.data_files`).
         signature: The model's.
 
     Raises:
@@ -82,6 +84,16 @@ def load_arrays(
     """
     with open_data(path, signature) as file:
         return file.take(items), file.labels(items)
+
+
+def load_groups(path: Path, signature: Signature) -> Groups | None:
+    """The name of the cluster that each item belongs to; None where the data names none.
+
+    Raises:
+        InvalidData: See `open_data`; also where they are not one whole number or text per item.
+    """
+    with open_data(path, signature) as file:
+        return file.groups()
 
 
 def load_in_parts(path: Path, signature: Signature, items: int) -> Iterator[Arrays]:

@@ -31,7 +31,8 @@ class Figure:
     Attributes:
         name: Which quantity.
         unit: The unit of `value`, `original` and `difference`.
-        samples: Items, windows or runs it was computed from.
+        samples: Items, windows or runs it was computed from; clusters of items where these are not
+            independent.
         value: The variant's.
         original: The original's from the same run; None for a figure that already compares.
         difference: Variant minus original.
@@ -39,6 +40,7 @@ class Figure:
         method: How the bounds were computed.
         condition: Under which circumstances, or of which output, for example `batch 8`; "" for the
             usual ones.
+        of_items: How many items the samples hold where they are clusters, else 0.
     """
 
     name: FigureName
@@ -50,6 +52,14 @@ class Figure:
     ratio: Estimate | None = None
     method: str = ""
     condition: str = ""
+    of_items: int = 0
+
+    @property
+    def counted(self) -> str:
+        """What it was computed from, for people."""
+        if self.of_items:
+            return f"{self.samples} clusters of {self.of_items} items"
+        return f"{self.samples} samples"
 
 
 class Gate(StrEnum):

@@ -52,7 +52,8 @@ class DataFiles:
     """Paths relative to the model's directory, or None.
 
     Each is an `.npz` or `.parquet` with one array or column per model input, first axis = items,
-    and optionally `labels`; an `.npy` with a model's only input; or a folder of images.
+    and optionally `labels` and `groups` (which items belong together); an `.npy` with a model's
+    only input; or a folder of images.
     """
 
     calibration: str | None = None

@@ -8,12 +8,13 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from optimizers.calibration import Arrays, item_count, load_arrays, take
+from optimizers.calibration import Arrays, item_count, load_arrays, load_groups, take
 from optimizers.contract.errors import InvalidData, RunFailed
 from optimizers.contract.evaluation import Gate
 from optimizers.contract.goal import FigureName
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.signature import Signature
+from optimizers.evaluation.clusters import Clusters, clusters_of
 from optimizers.evaluation.fidelity import Outputs, answer
 from optimizers.evaluation.findings import Findings
 from optimizers.evaluation.invariance import (
@@ -37,11 +38,13 @@ class GateItems:
     Attributes:
         items: One array per input, first axis = items.
         labels: One per item, or None.
+        clusters: Which items belong together; None where each stands for itself.
         first: The original's answers to the first item.
     """
 
     items: Arrays
     labels: NDArray[Any] | None
+    clusters: Clusters | None
     first: Outputs
 
 
@@ -84,11 +87,13 @@ def read_gate(subject: Subject, original: Session) -> GateItems | None:
     if subject.gate_data is None:
         return None
     items, labels = load_arrays(subject.gate_data, original.signature)
+    groups = load_groups(subject.gate_data, original.signature)
+    clusters = None if groups is None else clusters_of(groups)
     try:
         first = answer(original, take(items, slice(0, 1)))
     except RunFailed as error:
         raise InvalidData(f"{subject.gate_data.name}: the original fails on it: {error}") from error
-    return GateItems(items=items, labels=labels, first=first)
+    return GateItems(items=items, labels=labels, clusters=clusters, first=first)
 
 
 def without_gate(subject: Subject, findings: Findings) -> Arrangement:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from optimizers.contract.evaluation import Gate
 from optimizers.contract.goal import FigureName
 from optimizers.contract.profile import Task
 from optimizers.contract.signature import Signature
-from optimizers.evaluation.answers import Answers
+from optimizers.evaluation.answers import Answers, GateItems
+from optimizers.evaluation.clusters import Clusters
 from optimizers.evaluation.fidelity import (
     Claims,
     agreement_figure,
@@ -26,9 +24,7 @@ from optimizers.evaluation.findings import Findings
 from optimizers.evaluation.task import accuracy_figure, check_labels, right_answers
 
 
-def judge_answers(
-    task: Task, labels: NDArray[Any] | None, answers: Answers, findings: Findings
-) -> None:
+def judge_answers(task: Task, gate: GateItems, answers: Answers, findings: Findings) -> None:
     """Fidelity, then accuracy where there are labels.
 
     Raises:
@@ -36,8 +32,8 @@ def judge_answers(
         InvalidData: The labels do not fit the model.
     """
     _check_numbers(answers, findings)
-    _judge_fidelity(task, answers, findings)
-    _judge_accuracy(task, labels, answers, findings)
+    _judge_fidelity(task, gate.clusters, answers, findings)
+    _judge_accuracy(task, gate, answers, findings)
 
 
 def _check_numbers(answers: Answers, findings: Findings) -> None:
@@ -54,13 +50,15 @@ def _check_numbers(answers: Answers, findings: Findings) -> None:
     findings.check(Gate.FIDELITY, True, "no NaN or infinity of its own")
 
 
-def _judge_fidelity(task: Task, answers: Answers, findings: Findings) -> None:
+def _judge_fidelity(
+    task: Task, clusters: Clusters | None, answers: Answers, findings: Findings
+) -> None:
     signature, original, variant = answers.signature, answers.original, answers.variant
     same = _same(task, answers)
     if same:
-        findings.figures.append(agreement_figure(same, findings.alpha))
-    cosine = cosine_figure(signature, original, variant, findings.alpha)
-    sqnr = sqnr_figure(signature, original, variant, findings.alpha)
+        findings.figures.append(agreement_figure(same, findings.alpha, clusters))
+    cosine = cosine_figure(signature, original, variant, findings.alpha, clusters)
+    sqnr = sqnr_figure(signature, original, variant, findings.alpha, clusters)
     findings.figures += [figure for figure in (cosine, sqnr) if figure is not None]
     findings.missing |= {
         FigureName.AGREEMENT: _no_classes(task, signature),
@@ -83,22 +81,21 @@ def _same(task: Task, answers: Answers) -> dict[str, Claims]:
     return same
 
 
-def _judge_accuracy(
-    task: Task, labels: NDArray[Any] | None, answers: Answers, findings: Findings
-) -> None:
+def _judge_accuracy(task: Task, gate: GateItems, answers: Answers, findings: Findings) -> None:
     index = class_output(answers.signature) if task is Task.CLASSIFICATION else None
     if index is None:
         findings.missing[FigureName.ACCURACY] = _no_classes(task, answers.signature)
-    elif labels is None:
+    elif gate.labels is None:
         findings.missing[FigureName.ACCURACY] = "declare data.gate with `labels` in hone.yaml"
     else:
-        numbers = check_labels(labels, answers.original[index].shape[1])
+        numbers = check_labels(gate.labels, answers.original[index].shape[1])
         right = [right_answers(index, found, numbers) for found in answers.variant]
         findings.figures.append(
             accuracy_figure(
                 right_answers(index, answers.original, numbers),
                 np.logical_and.reduce(right),
                 findings.alpha,
+                gate.clusters,
             )
         )
     findings.require(Gate.ACCURACY)

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from optimizers.calibration import Arrays, item_count, load_in_parts, open_data
+import numpy as np
+
+from optimizers.calibration import Arrays, Groups, item_count, load_groups, load_in_parts, open_data
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.signature import Signature
 
@@ -21,7 +23,10 @@ _USE_NOTHING_TWICE: Final = "what judges a variant must not have had a part in m
 def check_disjoint(
     data: Mapping[str, Path], digests: Mapping[str, str], signature: Signature
 ) -> None:
-    """Make sure that the gate's data shares no item with any other.
+    """Make sure that the gate's data shares no item and no cluster with any other.
+
+    Clusters are known by the names in `groups`; where one of two files names none, only their
+    items are compared.
 
     Args:
         data: Purpose → file; nothing is checked without a gate.
@@ -29,7 +34,8 @@ def check_disjoint(
         signature: The model's; an item is what goes into all of its inputs.
 
     Raises:
-        InvalidData: Two files are the same or share items, or one does not fit the model.
+        InvalidData: Two files are the same or share items or clusters, or one does not fit the
+            model.
     """
     others = {name: path for name, path in data.items() if name != GATE}
     if GATE not in data or not others:
@@ -52,6 +58,24 @@ def check_disjoint(
                 f"{_row(data[GATE], signature, where)} of the gate's and "
                 f"{_row(path, signature, there)} of the other; {_USE_NOTHING_TWICE}"
             )
+    groups = load_groups(data[GATE], signature)
+    for name, path in others.items():
+        _check_groups(data[GATE].name, groups, f"data.{name} ({path.name})", path, signature)
+
+
+def _check_groups(
+    gate: str, groups: Groups | None, said: str, path: Path, signature: Signature
+) -> None:
+    there = None if groups is None else load_groups(path, signature)
+    if groups is None or there is None:
+        return
+    shared = np.intersect1d(groups, there)
+    if shared.size:
+        raise InvalidData(
+            f"{shared.size} of the {len(np.unique(groups))} groups of data.gate ({gate}) are in "
+            f"{said} as well, the first is '{shared[0]}'; split by group, as "
+            f"{_USE_NOTHING_TWICE}"
+        )
 
 
 def _row(path: Path, signature: Signature, index: int) -> str:

@@ -15,6 +15,7 @@ from optimizers.contract.goal import FIGURES, FigureName
 from optimizers.contract.runtime import Session
 from optimizers.contract.signature import Signature
 from optimizers.evaluation.bounds import clopper_pearson, mean_interval, quantile_interval
+from optimizers.evaluation.clusters import Clusters
 from optimizers.evaluation.progress import Share, unheard
 
 LARGEST_SQNR_DB: Final = 200.0
@@ -22,6 +23,8 @@ LARGEST_SQNR_DB: Final = 200.0
 
 SQNR_QUANTILE: Final = 0.05
 """Of all items, the share whose answers may be noisier than the figure says."""
+
+_BETTING: Final = "betting (Waudby-Smith and Ramdas 2024)"
 
 Outputs = list[NDArray[Any]]
 """One array per output, first axis = items."""
@@ -143,13 +146,30 @@ def sqnr_db(original: NDArray[Any], variant: NDArray[Any]) -> Floats:
     return np.clip(decibels, -LARGEST_SQNR_DB, LARGEST_SQNR_DB)
 
 
-def agreement_figure(same: Mapping[str, Claims], alpha: float) -> Figure:
+def agreement_figure(
+    same: Mapping[str, Claims], alpha: float, clusters: Clusters | None = None
+) -> Figure:
     """The share of items with the same answer, of the output that comes off worst.
 
     Args:
         same: Output name → per item, whether its answer is the same; at least one output.
         alpha: Error probability of each bound.
+        clusters: Which items belong together; None where each stands for itself.
     """
+    if clusters is not None:
+        by_cluster = {
+            name: clusters.mean_interval(claims, 0.0, 1.0, alpha) for name, claims in same.items()
+        }
+        name, estimate = min(by_cluster.items(), key=lambda pair: _by_lower_bound(pair[1]))
+        return Figure(
+            name=FigureName.AGREEMENT,
+            unit="",
+            samples=len(clusters.sizes),
+            of_items=len(clusters.places),
+            value=estimate,
+            method=f"mean {clusters.text}, {_BETTING}, output '{name}'",
+            condition=_condition(name, len(same)),
+        )
     name, worst = min(same.items(), key=lambda pair: int(pair[1].sum()))
     return Figure(
         name=FigureName.AGREEMENT,
@@ -162,37 +182,53 @@ def agreement_figure(same: Mapping[str, Claims], alpha: float) -> Figure:
 
 
 def cosine_figure(
-    signature: Signature, original: Outputs, served: Sequence[Outputs], alpha: float
+    signature: Signature,
+    original: Outputs,
+    served: Sequence[Outputs],
+    alpha: float,
+    clusters: Clusters | None = None,
 ) -> Figure | None:
     """Mean cosine of the output and arrangement that come off worst by the lower bound.
 
     None without a floating output that has more than one element an item: the cosine of single
     numbers tells only their sign.
     """
+    interval = mean_interval if clusters is None else clusters.mean_interval
+    counted = "over items" if clusters is None else clusters.text
     return _worst_figure(
         FigureName.COSINE,
-        "mean over items, betting (Waudby-Smith and Ramdas 2024)",
+        f"mean {counted}, {_BETTING}",
         _floating(signature, original, smallest=2),
         original,
         served,
-        lambda one, other: mean_interval(cosine(one, other), -1.0, 1.0, alpha),
+        clusters,
+        lambda one, other: interval(cosine(one, other), -1.0, 1.0, alpha),
     )
 
 
 def sqnr_figure(
-    signature: Signature, original: Outputs, served: Sequence[Outputs], alpha: float
+    signature: Signature,
+    original: Outputs,
+    served: Sequence[Outputs],
+    alpha: float,
+    clusters: Clusters | None = None,
 ) -> Figure | None:
     """The SQNR that 19 of 20 items reach, of the output and arrangement that come off worst.
 
+    With clusters it is what all items of 19 of 20 clusters reach.
+
     None without a floating output.
     """
+    interval = quantile_interval if clusters is None else clusters.quantile_interval
+    counted = "over items" if clusters is None else f"of the smallest {clusters.text}"
     return _worst_figure(
         FigureName.SQNR,
-        "5th percentile over items, order statistics",
+        f"5th percentile {counted}, order statistics",
         _floating(signature, original, smallest=1),
         original,
         served,
-        lambda one, other: quantile_interval(sqnr_db(one, other), SQNR_QUANTILE, alpha),
+        clusters,
+        lambda one, other: interval(sqnr_db(one, other), SQNR_QUANTILE, alpha),
     )
 
 
@@ -221,6 +257,7 @@ def _worst_figure(
     outputs: Mapping[str, int],
     original: Outputs,
     served: Sequence[Outputs],
+    clusters: Clusters | None,
     estimate: Callable[[NDArray[Any], NDArray[Any]], Estimate],
 ) -> Figure | None:
     """The estimate of the output and arrangement that have the smallest lower bound.
@@ -239,7 +276,8 @@ def _worst_figure(
     return Figure(
         name=figure,
         unit=FIGURES[figure].unit,
-        samples=len(original[0]),
+        samples=len(original[0]) if clusters is None else len(clusters.sizes),
+        of_items=0 if clusters is None else len(clusters.places),
         value=worst,
         method=f"{method}, output '{name}'",
         condition=_condition(name, len(outputs)),

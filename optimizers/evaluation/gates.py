@@ -74,7 +74,7 @@ def judge(subject: Subject, report: Report, read: ReadUsage = read_usage) -> Jud
                 else:
                     answers = ask(subject, sessions, gate.items, findings, report)
                     arrangement = answers.arrangement
-                    judge_answers(subject.task, gate.labels, answers, findings)
+                    judge_answers(subject.task, gate, answers, findings)
                 with everywhere():
                     _measure(subject, sessions, arrangement, gate, findings, report, read)
         except Broken:

@@ -35,8 +35,12 @@ def too_few_items(requirement: Requirement, figure: Figure, alpha: float) -> str
         return None
     needed = _fewest(could_hold)
     if needed is None:
-        return f"{figure.samples} items, and not even {MOST_ITEMS} would do"
-    return f"{figure.samples} items, at least {needed} are needed"
+        return f"{_counted(figure)}, and not even {MOST_ITEMS} would do"
+    return f"{_counted(figure)}, at least {needed} are needed"
+
+
+def _counted(figure: Figure) -> str:
+    return figure.counted if figure.of_items else f"{figure.samples} items"
 
 
 def _could_hold(
@@ -45,6 +49,8 @@ def _could_hold(
     """Whether so many items without a fault would meet the requirement."""
     limit = requirement.limit
     match requirement.figure:
+        case FigureName.AGREEMENT if figure.of_items:
+            return lambda clusters: mean_is_at_least(np.ones(clusters), 0.0, 1.0, limit, alpha)
         case FigureName.AGREEMENT:
             return lambda items: _all_right(items, alpha) >= limit
         case FigureName.COSINE:
@@ -60,6 +66,8 @@ def _accuracy_could_hold(
     requirement: Requirement, figure: Figure, alpha: float
 ) -> Callable[[int], bool]:
     limit = requirement.limit
+    if figure.of_items:
+        return _accuracy_by_cluster_could_hold(requirement, figure, alpha)
     if requirement.relation is Relation.ABSOLUTE:
         return lambda items: _all_right(items, alpha) >= limit
     if requirement.relation is Relation.LOSS:
@@ -67,6 +75,19 @@ def _accuracy_could_hold(
         return lambda items: _difference(0, items, alpha) >= -limit
     wrong = 0.0 if figure.original is None else 1 - figure.original.value
     return lambda items: _difference(math.floor(wrong * items + 0.5), items, alpha) >= limit
+
+
+def _accuracy_by_cluster_could_hold(
+    requirement: Requirement, figure: Figure, alpha: float
+) -> Callable[[int], bool]:
+    limit = requirement.limit
+    if requirement.relation is Relation.ABSOLUTE:
+        return lambda clusters: mean_is_at_least(np.ones(clusters), 0.0, 1.0, limit, alpha)
+    if requirement.relation is Relation.LOSS:
+        return lambda clusters: mean_is_at_least(np.zeros(clusters), -1.0, 1.0, -limit, alpha)
+    # Gains spread evenly vary least, and so are proved with the fewest clusters.
+    wrong = 0.0 if figure.original is None else 1 - figure.original.value
+    return lambda clusters: mean_is_at_least(np.full(clusters, wrong), -1.0, 1.0, limit, alpha)
 
 
 def _all_right(items: int, alpha: float) -> float:

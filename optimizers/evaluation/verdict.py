@@ -69,7 +69,7 @@ def check_better(
     if relative is not None:
         bound = relative.upper if kind.lower_is_better else relative.lower
     if relative is None or bound is None:
-        text = f"{name} has no bound: {figure.samples} samples are too few ({figure.method})"
+        text = f"{name} has no bound: {figure.counted} are too few ({figure.method})"
         return Check(gate=gate, passed=None, text=text)
     even = 1.0 if name is not FigureName.ACCURACY else 0.0
     margin = 0.0 if name in _EXACT else SESSIONS_DIFFER
@@ -127,7 +127,7 @@ def _no_bound(requirement: Requirement, figure: Figure) -> str:
     relative = requirement.relation in (Relation.RELATIVE_GAIN, Relation.RELATIVE_LOSS)
     if requirement.figure is FigureName.ACCURACY and relative:
         return "a share of an accuracy has no bound; write it in points"
-    return f"{figure.samples} samples are too few for a bound at this confidence ({figure.method})"
+    return f"{figure.counted} are too few for a bound at this confidence ({figure.method})"
 
 
 def _sentence(requirement: Requirement, figure: Figure, estimate: Estimate, bound: float) -> str:
@@ -140,7 +140,7 @@ def _sentence(requirement: Requirement, figure: Figure, estimate: Estimate, boun
         found = f"{_change(bound)} (measured {_change(estimate.value)})"
     else:
         found = f"{_signed(name, bound)} (measured {_signed(name, estimate.value)})"
-    return f"'{requirement.text}': by its bound {name} is {found}, {figure.samples} samples"
+    return f"'{requirement.text}': by its bound {name} is {found}, {figure.counted}"
 
 
 def _numbers(figure: Figure) -> str:
@@ -151,10 +151,10 @@ def _numbers(figure: Figure) -> str:
     if figure.name is FigureName.ACCURACY and figure.difference is not None:
         difference = figure.difference
         bounds = f"{100 * (difference.lower or 0):+.2f} to {100 * (difference.upper or 0):+.2f}"
-        return f"{text}, {bounds} points, {figure.samples} samples"
+        return f"{text}, {bounds} points, {figure.counted}"
     if relative is not None and relative.lower is not None and relative.upper is not None:
         text += f", ratio {relative.value:.3f} within [{relative.lower:.3f}, {relative.upper:.3f}]"
-    return f"{text}, {figure.samples} samples"
+    return f"{text}, {figure.counted}"
 
 
 def _amount(name: FigureName, value: float) -> str:

@@ -11,6 +11,10 @@ from optimizers.contract.errors import InvalidData
 from optimizers.contract.signature import NUMPY_DTYPES, Signature, TensorSpec
 
 LABELS: Final = "labels"
+GROUPS: Final = "groups"
+
+Groups = NDArray[np.str_]
+"""One name per item."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -106,11 +110,31 @@ def check_labels(file: str, labels: NDArray[Any], first: int) -> NDArray[Any]:
     return labels
 
 
+def check_groups(file: str, groups: NDArray[Any]) -> Groups:
+    """Names of the clusters that items belong to.
+
+    A whole number is its name, so that 7 and "7" are one cluster.
+
+    Raises:
+        InvalidData: They are not one whole number or text per item.
+    """
+    if groups.ndim != 1 or groups.dtype.kind not in "iuSU":
+        raise InvalidData(
+            f"{file}: groups must be one whole number or text per item, got {groups.dtype} of "
+            f"shape {list(groups.shape)}"
+        )
+    names: Groups = _decoded(file, GROUPS, groups).astype(np.str_)
+    return names
+
+
 def _texts(file: str, name: str, array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.kind not in "SU":
         raise InvalidData(f"{file}: '{name}' must hold texts, got {array.dtype}")
+    return _decoded(file, name, array).astype(np.object_)
+
+
+def _decoded(file: str, name: str, array: NDArray[Any]) -> NDArray[Any]:
     try:
-        texts = array if array.dtype.kind == "U" else np.char.decode(array, "utf-8")
+        return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
     except UnicodeDecodeError as error:
         raise InvalidData(f"{file}: '{name}' holds bytes that are not UTF-8") from error
-    return texts.astype(np.object_)

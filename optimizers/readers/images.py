@@ -14,7 +14,7 @@ from optimizers.contract.errors import InvalidData
 from optimizers.contract.preprocessing import Preprocessing
 from optimizers.contract.signature import Signature, TensorSpec
 from optimizers.readers.decoding import decode
-from optimizers.readers.fitting import Arrays, fit, single_input
+from optimizers.readers.fitting import Arrays, Groups, fit, single_input
 from optimizers.readers.libraries import require_library
 from optimizers.readers.listing import Listing, list_images
 from optimizers.readers.pixels import prepared
@@ -61,6 +61,10 @@ class ImageFile:
             return None
         count = self.count if items is None else min(items, self.count)
         return np.array([self._listing.label(index) for index in range(count)], np.int64)
+
+    def groups(self) -> Groups | None:
+        """None: the folders are classes, and nothing else is known of an image."""
+        return None
 
     def row(self, index: int) -> str:
         """How a person finds an image."""

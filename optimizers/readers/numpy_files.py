@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.signature import Signature
-from optimizers.readers.fitting import LABELS, Arrays, check_labels, fit, single_input
+from optimizers.readers.fitting import (
+    GROUPS,
+    LABELS,
+    Arrays,
+    Groups,
+    check_groups,
+    check_labels,
+    fit,
+    single_input,
+)
 from optimizers.readers.rows import Rows
 
 _UNREADABLE: Final = (
@@ -42,14 +51,17 @@ class ArrayFile:
         """
         names = [spec.name for spec in signature.inputs]
         self._labels = rows.pop(LABELS, None) if LABELS not in names else None
+        self._groups = rows.pop(GROUPS, None) if GROUPS not in names else None
         if set(rows) != set(names):
             raise InvalidData(
                 f"{path.name} holds {sorted(rows)}; expected one array per input: {names} (and, "
-                "if you like, 'labels')"
+                "if you like, 'labels' and 'groups')"
             )
         counts = {name: row.count for name, row in rows.items()}
         if self._labels is not None:
             counts[LABELS] = self._labels.count
+        if self._groups is not None:
+            counts[GROUPS] = self._groups.count
         if len(set(counts.values())) != 1 or 0 in counts.values():
             raise InvalidData(
                 f"{path.name}: every array must have the same number of items, at least 1; got "
@@ -78,6 +90,12 @@ class ArrayFile:
             return None
         return check_labels(self._path.name, self._labels.take(items), 0)
 
+    def groups(self) -> Groups | None:
+        """The cluster of every item; to be asked once."""
+        if self._groups is None:
+            return None
+        return check_groups(self._path.name, self._groups.take(None))
+
     def row(self, index: int) -> str:
         """How a person finds an item."""
         return f"row {index}"
@@ -85,7 +103,7 @@ class ArrayFile:
 
 @contextmanager
 def open_npz(path: Path, signature: Signature) -> Iterator[ArrayFile]:
-    """Open an `.npz` with one array per input, first axis = items, and perhaps `labels`.
+    """Open an `.npz` with one array per input, first axis = items, perhaps `labels` and `groups`.
 
     Raises:
         InvalidData: It cannot be read or does not fit.

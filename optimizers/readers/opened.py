@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from optimizers.readers.fitting import Arrays
+from optimizers.readers.fitting import Arrays, Groups
 
 
 class DataFile(Protocol):
@@ -32,6 +32,13 @@ class DataFile(Protocol):
 
         Raises:
             InvalidData: They are no finite numbers.
+        """
+
+    def groups(self) -> Groups | None:
+        """The name of every item's cluster; None where the file has no groups. To be asked once.
+
+        Raises:
+            InvalidData: They are not one whole number or text per item.
         """
 
     def row(self, index: int) -> str:

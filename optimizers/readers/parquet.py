@@ -1,4 +1,4 @@
-"""Parquet files: a column per input, and perhaps a column `labels`."""
+"""Parquet files: a column per input, and perhaps columns `labels` and `groups`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.signature import Signature, TensorSpec
 from optimizers.readers.columns import check_column, column_array, joined
-from optimizers.readers.fitting import LABELS, Arrays, check_labels, fit
+from optimizers.readers.fitting import (
+    GROUPS,
+    LABELS,
+    Arrays,
+    Groups,
+    check_groups,
+    check_labels,
+    fit,
+)
 from optimizers.readers.libraries import require_library
 
 if TYPE_CHECKING:
@@ -44,7 +52,7 @@ class ParquetTable:
         self._specs = {spec.name: spec for spec in signature.inputs}
         self._file = file
         self.count = file.metadata.num_rows
-        self._has_labels = self._check_columns(file.schema_arrow)
+        self._beside = self._check_columns(file.schema_arrow)
         self._check_sizes(file.metadata)
         self._rows = _RowReader(file, list(self._specs))
         self._taken = 0
@@ -65,34 +73,44 @@ class ParquetTable:
 
     def labels(self, items: int | None) -> NDArray[Any] | None:
         """The labels of the first rows."""
-        if not self._has_labels:
+        if LABELS not in self._beside:
             return None
         wanted = self.count if items is None else min(items, self.count)
-        parts, row = [], 0
-        for batch in _RowReader(self._file, [LABELS]).next_rows(wanted):
-            parts.append(column_array(self._name, LABELS, batch[LABELS], row))
-            row += batch.num_rows
-        return check_labels(self._name, joined(self._name, LABELS, parts, 0), 0)
+        return check_labels(self._name, self._column(LABELS, wanted), 0)
+
+    def groups(self) -> Groups | None:
+        """The cluster of every row."""
+        if GROUPS not in self._beside:
+            return None
+        return check_groups(self._name, self._column(GROUPS, self.count))
 
     def row(self, index: int) -> str:
         """How a person finds an item."""
         return f"row {index}"
 
-    def _check_columns(self, schema: pa.Schema) -> bool:
-        """Whether there are labels."""
+    def _column(self, name: str, wanted: int) -> NDArray[Any]:
+        """The first rows of one column that is no input."""
+        parts, row = [], 0
+        for batch in _RowReader(self._file, [name]).next_rows(wanted):
+            parts.append(column_array(self._name, name, batch[name], row))
+            row += batch.num_rows
+        return joined(self._name, name, parts, 0)
+
+    def _check_columns(self, schema: pa.Schema) -> frozenset[str]:
+        """Which of the columns that are no input there are."""
         names = list(self._specs)
-        optional = {LABELS} - set(names)
+        optional = {LABELS, GROUPS} - set(names)
         found = sorted(schema.names)
         if sorted(set(found) - optional) != sorted(names) or len(set(found)) != len(found):
             raise InvalidData(
                 f"{self._name} holds the columns {found}; expected one column per input: {names} "
-                "(and, if you like, 'labels')"
+                "(and, if you like, 'labels' and 'groups')"
             )
         if self.count == 0:
             raise InvalidData(f"{self._name} holds no rows, expected at least 1")
         for name, spec in self._specs.items():
             check_column(self._name, schema.field(name), len(spec.shape))
-        return bool(optional & set(found))
+        return frozenset(optional & set(found))
 
     def _check_sizes(self, metadata: pq.FileMetaData) -> None:
         """A few bytes of Parquet can stand for billions of numbers: look before they are made."""
