@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from benchmarks.gains.efficientnet import efficientnet
 from benchmarks.gains.minilm import minilm
 from benchmarks.gains.networks import ResNet8
 from benchmarks.gains.subject import Subject
@@ -54,6 +55,10 @@ PLANS: Final[dict[str, _Plan]] = {
 }
 
 
+_BROUGHT: Final = {"efficientnet": efficientnet, "minilm": minilm}
+"""Models that come with their weights."""
+
+
 def subject(name: str, directory: Path, tell: Callable[[str], None]) -> Subject:
     """The model of this name; trained and written below `directory` when it is not there yet.
 
@@ -64,8 +69,8 @@ def subject(name: str, directory: Path, tell: Callable[[str], None]) -> Subject:
     Raises:
         InvalidData: Fashion-MNIST, or what another model needs, is not installed.
     """
-    if name == "minilm":
-        return minilm(directory, tell)
+    if name in _BROUGHT:
+        return _BROUGHT[name](directory, tell)
     plan, home = PLANS[name], directory / name
     parts = ("calibration", "train", "search", "gate")
     files = {part: home / f"{part}.npz" for part in parts}
