@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.gains.crops import SIDE, Part, crops_of, split
+from benchmarks.gains.crops import Part, crops_of, split
 from benchmarks.gains.photographs import photographs
 from benchmarks.gains.subject import Subject
 from optimizers.contract.errors import InvalidData

@@ -66,7 +66,9 @@ class StoredRows:
         return np.empty((count, *self.shape[1:]), self.dtype)
 
     def _fill(self, array: NDArray[Any], first: int) -> None:
-        room = memoryview(array.reshape(-1).view(np.uint8)) if array.nbytes else memoryview(b"")
+        room = (
+            array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
+        )
         position = self._offset + first * self._row_bytes
         while room:
             size = os.preadv(self._file, [room], position)
@@ -106,7 +108,7 @@ class RowWriter:
         self._like = part[:0]
         self._count += len(part)
         with self._path.open("ab") as file:
-            file.write(memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8)))
+            file.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
 
     def rows(self) -> StoredRows:
         """What was written, at least one part."""

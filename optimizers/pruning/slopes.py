@@ -93,6 +93,7 @@ def _loss(items: TrainingItems, context: StepContext) -> _Loss:
         return teaching(context.task, _TEMPERATURE, teacher_answers(context.original, items))
     if items.labels is None:
         answers = teacher_answers(context.original, items)[scores]
-        items = replace(items, labels=answers.argmax(dim=1))
+        chosen = [part.argmax(dim=1) for part in answers.parts()]
+        items = replace(items, labels=torch.cat(chosen))
     known = items
     return lambda found, numbers: label_loss(found[scores], known, numbers)

@@ -61,10 +61,22 @@ def train_narrow(
     context.report(0.0, f"asking the original about {items.count} items")
     of_answers = teaching(context.task, step.temperature, teacher_answers(context.original, items))
 
-    def loss(graph: TrainableGraph, numbers: torch.Tensor) -> torch.Tensor:
-        narrow = {latent.name: latent.narrow(graph, code) for latent in latents}
-        return of_answers(graph({**items.feeds(numbers), **narrow}), numbers)
-
     graph = read_trainable(start)
-    training = step.training or Training()
-    return learn(name, start, graph, loss, items.count, context, training=training)
+
+    def feeds(numbers: torch.Tensor) -> dict[str, torch.Tensor]:
+        narrow = {latent.name: latent.narrow(graph, code) for latent in latents}
+        return {**items.feeds(numbers), **narrow}
+
+    def loss(graph: TrainableGraph, numbers: torch.Tensor) -> torch.Tensor:
+        return of_answers(graph(feeds(numbers)), numbers)
+
+    return learn(
+        name,
+        start,
+        graph,
+        loss,
+        items.count,
+        context,
+        training=step.training or Training(),
+        feeds=feeds,
+    )

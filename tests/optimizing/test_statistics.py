@@ -46,8 +46,8 @@ def normalised(path: Path, width: int = 64) -> Path:
         value = f"r{index}"
     weights["head"] = (random.standard_normal((width, 10)) * 0.1).astype(np.float32)
     nodes.append(helper.make_node("MatMul", [value, "head"], ["y"]))
-    shapes = ([("x", TensorProto.FLOAT, ["batch", 784])], [("y", TensorProto.FLOAT, ["batch", 10])])
-    return models.save(path, nodes, *shapes, weights)
+    x, y = ("x", TensorProto.FLOAT, ("batch", 784)), ("y", TensorProto.FLOAT, ("batch", 10))
+    return models.save(path, nodes, [x], [y], weights)
 
 
 @pytest.fixture
