@@ -44,6 +44,10 @@ _GATE_USE = (
     "counts that here (a server does): it is your word, and the verdict is only as good. "
     "Use K may spend (1 - confidence) / 2^K."
 )
+_CACHE = (
+    "Keep what each step made here and take it from here when the same work comes again; "
+    "at most 4 GiB, the least recently used goes first."
+)
 DataFile = Annotated[Path | None, typer.Option(exists=True)]
 
 
@@ -92,6 +96,7 @@ def build(
     max_batch: Annotated[int, typer.Option(min=1, help="Rows joined into one run.")] = 32,
     measure_seconds: Annotated[float, typer.Option(min=1)] = 120.0,
     gate_use: Annotated[int, typer.Option(min=1, metavar="K", help=_GATE_USE)] = 1,
+    cache: Annotated[Path | None, typer.Option(file_okay=False, help=_CACHE)] = None,
 ) -> None:
     """Build one profile of a model and judge it on this machine. Exit code 3: not proved."""
     if output.exists():
@@ -131,6 +136,7 @@ def build(
         gate_use=gate_use,
         cpus=host.cpus,
         measure_timeout_s=measure_seconds,
+        cache=None if cache is None else cache.resolve(),
         submitted_unix_s=time.time(),
     )
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -82,6 +82,8 @@ async def specify(
         cpus=host.cpus,
         memory_limit_bytes=config.job_memory_bytes,
         measure_timeout_s=config.measure_seconds,
+        cache=config.state.absolute() / "artefacts" if config.job_cache_bytes else None,
+        cache_limit_bytes=config.job_cache_bytes,
         submitted_unix_s=time.time(),
     )
 

@@ -39,6 +39,7 @@ BUILT_FILE: Final = "built.json"
 GATE_OPENED_FILE: Final = "gate.opened"
 VARIANT_DIRECTORY: Final = "variant"
 LOG_FILE: Final = "worker.log"
+CACHE_LIMIT_BYTES: Final = 4 << 30
 
 
 class JobState(StrEnum):
@@ -77,6 +78,8 @@ class JobSpec:
         cpus: Processors that the server hands out.
         memory_limit_bytes: Address space a worker may use; 0 for no limit.
         measure_timeout_s: How long measuring waits for quiet and stable windows.
+        cache: Where models after steps are kept for later builds, absolute; None: nowhere.
+        cache_limit_bytes: Most bytes kept there.
         seed: Of everything random.
         submitted_unix_s: When it was submitted.
     """
@@ -97,6 +100,8 @@ class JobSpec:
     cpus: int = 1
     memory_limit_bytes: int = 0
     measure_timeout_s: float = 120.0
+    cache: Path | None = None
+    cache_limit_bytes: int = CACHE_LIMIT_BYTES
     seed: int = 0
     submitted_unix_s: float = 0.0
 
