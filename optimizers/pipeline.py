@@ -91,6 +91,7 @@ def build(directory: Path, spec: JobSpec, host: Host, report: Report) -> Built:
         session=made.session,
         records=reuse.noted(made.records),
         built_with=ingredients.versions,
+        made_from=ingredients,
     )
 
 

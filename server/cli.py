@@ -188,6 +188,9 @@ def serve_command(
     job_cache_bytes: Annotated[
         int | None, typer.Option(help="What is kept of steps that were run; 0: nothing.")
     ] = None,
+    job_build_seconds: Annotated[
+        float | None, typer.Option(help="How long a job may build; 0: any time.")
+    ] = None,
     job_stall_seconds: Annotated[
         float | None, typer.Option(help="A worker silent for longer is ended.")
     ] = None,

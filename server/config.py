@@ -157,6 +157,8 @@ class ServerConfig(BaseSettings):
     """Address space of a job's worker; 0 for no limit."""
     job_cache_bytes: Annotated[int, Field(ge=0, le=_MOST_BYTES)] = CACHE_LIMIT_BYTES
     """Most bytes kept of what steps made, so that the same step is not run twice; 0: none."""
+    job_build_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """How long a job may build before it is ended as failed; 0 for no limit."""
     job_stall_seconds: Seconds = 900.0
     """A worker silent for longer is ended."""
 
