@@ -185,6 +185,12 @@ def serve_command(
         float | None, typer.Option(help="When unstable measurements are tried again.")
     ] = None,
     job_memory_bytes: Annotated[int | None, typer.Option(help="Limit of a worker.")] = None,
+    job_cache_bytes: Annotated[
+        int | None, typer.Option(help="What is kept of steps that were run; 0: nothing.")
+    ] = None,
+    job_build_seconds: Annotated[
+        float | None, typer.Option(help="How long a job may build; 0: any time.")
+    ] = None,
     job_stall_seconds: Annotated[
         float | None, typer.Option(help="A worker silent for longer is ended.")
     ] = None,

@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from optimizers.contract.documents import cut, read_text, shown, shown_key, unknown_key
 from optimizers.contract.errors import InvalidDocument
+from optimizers.contract.job import CACHE_LIMIT_BYTES
 from optimizers.contract.provider_options import MOST_DEVICES, Provider, ProviderOptions
 from server.logs import Format, Level
 
@@ -154,6 +155,10 @@ class ServerConfig(BaseSettings):
     """How long after a job ended without stable measurements it is tried again."""
     job_memory_bytes: Annotated[int, Field(ge=0, le=_MOST_BYTES)] = 0
     """Address space of a job's worker; 0 for no limit."""
+    job_cache_bytes: Annotated[int, Field(ge=0, le=_MOST_BYTES)] = CACHE_LIMIT_BYTES
+    """Most bytes kept of what steps made, so that the same step is not run twice; 0: none."""
+    job_build_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """How long a job may build before it is ended as failed; 0 for no limit."""
     job_stall_seconds: Seconds = 900.0
     """A worker silent for longer is ended."""
 

@@ -56,8 +56,14 @@ def profile_text(row: Row, task: Task) -> str:
     return _PROFILE.format(recipe=row.recipe, optimize=row.optimize, require=require)
 
 
-def measure(subject: Subject, row: Row) -> Gain:
-    """Build and judge; nothing is required, so that every figure is measured."""
+def measure(subject: Subject, row: Row, cache: Path) -> Gain:
+    """Build and judge; nothing is required, so that every figure is measured.
+
+    Args:
+        subject: The model and its data.
+        row: The recipe.
+        cache: Where what steps made is kept: a run of the benchmark need not train twice.
+    """
     with tempfile.TemporaryDirectory() as name:
         profile, output = Path(name) / "gains.yaml", Path(name) / "variant"
         profile.write_text(profile_text(row, subject.task), encoding="utf-8")
@@ -65,6 +71,7 @@ def measure(subject: Subject, row: Row) -> Gain:
             *(sys.executable, "-m", "optimizers", "build", str(subject.model)),
             *("--profile-file", str(profile), "--output", str(output), "--task", subject.task),
             *("--measure-seconds", str(_MEASURE_S)),
+            *("--cache", str(cache)),
         ]
         for part, path in subject.data.items():
             command += [f"--{part}", str(path)]

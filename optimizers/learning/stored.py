@@ -66,9 +66,7 @@ class StoredRows:
         return np.empty((count, *self.shape[1:]), self.dtype)
 
     def _fill(self, array: NDArray[Any], first: int) -> None:
-        room = (
-            array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
-        )
+        room = array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
         position = self._offset + first * self._row_bytes
         while room:
             size = os.preadv(self._file, [room], position)
