@@ -42,7 +42,7 @@ def classes() -> NDArray[np.int64]:
 
 
 def context_with(tmp_path: Path, task: Task, **arrays: NDArray[Any]) -> StepContext:
-    np.savez(tmp_path / "train.npz", **arrays)
+    np.savez(tmp_path / "train.npz", allow_pickle=False, **arrays)
     return step_context(tmp_path, task=task, data={"train": tmp_path / "train.npz"})
 
 
