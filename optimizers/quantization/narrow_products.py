@@ -87,10 +87,7 @@ def narrow_products(
     embeddings = isinstance(step, WeightsNbits) and step.embeddings
     operators = (*PRODUCTS, "Gather") if embeddings else PRODUCTS
     candidates = operator_names(model, operators)
-    exclude = matching_names(name, step.exclude, candidates)
-    include = matching_names(name, step.include, candidates, key="include")
-    if both := sorted({*step.include} & {*step.exclude}):
-        raise InvalidDocument(f"{name}.include and exclude both name {', '.join(both)}")
+    include, exclude = _asked_for(name, step, candidates)
     if not candidates:
         return context.unchanged(model, "the model has no matrix product (MatMul, Gemm)")
     items = None if step.training is None else training_items(name, model, context)
@@ -118,6 +115,17 @@ def narrow_products(
     if trained is not None:
         notes[1:1] = trained.notes
     return StepResult(model=target, session=context.session, modified=True, notes=tuple(notes))
+
+
+def _asked_for(
+    name: str, step: NarrowStep, candidates: Sequence[str]
+) -> tuple[Sequence[str], Sequence[str]]:
+    """The nodes that are included and those that are excluded by name or pattern."""
+    exclude = matching_names(name, step.exclude, candidates)
+    include = matching_names(name, step.include, candidates, key="include")
+    if both := sorted({*step.include} & {*step.exclude}):
+        raise InvalidDocument(f"{name}.include and exclude both name {', '.join(both)}")
+    return include, exclude
 
 
 def _narrowed(model: Path, quantise: Quantise, chosen: Collection[str]) -> Narrowing:
