@@ -40,6 +40,7 @@ class Figure:
         method: How the bounds were computed.
         condition: Under which circumstances, or of which output, for example `batch 8`; "" for the
             usual ones.
+        under: What was done to the items first, as in a requirement; "" for nothing.
         of_items: How many items the samples hold where they are clusters, else 0.
     """
 
@@ -52,6 +53,7 @@ class Figure:
     ratio: Estimate | None = None
     method: str = ""
     condition: str = ""
+    under: str = ""
     of_items: int = 0
 
     @property
@@ -69,6 +71,7 @@ class Gate(StrEnum):
     FIDELITY = "fidelity"
     INVARIANCE = "batch invariance"
     ACCURACY = "accuracy"
+    ROBUSTNESS = "robustness"
     LATENCY = "latency"
     MEMORY = "memory"
 
@@ -138,5 +141,5 @@ class Evaluation:
     certificate: Certificate
 
     def figure(self, name: FigureName) -> Figure | None:
-        """The first figure of that name, if it was measured."""
-        return next((figure for figure in self.figures if figure.name == name), None)
+        """The first figure of that name on items as they are, if it was measured."""
+        return next((one for one in self.figures if one.name == name and not one.under), None)

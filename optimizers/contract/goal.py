@@ -1,12 +1,13 @@
 """The grammar of goals: what to optimise and what must hold.
 
-A requirement reads `FIGURE OP NUMBER UNIT [better|worse]`:
+A requirement reads `FIGURE [under KIND AMOUNT] OP NUMBER UNIT [better|worse]`:
 
     latency_p50 <= 2 ms             the figure itself
     latency_p50 >= 1 ms better      a gain over the original
     latency_p50 >= 30 % better      a gain relative to the original
     accuracy <= 1 point worse       a loss against the original
     throughput <= 2 % worse         a loss relative to the original
+    agreement under noise 0.05 >= 0.95   the figure on perturbed items (`perturbation`)
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from enum import StrEnum
 from typing import Final
 
 from optimizers.contract.errors import InvalidDocument
+from optimizers.contract.perturbation import Perturbation, perturbation
 
 
 class FigureName(StrEnum):
@@ -85,6 +87,11 @@ FIGURES: Final[dict[FigureName, FigureKind]] = {
 }
 
 
+_OF_ANSWERS: Final = (
+    *(FigureName.ACCURACY, FigureName.AGREEMENT, FigureName.COSINE, FigureName.SQNR),
+)
+
+
 class Relation(StrEnum):
     """What a requirement compares; the five kinds of the grammar."""
 
@@ -97,7 +104,8 @@ class Relation(StrEnum):
 
 _LONGEST: Final = 200
 _PATTERN = re.compile(
-    r"""^\s*(?P<figure>[A-Za-z_0-9]+)\s*(?P<op><=|>=)\s*
+    r"""^\s*(?P<figure>[A-Za-z_0-9]+)
+    (?:\s+under\s+(?P<kind>[A-Za-z_]+)\s+(?P<amount>[-+]?\d+(?:\.\d+)?))?\s*(?P<op><=|>=)\s*
     (?P<number>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*
     (?P<unit>[^\s\d]\S*)??\s*(?P<word>better|worse)?\s*$""",
     re.VERBOSE,
@@ -114,12 +122,14 @@ class Requirement:
         relation: Which of the five kinds it is.
         limit: The number in the figure's own unit; a share in [0, ...) for relative kinds;
             a gain or loss is counted in the figure's direction and is never negative.
+        under: What is done to the gate's items first; None for items as they are.
     """
 
     text: str
     figure: FigureName
     relation: Relation
     limit: float
+    under: Perturbation | None = None
 
 
 def parse_requirement(text: str) -> Requirement:
@@ -131,10 +141,12 @@ def parse_requirement(text: str) -> Requirement:
     match = _PATTERN.match(text) if len(text) <= _LONGEST else None
     if match is None:
         raise InvalidDocument(
-            f"requirement '{text[:_LONGEST]}' was not understood; expected FIGURE OP NUMBER UNIT "
-            "[better|worse], for example 'latency_p50 <= 2 ms' or 'accuracy <= 1 point worse'"
+            f"requirement '{text[:_LONGEST]}' was not understood; expected FIGURE [under KIND "
+            "AMOUNT] OP NUMBER UNIT [better|worse], for example 'latency_p50 <= 2 ms', 'accuracy "
+            "<= 1 point worse' or 'agreement under noise 0.05 >= 0.95'"
         )
     figure = parse_figure(match["figure"])
+    under = _under(text, figure, match["kind"], match["amount"])
     kind = FIGURES[figure]
     unit, word, number = match["unit"] or "", match["word"], float(match["number"])
     if word is None:
@@ -146,7 +158,9 @@ def parse_requirement(text: str) -> Requirement:
                 f"better, so write '{figure} {wanted} ...'"
             )
         limit = number * _unit_size(text, figure, unit)
-        return Requirement(text=text, figure=figure, relation=Relation.ABSOLUTE, limit=limit)
+        return Requirement(
+            text=text, figure=figure, relation=Relation.ABSOLUTE, limit=limit, under=under
+        )
     if kind.compares:
         raise InvalidDocument(
             f"requirement '{text}': {figure} already compares with the original, so leave out "
@@ -161,10 +175,25 @@ def parse_requirement(text: str) -> Requirement:
         )
     if unit == "%":
         relation = Relation.RELATIVE_GAIN if word == "better" else Relation.RELATIVE_LOSS
-        return Requirement(text=text, figure=figure, relation=relation, limit=number / 100)
+        return Requirement(
+            text=text, figure=figure, relation=relation, limit=number / 100, under=under
+        )
     relation = Relation.GAIN if word == "better" else Relation.LOSS
     limit = number * _unit_size(text, figure, unit)
-    return Requirement(text=text, figure=figure, relation=relation, limit=limit)
+    return Requirement(text=text, figure=figure, relation=relation, limit=limit, under=under)
+
+
+def _under(
+    text: str, figure: FigureName, kind: str | None, amount: str | None
+) -> Perturbation | None:
+    if kind is None or amount is None:
+        return None
+    if figure not in _OF_ANSWERS:
+        raise InvalidDocument(
+            f"requirement '{text}': {figure} does not depend on what the items hold; only "
+            f"{', '.join(_OF_ANSWERS)} are judged under something"
+        )
+    return perturbation(kind, float(amount))
 
 
 def parse_figure(name: str) -> FigureName:

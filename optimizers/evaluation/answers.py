@@ -104,7 +104,8 @@ def without_gate(subject: Subject, findings: Findings) -> Arrangement:
     findings.check(
         Gate.FIDELITY,
         None,
-        "fidelity is not judged: no gate data is declared; name an .npz as data.gate in hone.yaml",
+        "fidelity is not judged: no gate data is declared; name an .npz as data.gate in hone.yaml "
+        "(a step that compares answers does so on random inputs, which is weak proof)",
     )
     return Arrangement(session=replace(subject.session, max_batch=1), batch_difference={})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from optimizers.contract.evaluation import Gate
+from optimizers.contract.evaluation import Figure, Gate
 from optimizers.contract.goal import FigureName
 from optimizers.contract.profile import Task
 from optimizers.contract.signature import Signature
@@ -31,37 +31,75 @@ def judge_answers(task: Task, gate: GateItems, answers: Answers, findings: Findi
         Broken: A check does not hold.
         InvalidData: The labels do not fit the model.
     """
-    _check_numbers(answers, findings)
+    check_numbers(answers, findings)
     _judge_fidelity(task, gate.clusters, answers, findings)
     _judge_accuracy(task, gate, answers, findings)
 
 
-def _check_numbers(answers: Answers, findings: Findings) -> None:
+def check_numbers(
+    answers: Answers, findings: Findings, gate: Gate = Gate.FIDELITY, under: str = ""
+) -> None:
+    """Make sure that the variant answers with numbers wherever the original does.
+
+    Args:
+        answers: Of both.
+        findings: Takes the check.
+        gate: Where it is made.
+        under: What was done to the items, for people.
+
+    Raises:
+        Broken: It does not.
+    """
     for place, found in enumerate(answers.variant):
         bad = first_bad_number(answers.signature, answers.original, found)
         if bad is not None:
             company = "alone" if place == 0 else "in a batch"
             findings.check(
-                Gate.FIDELITY,
+                gate,
                 False,
                 f"output '{bad[0]}' of item {bad[1]}, {company}, is not a finite number where the "
-                "original's is",
+                f"original's is{under}",
             )
-    findings.check(Gate.FIDELITY, True, "no NaN or infinity of its own")
+    findings.check(gate, True, f"no NaN or infinity of its own{under}")
+
+
+def fidelity(task: Task, clusters: Clusters | None, answers: Answers, alpha: float) -> list[Figure]:
+    """Agreement, cosine and sqnr, as far as the outputs have them."""
+    signature, original, variant = answers.signature, answers.original, answers.variant
+    same = _same(task, answers)
+    figures = [
+        agreement_figure(same, alpha, clusters) if same else None,
+        cosine_figure(signature, original, variant, alpha, clusters),
+        sqnr_figure(signature, original, variant, alpha, clusters),
+    ]
+    return [figure for figure in figures if figure is not None]
+
+
+def accuracy(task: Task, gate: GateItems, answers: Answers, alpha: float) -> Figure | None:
+    """Accuracy beside the original's; None without labels or without scores of classes.
+
+    Raises:
+        InvalidData: The labels do not fit the model.
+    """
+    index = class_output(answers.signature) if task is Task.CLASSIFICATION else None
+    if index is None or gate.labels is None:
+        return None
+    numbers = check_labels(gate.labels, answers.original[index].shape[1])
+    right = [right_answers(index, found, numbers) for found in answers.variant]
+    return accuracy_figure(
+        right_answers(index, answers.original, numbers),
+        np.logical_and.reduce(right),
+        alpha,
+        gate.clusters,
+    )
 
 
 def _judge_fidelity(
     task: Task, clusters: Clusters | None, answers: Answers, findings: Findings
 ) -> None:
-    signature, original, variant = answers.signature, answers.original, answers.variant
-    same = _same(task, answers)
-    if same:
-        findings.figures.append(agreement_figure(same, findings.alpha, clusters))
-    cosine = cosine_figure(signature, original, variant, findings.alpha, clusters)
-    sqnr = sqnr_figure(signature, original, variant, findings.alpha, clusters)
-    findings.figures += [figure for figure in (cosine, sqnr) if figure is not None]
+    findings.figures += fidelity(task, clusters, answers, findings.alpha)
     findings.missing |= {
-        FigureName.AGREEMENT: _no_classes(task, signature),
+        FigureName.AGREEMENT: _no_classes(task, answers.signature),
         FigureName.COSINE: "no floating output has more than one element an item",
         FigureName.SQNR: "the model has no floating output",
     }
@@ -82,22 +120,13 @@ def _same(task: Task, answers: Answers) -> dict[str, Claims]:
 
 
 def _judge_accuracy(task: Task, gate: GateItems, answers: Answers, findings: Findings) -> None:
-    index = class_output(answers.signature) if task is Task.CLASSIFICATION else None
-    if index is None:
+    figure = accuracy(task, gate, answers, findings.alpha)
+    if figure is not None:
+        findings.figures.append(figure)
+    elif task is not Task.CLASSIFICATION or class_output(answers.signature) is None:
         findings.missing[FigureName.ACCURACY] = _no_classes(task, answers.signature)
-    elif gate.labels is None:
-        findings.missing[FigureName.ACCURACY] = "declare data.gate with `labels` in hone.yaml"
     else:
-        numbers = check_labels(gate.labels, answers.original[index].shape[1])
-        right = [right_answers(index, found, numbers) for found in answers.variant]
-        findings.figures.append(
-            accuracy_figure(
-                right_answers(index, answers.original, numbers),
-                np.logical_and.reduce(right),
-                findings.alpha,
-                gate.clusters,
-            )
-        )
+        findings.missing[FigureName.ACCURACY] = "declare data.gate with `labels` in hone.yaml"
     findings.require(Gate.ACCURACY)
 
 

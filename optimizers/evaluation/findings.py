@@ -62,8 +62,9 @@ class Findings:
             Broken: Something does not hold.
         """
         for requirement in self.goal.require:
-            if _GATES[requirement.figure] is gate:
-                figure, missing = self._measured(requirement.figure)
+            under = requirement.under
+            if (Gate.ROBUSTNESS if under else _GATES[requirement.figure]) is gate:
+                figure, missing = self._measured(requirement.figure, under.text if under else "")
                 self.checks.append(
                     check_requirement(requirement, figure, gate, self.alpha, missing)
                 )
@@ -74,6 +75,7 @@ class Findings:
         if any(check.passed is False for check in self.checks):
             raise Broken
 
-    def _measured(self, name: FigureName) -> tuple[Figure | None, str]:
-        figure = next((figure for figure in self.figures if figure.name is name), None)
+    def _measured(self, name: FigureName, under: str = "") -> tuple[Figure | None, str]:
+        found = (one for one in self.figures if one.name is name and one.under == under)
+        figure = next(found, None)
         return figure, self.missing.get(name, NOT_MEASURED)

@@ -57,7 +57,7 @@ def with_floors(goal: Goal, task: Task, kinds: OutputKinds) -> Goal:
     An operator who accepts less says so: a requirement on the same figure replaces the floor, and
     one on accuracy, agreement or cosine replaces the task's floor under agreement or cosine.
     """
-    named = {requirement.figure for requirement in goal.require}
+    named = {requirement.figure for requirement in goal.require if requirement.under is None}
     floors = []
     if not named & _CHOSEN_FIDELITY:
         floors += _task_floor(task, kinds)

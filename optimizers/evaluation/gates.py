@@ -28,6 +28,7 @@ from optimizers.evaluation.floors import output_kinds, with_floors
 from optimizers.evaluation.lint import lint
 from optimizers.evaluation.progress import Report
 from optimizers.evaluation.quiet import Quiet, ReadUsage, read_usage
+from optimizers.evaluation.robustness import check_robustness, judge_robustness
 from optimizers.evaluation.speed import judge_memory, judge_speed
 from optimizers.evaluation.subject import Subject
 from optimizers.evaluation.verdict import conclude
@@ -58,11 +59,14 @@ def judge(subject: Subject, report: Report, read: ReadUsage = read_usage) -> Jud
 
     Raises:
         Unstable: Timing found no quiet or stable window; nothing follows from that.
-        InvalidData: The gate's data does not fit the model.
+        InvalidData: The gate's data does not fit the model, or the model cannot be judged under
+            what the goal names.
         OutOfMemory: The runtime got too little; nothing follows from that.
     """
     with closing(Session(subject.original, subject.original_session)) as original:
         gate = read_gate(subject, original)
+        if gate is not None:
+            check_robustness(subject, original, gate.items)
         findings = _open_findings(subject, original, gate)
         arrangement = Arrangement(session=subject.session, batch_difference={})
         try:
@@ -75,6 +79,7 @@ def judge(subject: Subject, report: Report, read: ReadUsage = read_usage) -> Jud
                     answers = ask(subject, sessions, gate.items, findings, report)
                     arrangement = answers.arrangement
                     judge_answers(subject.task, gate, answers, findings)
+                    judge_robustness(subject, sessions, gate, answers, findings, report)
                 with everywhere():
                     _measure(subject, sessions, arrangement, gate, findings, report, read)
         except Broken:
