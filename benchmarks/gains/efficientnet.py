@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.gains.crops import SIDE, Part, crops_of, split
+from benchmarks.gains.crops import Part, crops_of, split
 from benchmarks.gains.photographs import photographs
 from benchmarks.gains.subject import Subject
 from optimizers.contract.errors import InvalidData
@@ -54,7 +54,9 @@ def efficientnet(directory: Path, tell: Callable[[str], None]) -> Subject:
         "EfficientNet-Lite0 (4.7 million parameters) with its ImageNet weights, 3 x 224 x 224; "
         f"crops of photographs, each photograph in one part only: {said}"
     )
-    return Subject(name=NAME, about=about, task=Task.CLASSIFICATION, model=model, data=files)
+    return Subject(
+        name=NAME, about=about, task=Task.CLASSIFICATION, model=model, data=files, is_labelled=False
+    )
 
 
 def _names(file: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.str_]]:

@@ -19,8 +19,10 @@ _PROFILE: Final = """\
 recipe: {recipe}
 goal:
   optimize: [{optimize}]
-  require: ["accuracy <= 100 points worse", "agreement >= 0", "sqnr >= -100 dB"]
+  require: [{require}]
 """
+_ANY: Final = '"agreement >= 0", "sqnr >= -100 dB"'
+_ANY_WITH_LABELS: Final = f'"accuracy <= 100 points worse", {_ANY}'
 _MEASURE_S: Final = 60
 _PROVED: Final = 0
 _NOT_PROVED: Final = 3
@@ -40,23 +42,25 @@ class Gain:
     manifest: Manifest | None
     ending: str
 
-    def figure(self, name: FigureName) -> Figure | None:
-        """One of the variant's figures, under its usual conditions."""
+    def figure(self, name: FigureName, condition: str | None = None) -> Figure | None:
+        """One of the variant's figures, under its usual conditions or the one that is named."""
         if self.manifest is None or self.manifest.evaluation is None:
             return None
-        return next((one for one in self.manifest.evaluation.figures if one.name is name), None)
+        named = [one for one in self.manifest.evaluation.figures if one.name is name]
+        return next((one for one in named if condition in (None, one.condition)), None)
 
 
-def profile_text(row: Row) -> str:
+def profile_text(row: Row, *, is_labelled: bool = True) -> str:
     """The row as an operator would write it."""
-    return _PROFILE.format(recipe=row.recipe, optimize=row.optimize)
+    require = _ANY_WITH_LABELS if is_labelled else _ANY
+    return _PROFILE.format(recipe=row.recipe, optimize=row.optimize, require=require)
 
 
 def measure(subject: Subject, row: Row) -> Gain:
     """Build and judge; nothing is required, so that every figure is measured."""
     with tempfile.TemporaryDirectory() as name:
         profile, output = Path(name) / "gains.yaml", Path(name) / "variant"
-        profile.write_text(profile_text(row), encoding="utf-8")
+        profile.write_text(profile_text(row, is_labelled=subject.is_labelled), encoding="utf-8")
         command = [
             *(sys.executable, "-m", "optimizers", "build", str(subject.model)),
             *("--profile-file", str(profile), "--output", str(output), "--task", subject.task),

@@ -8,8 +8,12 @@ from benchmarks.gains.measure import Gain
 from benchmarks.gains.subject import Subject
 from optimizers.contract.evaluation import Estimate, Figure
 from optimizers.contract.goal import FigureName
+from optimizers.evaluation.memory import PEAK
 
-_HEADS = ("recipe", "times faster", "times smaller", "accuracy, points", "agreement", "verdict")
+_HEADS = (
+    *("recipe", "times faster", "times smaller", "times less memory, held; at the peak"),
+    *("accuracy, points", "agreement", "verdict"),
+)
 
 _HOW_TO_READ = (
     "Every row is built and judged by the gates that decide what serves, beside its original in",
@@ -40,9 +44,12 @@ def page(gains: Sequence[tuple[Subject, Sequence[Gain]]], *, when: str, machine:
 def _cells(gain: Gain) -> tuple[str, ...]:
     faster = _times(gain.figure(FigureName.LATENCY_P50))
     smaller = _times(gain.figure(FigureName.SIZE))
+    held, peak = gain.figure(FigureName.MEMORY), gain.figure(FigureName.MEMORY, PEAK)
+    memory = "; ".join(filter(None, map(_times, (held, peak))))
     accuracy, agreement = gain.figure(FigureName.ACCURACY), gain.figure(FigureName.AGREEMENT)
     ending = gain.ending.split(";")[0][:160]
-    return (gain.row.title, faster, smaller, _points(accuracy), _share(agreement), ending)
+    measured = (faster, smaller, memory, _points(accuracy), _share(agreement))
+    return (gain.row.title, *measured, ending)
 
 
 def _times(figure: Figure | None) -> str:
