@@ -119,6 +119,29 @@ _SENTENCES: Final = (
     Row("fp16", "[fp16]", "size"),
 )
 
+_CORRECTED: Final = "static_int8: {correct_bias: true}"
+_LITE: Final = (
+    Row("static int8", "[static_int8]"),
+    Row("static int8, biases corrected", f"[{_CORRECTED}]"),
+    Row(
+        "static int8, five nodes in float, biases corrected",
+        "[static_int8: {keep_float: 5, correct_bias: true}]",
+    ),
+    Row(
+        "quantisation-aware training",
+        "[quantize_aware: {int8: {correct_bias: true}, training: {epochs: 2, batch_size: 32, "
+        "learning_rate: 0.0001, weight_decay: 0}}]",
+    ),
+    Row("4-bit weights", "[weights_nbits: {bits: 4}]", "size"),
+    Row("fp16", "[fp16]", "size"),
+    Row("session tuned for memory", "[tune_session]", "memory"),
+    Row(
+        "static int8, biases corrected, session tuned for memory",
+        f"[{_CORRECTED}, tune_session]",
+        "memory",
+    ),
+)
+
 ROWS: Final[dict[str, tuple[Row, ...]]] = {
     "tutorial": (
         _pruned(30, 8),
@@ -141,4 +164,5 @@ ROWS: Final[dict[str, tuple[Row, ...]]] = {
         *_INTEGER,
     ),
     "minilm": _SENTENCES,
+    "efficientnet": _LITE,
 }
