@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from optimizers.contract.errors import HoneError, InvalidModel
 from optimizers.contract.manifest import ORIGINAL
 from optimizers.contract.profile import HoldVersion
+from server.conversion import PROGRAM_SUFFIX, Conversion, Source
 from server.errors import UnknownModel
 from server.loader import Loader
 from server.model import ModelVersion
@@ -26,12 +28,20 @@ class Loading:
     """Loads and unloads models. Belongs to the registry's event loop."""
 
     def __init__(
-        self, registry: Registry, repository: ModelRepository, loader: Loader, *, parallel: int
+        self,
+        registry: Registry,
+        repository: ModelRepository,
+        loader: Loader,
+        conversion: Conversion,
+        *,
+        parallel: int,
     ) -> None:
         """Load out of `repository` into `registry`, at most `parallel` models at once."""
         self._registry = registry
         self._repository = repository
         self._loader = loader
+        self._conversion = conversion
+        self._converting: set[asyncio.Task[bool]] = set()
         self._slots = asyncio.Semaphore(parallel)
         self._telling = asyncio.Lock()
         self._overrides: dict[str, Override] = {}
@@ -53,8 +63,17 @@ class Loading:
         if names is None:
             names = [entry.name for entry in self._registry.entries()]
         self._registry.expect(names)
-        await asyncio.gather(*(self.attempt(name) for name in sorted(names)))
+        await asyncio.gather(*(self.begin(name) for name in sorted(names)))
         self._registry.tried = True
+
+    async def begin(self, name: str) -> None:
+        """Like `attempt`, but a model that has to be converted first keeps nobody waiting."""
+        attempt = asyncio.create_task(self.attempt(name))
+        if await asyncio.to_thread(self._is_unconverted, name):
+            self._converting.add(attempt)
+            attempt.add_done_callback(self._converting.discard)
+        else:
+            await attempt
 
     async def attempt(self, name: str) -> bool:
         """Load a model like `reload`, but log what is wrong with it; whether nothing was."""
@@ -88,8 +107,7 @@ class Loading:
             UnknownModel: The repository has none of that name.
             HoneError: A version that should serve does not; the text says why.
         """
-        async with self._slots:
-            await self._registry.own(self._load_as(name, config, files or {}))
+        await self._registry.own(self._load_as(name, config, files or {}))
 
     async def reload(self, name: str) -> None:
         """Like `load`, but what the last load brought still counts.
@@ -98,8 +116,7 @@ class Loading:
             UnknownModel: The repository has none of that name.
             HoneError: A version that should serve does not; the text says why.
         """
-        async with self._slots:
-            await self._registry.own(self._load(name, self._overrides.get(name)))
+        await self._registry.own(self._load(name, self._overrides.get(name)))
 
     async def unload(self, name: str) -> None:
         """Finish what was accepted for a model and close it; forget it if its folder is gone.
@@ -130,6 +147,8 @@ class Loading:
 
     async def close(self) -> None:
         """Close everything; nobody waits for an answer any more, so runs under way are ended."""
+        self._conversion.close()
+        await asyncio.gather(*self._converting)
         await self._registry.settle()
         for model in self._registry.models():
             for opened in model.all_opened():
@@ -230,7 +249,9 @@ class Loading:
         if not serves:
             registry.stand(name, version, State.LOADING)
         try:
-            model = await self._loader.load(entry, version)
+            entry = await self._as_onnx(entry, version, serves=serves)
+            async with self._slots:
+                model = await self._loader.load(entry, version)
         except Exception as error:
             if not serves:
                 registry.stand(name, version, State.UNAVAILABLE, str(error))
@@ -243,6 +264,49 @@ class Loading:
             await self._loader.close(former)
             self._loader.show(model)
         return model
+
+    async def _as_onnx(self, entry: ModelEntry, version: int, *, serves: bool) -> ModelEntry:
+        """The entry as it is, or with the converted model in the place of a PyTorch program.
+
+        Raises:
+            HoneError: It is a program that may not or cannot be converted.
+        """
+        if not _is_program(entry, version):
+            return entry
+        name = entry.name
+
+        def tell(what: str) -> None:
+            if not serves:
+                self._registry.stand(name, version, State.LOADING, what)
+
+        source = await asyncio.to_thread(self._source, entry, version)
+        report = await self._conversion.convert(source, tell)
+        if not serves:
+            self._registry.stand(name, version, State.LOADING)
+        versions = {**entry.versions, version: source.model_file}
+        warnings = entry.warnings
+        if report.batch is not None:
+            warning = (
+                f"{name}/{version}: exported for {report.batch} rows exactly, and so it answers; "
+                "export it with a dynamic first dimension (torch.export.Dim) to have others"
+            )
+            _log.warning("%s", warning)
+            warnings = (*warnings, warning)
+            known = self._registry.entry(name) or entry
+            self._registry.enter(replace(known, warnings=(*known.warnings, warning)))
+        return replace(entry, versions=versions, warnings=warnings)
+
+    def _source(self, entry: ModelEntry, version: int) -> Source:
+        outputs = tuple(spec.name for spec in entry.config.outputs)
+        return self._conversion.find(entry.versions[version], entry.name, version, outputs)
+
+    def _is_unconverted(self, name: str) -> bool:
+        """Whether a model has a version that would have to be converted; blocks."""
+        with contextlib.suppress(HoneError):
+            entry = self._repository.entry(name, self._overrides.get(name))
+            programs = [v for v in self._wanted_versions(entry) if _is_program(entry, v)]
+            return any(not self._source(entry, v).model_file.is_file() for v in programs)
+        return False
 
     async def _unload(self, name: str) -> None:
         registry = self._registry
@@ -274,3 +338,8 @@ class Loading:
     async def _unload_version(self, name: str, version: int) -> None:
         await self._loader.close(self._registry.take_out(name, version))
         self._registry.stand(name, version, State.UNAVAILABLE, UNLOADED)
+
+
+def _is_program(entry: ModelEntry, version: int) -> bool:
+    file = entry.versions.get(version)
+    return file is not None and file.suffix == PROGRAM_SUFFIX and file.is_file()
