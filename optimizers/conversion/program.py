@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
 from optimizers.contract.errors import InvalidModel, NotSupported
@@ -106,14 +107,18 @@ def read_program(path: Path) -> Program:
         ) from error
     signature = exported.graph_signature
     named = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
-    placeholders = []
-    for name in signature.user_inputs:
-        value = named[name].meta.get("val") if isinstance(name, str) and name in named else name
-        if not isinstance(value, torch.Tensor):
+    inputs, placeholders = [], []
+    for spec in signature.input_specs:
+        if spec.kind is not InputKind.USER_INPUT:
+            continue
+        name = spec.arg.name
+        value = named[name].meta.get("val") if name in named else None
+        if not isinstance(spec.arg, TensorArgument) or not isinstance(value, torch.Tensor):
             raise NotSupported(
-                f"{path.name}: input '{name}' is {type(value).__name__}; expected tensors only, "
-                "so export it with that value fixed in the module"
+                f"{path.name}: input '{name}' is no tensor; expected tensors only, so export the "
+                "model with that value fixed in the module"
             )
+        inputs.append(name)
         placeholders.append(value)
     if not placeholders:
         raise NotSupported(f"{path.name} takes no input; expected at least one tensor")
@@ -122,7 +127,7 @@ def read_program(path: Path) -> Program:
         raise NotSupported(f"{path.name} returns {outputs}; expected tensors only")
     return Program(
         exported=exported,
-        inputs=tuple(map(str, signature.user_inputs)),
+        inputs=tuple(inputs),
         placeholders=tuple(placeholders),
         outputs=_dict_keys(exported, len(outputs)),
         output_count=len(outputs),
