@@ -180,7 +180,10 @@ class Conversion:
         self._closed.set()
 
     async def _convert(self, source: Source) -> ConversionReport:
-        size = (await asyncio.to_thread(source.file.stat)).st_size
+        try:
+            size = (await asyncio.to_thread(source.file.stat)).st_size
+        except OSError as error:
+            raise InvalidModel(f"{source.file.name} is gone: {error.strerror}") from error
         await asyncio.to_thread(self._require_free_disk, _DISK_PER_SOURCE_BYTE * size)
         work = await asyncio.to_thread(self._working_folder)
         try:

@@ -215,17 +215,25 @@ class Loading:
                 f"the version policy of '{name}' chooses none of its versions "
                 f"{list(entry.versions)}"
             )
-        self._registry.forget_failures(name)
+        entry, failures = await self._as_onnx(entry, wanted)
+        async with self._slots:
+            return await self._load_wanted(entry, wanted, failures)
+
+    async def _load_wanted(
+        self, entry: ModelEntry, wanted: Collection[int], failures: Mapping[int, HoneError]
+    ) -> tuple[list[ModelVersion], list[str]]:
+        """Like `_load_versions`, after what `failures` has against some versions."""
+        self._registry.forget_failures(entry.name)
         loaded, problems = [], []
         for version in wanted:
             try:
-                loaded.append(await self._load_version(entry, version))
+                loaded.append(await self._load_version(entry, version, failures.get(version)))
             except HoneError as error:
                 problems.append(f"version {version}: {error}")
         if not problems:  # a version that serves goes when its successor is there
-            for model in self._registry.models(name):
+            for model in self._registry.models(entry.name):
                 if model.version not in wanted:
-                    await self._unload_version(name, model.version)
+                    await self._unload_version(entry.name, model.version)
         return loaded, problems
 
     def _wanted_versions(self, entry: ModelEntry) -> tuple[int, ...]:
@@ -243,15 +251,17 @@ class Loading:
         route = self._loader.journal.route(name, version)
         return route is not None and route.variant != ORIGINAL
 
-    async def _load_version(self, entry: ModelEntry, version: int) -> ModelVersion:
+    async def _load_version(
+        self, entry: ModelEntry, version: int, failure: HoneError | None
+    ) -> ModelVersion:
         registry, name = self._registry, entry.name
         serves = registry.version(name, version) is not None
         if not serves:
             registry.stand(name, version, State.LOADING)
         try:
-            entry = await self._as_onnx(entry, version, serves=serves)
-            async with self._slots:
-                model = await self._loader.load(entry, version)
+            if failure is not None:
+                raise failure
+            model = await self._loader.load(entry, version)
         except Exception as error:
             if not serves:
                 registry.stand(name, version, State.UNAVAILABLE, str(error))
@@ -265,24 +275,37 @@ class Loading:
             self._loader.show(model)
         return model
 
-    async def _as_onnx(self, entry: ModelEntry, version: int, *, serves: bool) -> ModelEntry:
-        """The entry as it is, or with the converted model in the place of a PyTorch program.
+    async def _as_onnx(
+        self, entry: ModelEntry, wanted: Collection[int]
+    ) -> tuple[ModelEntry, dict[int, HoneError]]:
+        """The entry with converted models in the place of PyTorch programs, and what failed."""
+        failures: dict[int, HoneError] = {}
+        for version in wanted:
+            if not _is_program(entry, version):
+                continue
+            try:
+                entry = await self._converted(entry, version)
+            except HoneError as error:
+                failures[version] = error
+            except Exception as error:
+                _log.exception("model %s version %d could not be converted", entry.name, version)
+                failures[version] = InvalidModel(f"unexpected error while converting: {error}")
+        return entry, failures
+
+    async def _converted(self, entry: ModelEntry, version: int) -> ModelEntry:
+        """The entry with the converted model in the place of one version's program.
 
         Raises:
-            HoneError: It is a program that may not or cannot be converted.
+            HoneError: The program may not or cannot be converted.
         """
-        if not _is_program(entry, version):
-            return entry
         name = entry.name
 
         def tell(what: str) -> None:
-            if not serves:
+            if self._registry.version(name, version) is None:
                 self._registry.stand(name, version, State.LOADING, what)
 
         source = await asyncio.to_thread(self._source, entry, version)
         report = await self._conversion.convert(source, tell)
-        if not serves:
-            self._registry.stand(name, version, State.LOADING)
         versions = {**entry.versions, version: source.model_file}
         warnings = entry.warnings
         if report.batch is not None:
