@@ -16,7 +16,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from optimizers.contract.data_files import data_sha256
-from optimizers.contract.errors import HoneError
+from optimizers.contract.errors import HoneError, InvalidData, OutOfMemory
 from optimizers.contract.host import cpu_budget, this_host
 from optimizers.contract.job import (
     VARIANT_DIRECTORY,
@@ -26,11 +26,13 @@ from optimizers.contract.job import (
     last_progress,
     write_spec,
 )
+from optimizers.contract.manifest import MODEL_FILE
 from optimizers.contract.named_models import models_sha256, named_models
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.preprocessing import Preprocessing, preprocessing_document
 from optimizers.contract.profile import Task, profile_document
 from optimizers.contract.runtime import SessionSpec
+from optimizers.conversion.confinement import confine
 from optimizers.process import die_with_parent
 from optimizers.rebuild import rebuild
 from optimizers.worker import run_stage, supervise
@@ -206,6 +208,29 @@ def _preprocessing(file: Path | None) -> Preprocessing:
     if file is None:
         return Preprocessing()
     return preprocessing_document(file.read_text(encoding="utf-8"), file.name)
+
+
+@cli.command()
+def convert(
+    source: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A model.pt2.")],
+    directory: Annotated[Path, typer.Argument(help="Folder that gets model.onnx.")],
+    output_name: Annotated[
+        list[str] | None, typer.Option(help="Of each output, in order. Repeatable.")
+    ] = None,
+    memory_bytes: Annotated[int, typer.Option(min=0, help="Most private memory; 0: any.")] = 0,
+    file_bytes: Annotated[int, typer.Option(min=0, help="Largest file written; 0: any.")] = 0,
+) -> None:
+    """Convert a PyTorch program (torch.export) to ONNX. CODE IN THE FILE MAY RUN, as your user."""
+    die_with_parent()
+    confine(memory_bytes=memory_bytes, file_bytes=file_bytes)
+    from optimizers.conversion.convert import convert as convert_program  # takes seconds: torch
+
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        convert_program(source, directory, output_name or ())
+    except MemoryError as error:
+        raise OutOfMemory(f"more than the {memory_bytes >> 20} MiB allowed were needed") from error
+    print(f"{directory / MODEL_FILE} answers as {source} does")
 
 
 @cli.command()

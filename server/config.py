@@ -90,6 +90,12 @@ class ServerConfig(BaseSettings):
     """Models loaded at once; 0 for as many as there are processors, at most 2."""
     allow_shared_memory: bool = False
     """Whether public clients may name this host's shared memory as inputs and outputs."""
+    allow_pt2: bool = False
+    """Whether `model.pt2` is converted: code in such a file may run as the server's user."""
+    convert_seconds: Seconds = 600.0
+    """How long a conversion may take."""
+    convert_memory_bytes: Annotated[Bytes, BeforeValidator(_bytes)] = 8 << 30
+    """Private memory of a converting process, for example `8GiB`; 0 for no limit."""
     memory_budget: Annotated[Bytes, BeforeValidator(_bytes)] = 0
     """Bytes that open models may hold together, for example `2GiB`; 0 for no bound. Models that
     do not fit are opened when a request asks for them, and the least recently used ones go."""
