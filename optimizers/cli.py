@@ -16,7 +16,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from optimizers.contract.data_files import data_sha256
-from optimizers.contract.errors import HoneError, InvalidData, OutOfMemory
+from optimizers.contract.errors import HoneError, OutOfMemory
 from optimizers.contract.host import cpu_budget, this_host
 from optimizers.contract.job import (
     VARIANT_DIRECTORY,
