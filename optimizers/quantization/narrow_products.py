@@ -9,8 +9,6 @@ from math import sqrt
 from pathlib import Path
 from typing import Final
 
-import onnx
-
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.quantization import Binarize, Ternarize
 from optimizers.graph import (
@@ -24,6 +22,7 @@ from optimizers.graph import (
 from optimizers.quantization.narrowed import Narrowed
 from optimizers.quantization.narrowing import PRODUCTS, Narrowing, Quantise
 from optimizers.quantization.nbits import Codes, Floats, NarrowWeight, narrow_weight
+from optimizers.saving import save
 from optimizers.step import StepContext, StepResult
 
 _BITS_OF_VALUES: Final = 2
@@ -76,7 +75,7 @@ def narrow_products(
         left = tuple(_left_alone(result, exclude))
         return context.unchanged(model, *(left or ("nothing to quantise",)))
     target = context.work_directory / f"{name}.onnx"
-    onnx.save(narrowing.finish(), str(target))
+    save(narrowing.finish(), target)
     context.report(1.0, "written")
     notes = (_told(prepared, target, result), *_left_alone(result, exclude))
     return StepResult(model=target, session=context.session, modified=True, notes=notes)
