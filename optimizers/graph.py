@@ -12,6 +12,7 @@ import onnx
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from optimizers.contract.errors import InvalidDocument
+from optimizers.saving import is_large, save
 
 _NUMBERS: Final = {
     "value_float": np.float32,
@@ -37,8 +38,16 @@ def prepare(model: Path, target: Path) -> Path:
     stripped = load_named(model)
     # Shapes written by exporters name dimensions that quantisation changes.
     del stripped.graph.value_info[:]
-    onnx.save(stripped, str(target))
-    quant_pre_process(str(target), str(target), skip_symbolic_shape=True, skip_optimization=False)
+    save(stripped, target)
+    quant_pre_process(
+        str(target),
+        str(target),
+        skip_symbolic_shape=True,
+        skip_optimization=False,
+        save_as_external_data=is_large(target),
+        all_tensors_to_one_file=True,
+        external_data_location=f"{target.stem}.weights",
+    )
     return target
 
 

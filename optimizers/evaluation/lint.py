@@ -13,6 +13,7 @@ import onnxruntime
 from onnx import numpy_helper
 
 from optimizers.contract.errors import HoneError, OutOfMemory
+from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.runtime import Session, SessionSpec, session_options
 from optimizers.contract.signature import Signature
 
@@ -33,6 +34,7 @@ _FLOATING: Final = (
     onnx.TensorProto.FLOAT16,
     onnx.TensorProto.DOUBLE,
 )
+_WEIGHTS_APART: Final = "session.optimized_model_external_initializers_file_name"
 _SHOWN: Final = 3
 
 
@@ -135,5 +137,7 @@ def optimized_graph(model: Path, spec: SessionSpec) -> onnx.GraphProto:
         target = Path(directory) / "optimized.onnx"
         options = session_options(spec)
         options.optimized_model_filepath = str(target)
+        if read_onnx_file(model).external:
+            options.add_session_config_entry(_WEIGHTS_APART, f"{target.name}.data")
         onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         return onnx.load(str(target), load_external_data=False).graph

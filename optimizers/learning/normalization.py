@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from optimizers.learning.items import TrainingItems
+from optimizers.saving import save
 from optimizers.trainable import read_trainable
 
 _EPSILON: Final = 1e-5
@@ -62,7 +63,7 @@ def insert_batch_norm(model: Path, items: TrainingItems, target: Path) -> int:
         inputs = [node.output[0], *names]
         nodes.append(helper.make_node("BatchNormalization", inputs, [name], epsilon=_EPSILON))
     _replace_nodes(graph, nodes)
-    onnx.save(proto, str(target))
+    save(proto, target)
     return len(convolutions)
 
 
@@ -84,7 +85,7 @@ def fold_batch_norm(model: Path, target: Path) -> None:
         for name in node.input[1:]:
             graph.initializer.remove(stored.pop(name))
     _replace_nodes(graph, nodes)
-    onnx.save(proto, str(target))
+    save(proto, target)
 
 
 def _own_convolutions(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

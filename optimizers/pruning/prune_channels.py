@@ -24,6 +24,7 @@ from optimizers.pruning.groups import kept_for_a_reason
 from optimizers.pruning.plan import Plan, make_plan
 from optimizers.pruning.sensitivity import Probe, broken, change
 from optimizers.pruning.slopes import weight_slopes
+from optimizers.saving import save
 from optimizers.step import StepContext, StepResult
 
 _OPERATORS: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -56,7 +57,7 @@ def apply(model: Path, step: PruneChannels, context: StepContext) -> StepResult:
         return context.unchanged(model, *left, "no channel was taken out")
     pruned = cut(loaded, flow, plan.removed())
     target = context.work_directory / "pruned_channels.onnx"
-    onnx.save(pruned, str(target))
+    save(pruned, target)
     Session(target, SessionSpec()).close()
     saved = _saved(loaded, pruned)
     notes = (*_told(plan, saved), *_moved(loaded, pruned, step, probe), *left)

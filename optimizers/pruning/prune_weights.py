@@ -23,6 +23,7 @@ from optimizers.pruning.magnitude import (
     keep_largest_of_all,
     keep_pattern,
 )
+from optimizers.saving import save
 from optimizers.step import StepContext, StepResult
 
 _OPERATORS: Final = ("Conv", "Gemm", "MatMul")
@@ -48,7 +49,7 @@ def apply(model: Path, step: PruneWeights, context: StepContext) -> StepResult:
     before = _compressed(loaded)
     _set(loaded.graph, weights, masks)
     target = context.work_directory / "pruned_weights.onnx"
-    onnx.save(loaded, str(target))
+    save(loaded, target)
     total = sum(weights[name].size for name in masks)
     first = (
         f"set {zeros} of {total} weights of {len(masks)} tensors to zero; compressed the model "
@@ -138,4 +139,6 @@ def _set(graph: onnx.GraphProto, weights: Weights, masks: dict[str, Mask]) -> No
 
 
 def _compressed(model: onnx.ModelProto) -> int:
-    return len(zlib.compress(model.SerializeToString()))
+    """Bytes of the weights, each tensor compressed by itself: all of a model but its graph."""
+    arrays = (onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer)
+    return sum(len(zlib.compress(array.tobytes())) for array in arrays)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from optimizers.calibration import Arrays, fitting_batches, item_count, load_arrays, whole_batches
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.pruning.flow.use import Flow, Layer
+from optimizers.saving import save
 
 _ITEMS_AT_ONCE: Final = 16
 _LEAST: Final = 1e-12
@@ -46,7 +47,7 @@ class Probe:
 
     def answers(self, model: onnx.ModelProto) -> list[NDArray[Any]]:
         """All floating-point outputs over all items, one array per output and batch."""
-        onnx.save(model, str(self._path))
+        save(model, self._path)
         with closing(Session(self._path, SessionSpec())) as session:
             found = [one for part in self._parts() for one in session.run(part)]
         return [one for one in found if np.issubdtype(one.dtype, np.floating)]
@@ -58,7 +59,7 @@ class Probe:
         wanted = sorted({layer.reads[:2] for layer in flow.layers if _may_lose(flow, layer)})
         if not wanted:  # a session that is asked for no output gives all of them
             return {}
-        onnx.save(_exposing(model, {name for name, _ in wanted}), str(self._path))
+        save(_exposing(model, {name for name, _ in wanted}), self._path)
         names = [name for name, _ in wanted]
         sums: dict[tuple[str, int], NDArray[np.float64]] = {}
         counts: dict[tuple[str, int], int] = {}

@@ -10,9 +10,11 @@ import ml_dtypes
 import onnx
 from onnx import helper, numpy_helper
 
+from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.provider_options import ON_GPU
 from optimizers.contract.quantization import Bf16
 from optimizers.graph import load_named, prepare
+from optimizers.saving import save
 from optimizers.step import StepContext, StepResult
 
 _FLOAT: Final = onnx.TensorProto.FLOAT
@@ -37,9 +39,9 @@ def apply(model: Path, step: Bf16, context: StepContext) -> StepResult:
     if why:
         return context.unchanged(model, f"an operator has no bfloat16 form: {why}")
     target = context.work_directory / "bf16.onnx"
-    onnx.save(loaded, str(target))
+    save(loaded, target)
     context.report(1.0, "written")
-    before, after = prepared.stat().st_size, target.stat().st_size
+    before, after = (read_onnx_file(one).size_bytes for one in (prepared, target))
     note = f"{len(floats)} weights in bfloat16, {after} bytes instead of {before}"
     return StepResult(model=target, session=context.session, modified=True, notes=(note,))
 

@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 
 from optimizers.calibration import Arrays
 from optimizers.quantization.channel_means import Means, channel_means
+from optimizers.saving import save
 
 _LEAST, _MOST = np.iinfo(np.int32).min, np.iinfo(np.int32).max
 _MAY_HAVE_BIAS: Final = ("Conv", "Gemm")
@@ -70,7 +71,7 @@ def give_biases(model: Path) -> None:
             zeros = numpy_helper.from_array(np.zeros(channels, np.float32), name)
             loaded.graph.initializer.append(zeros)
             node.input.append(name)
-    onnx.save(loaded, str(model))
+    save(loaded, model)
 
 
 def correct_biases(
@@ -102,7 +103,7 @@ def correct_biases(
         _take_off(biases[name], found[name] - wanted[name])
         report(done / len(ordered))
     after = _mean_shift(channel_means(model, ordered, items), wanted)
-    onnx.save(model, str(target))
+    save(model, target)
     without = tuple(name for name in layers if name not in biases)
     return Corrected(layers=len(ordered), without=without, before=before, after=after)
 
@@ -120,7 +121,7 @@ def copy_biases(source: Path, target: Path, layers: Sequence[str]) -> None:
     for name, bias in _biases(model.graph, layers).items():
         if name in corrected:
             bias.tensor.CopyFrom(corrected[name].tensor)
-    onnx.save(model, str(target))
+    save(model, target)
 
 
 def _biases(graph: onnx.GraphProto, layers: Sequence[str]) -> dict[str, _Bias]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from optimizers.calibration import Arrays, fitting_batches, item_count
 from optimizers.contract.runtime import SessionSpec, session_options, signature_of
+from optimizers.saving import saved
 
 Means = dict[str, NDArray[np.float64]]
 """Layer → mean of each of its output channels, float64 [channels]."""
@@ -48,9 +49,10 @@ def _session_of(model: onnx.ModelProto, outputs: Sequence[str]) -> onnxruntime.I
     cut.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs
     )
-    return onnxruntime.InferenceSession(
-        cut.SerializeToString(), session_options(SessionSpec()), ["CPUExecutionProvider"]
-    )
+    with saved(cut) as path:
+        return onnxruntime.InferenceSession(
+            str(path), session_options(SessionSpec()), ["CPUExecutionProvider"]
+        )
 
 
 def _of_one_run(node: onnx.NodeProto, values: NDArray[np.float32]) -> NDArray[np.float64]:

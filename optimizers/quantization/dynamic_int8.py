@@ -24,6 +24,7 @@ from optimizers.graph import (
 from optimizers.quantization.leftovers import leftovers
 from optimizers.quantization.ranges import reduced_range, seven_bits
 from optimizers.quantization.tables import narrow_tables
+from optimizers.saving import is_large
 from optimizers.step import StepContext, StepResult
 
 _OPERATORS: Final = ("MatMul", "Gemm")
@@ -51,6 +52,7 @@ def apply(model: Path, step: DynamicInt8, context: StepContext) -> StepResult:
         per_channel=step.per_channel,
         reduce_range=reduce_range,
         weight_type=QuantType.QInt8,
+        use_external_data_format=is_large(prepared),
         # A Gemm is rewritten to a MatMul of this name before the list is looked at.
         nodes_to_exclude=[alias for name in excluded for alias in (name, name + _GEMM_SUFFIX)],
         extra_options={"MatMulConstBOnly": True},

@@ -18,6 +18,7 @@ from onnx import numpy_helper
 
 from optimizers.quantization.layer_pair import Pair
 from optimizers.quantization.scalable_pairs import scalable_pairs
+from optimizers.saving import save
 
 Weights = dict[str, NDArray[np.float64]]
 
@@ -73,7 +74,7 @@ def equalize(model: Path, target: Path) -> Equalized:
             break
     for name, weight in weights.items():
         tensors[name].CopyFrom(numpy_helper.from_array(weight.astype(np.float32), name))
-    onnx.save(loaded, str(target))
+    save(loaded, target)
     after = _spread(weights, pairs)
     return Equalized(pairs=len(pairs), bounded=bounded, rounds=rounds, spread=(before, after))
 

@@ -16,6 +16,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from optimizers.saving import save
+
 _TAKEN: Final = ("Conv", "ConvTranspose", "Gemm")
 _FIRST_OPSET_WITH_AXIS: Final = 13
 
@@ -48,7 +50,7 @@ def keep_floating(model: Path) -> int:
         kept += 1
     if kept:
         _drop_unread(graph)
-        onnx.save(loaded, str(model))
+        save(loaded, model)
     return kept
 
 

@@ -16,8 +16,10 @@ from onnx import numpy_helper
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.quantization import Fp16
 from optimizers.graph import check_excluded, load_named, names_after_preparing, prepare
+from optimizers.saving import save
 from optimizers.step import StepContext, StepResult
 
 _LARGEST: Final = 65504.0
@@ -51,11 +53,11 @@ def apply(model: Path, step: Fp16, context: StepContext) -> StepResult:
     narrowed = _halves(converted) - halves
     if not narrowed:
         return context.unchanged(model, "no weight became float16", *_left_alone(step))
-    onnx.save(converted, str(target))
+    save(converted, target)
     if context.session.provider == "cpu" and (why := _refused(target)):
         return context.unchanged(model, f"in float16 the model does not open: {why}")
     context.report(1.0, "written")
-    before, after = prepared.stat().st_size, target.stat().st_size
+    before, after = (read_onnx_file(one).size_bytes for one in (prepared, target))
     if context.session.provider == "cpu" and after >= before:
         return context.unchanged(model, "in float16 the file would not become smaller")
     notes = [f"{len(narrowed)} weights in float16, {after} bytes instead of {before}"]

@@ -16,6 +16,7 @@ from optimizers.contract.quantization import StaticInt8
 from optimizers.quantization.floating_nodes import keep_floating
 from optimizers.quantization.measured_ranges import METHODS
 from optimizers.quantization.ranges import reduced_range
+from optimizers.saving import is_large
 
 OPERATORS: Final = ("Conv", "MatMul", "Gemm")
 """What is quantised."""
@@ -82,6 +83,7 @@ def write_integers(
             activation_type=_TYPES[how.scheme[0]],
             weight_type=_TYPES[how.scheme[2]],
             nodes_to_exclude=list(excluded),
+            use_external_data_format=is_large(prepared),
             calibrate_method=METHODS[how.calibration],
             extra_options={"ActivationSymmetric": how.scheme == "s8s8"},
         )

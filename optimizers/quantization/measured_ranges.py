@@ -16,6 +16,7 @@ from optimizers.calibration import Arrays, batches, fitting_batches, item_count,
 from optimizers.contract.quantization import StaticInt8
 from optimizers.contract.runtime import signature_of
 from optimizers.contract.signature import Signature
+from optimizers.saving import is_large
 
 METHODS: Final = {
     "minmax": CalibrationMethod.MinMax,
@@ -62,6 +63,7 @@ def measure_ranges(
         list(operators),
         augmented_model_path=str(directory / "augmented.onnx"),
         calibrate_method=METHODS[step.calibration],
+        use_external_data_format=is_large(prepared),
         extra_options=options,
     )
     signature = signature_of(calibrator.infer_session)

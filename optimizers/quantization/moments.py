@@ -15,6 +15,7 @@ from optimizers.calibration import fitting_batches, load_arrays, whole_batches
 from optimizers.contract.runtime import Session, SessionSpec, session_options
 from optimizers.graph import load_named
 from optimizers.quantization.narrowing import PRODUCTS
+from optimizers.saving import saved
 
 _ITEMS_AT_ONCE: Final = 16
 
@@ -47,11 +48,10 @@ class Moments:
             for name in dict.fromkeys(read)
             if name in makers and name not in known
         )
-        self._session = onnxruntime.InferenceSession(
-            loaded.SerializeToString(),
-            session_options(SessionSpec()),
-            providers=["CPUExecutionProvider"],
-        )
+        with saved(loaded) as path:
+            self._session = onnxruntime.InferenceSession(
+                str(path), session_options(SessionSpec()), providers=["CPUExecutionProvider"]
+            )
         self._last: tuple[str, NDArray[np.float64]] | None = None
 
     def of(self, value: str) -> NDArray[np.float64]:

@@ -8,8 +8,6 @@ from itertools import count
 from math import sqrt
 from pathlib import Path
 
-import onnx
-
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.quantization import WeightsNbits
 from optimizers.graph import (
@@ -27,6 +25,7 @@ from optimizers.quantization.narrowed import Narrowed
 from optimizers.quantization.narrowing import PRODUCTS, Narrowing, Quantise
 from optimizers.quantization.nbits import Floats, NarrowWeight
 from optimizers.quantization.remaining import NARROW, remaining_floats
+from optimizers.saving import save
 from optimizers.step import StepContext, StepResult
 
 _PREPARED = 0.1
@@ -109,7 +108,7 @@ def narrow_products(
         if trained.modified:
             narrowing = _narrowed(trained.model, quantise, chosen)
     target = context.work_directory / f"{name}.onnx"
-    onnx.save(narrowing.finish(), str(target))
+    save(narrowing.finish(), target)
     context.report(1.0, "written")
     notes = [_told(prepared, target, narrowing.result, trained), *left, remaining_floats(target)]
     if trained is not None:

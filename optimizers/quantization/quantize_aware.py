@@ -19,6 +19,7 @@ from optimizers.learning.learn import learn
 from optimizers.learning.teaching import teaching
 from optimizers.quantization import static_int8
 from optimizers.quantization.rounding import Rounded, with_float_weights, with_integer_weights
+from optimizers.saving import save
 from optimizers.step import StepContext, StepResult
 from optimizers.trainable import TrainableGraph, read_trainable
 
@@ -39,7 +40,7 @@ def apply(model: Path, step: QuantizeAware, context: StepContext) -> StepResult:
         return quantised
     floating, weights = with_float_weights(onnx.load(str(quantised.model)))
     start = context.work_directory / "floating.onnx"
-    onnx.save(floating, str(start))
+    save(floating, start)
     of_answers = teaching(context.task, step.temperature, teacher_answers(context.original, items))
 
     def loss(graph: TrainableGraph, numbers: torch.Tensor) -> torch.Tensor:
@@ -61,7 +62,7 @@ def apply(model: Path, step: QuantizeAware, context: StepContext) -> StepResult:
     if not trained.modified:
         return replace(quantised, notes=notes)
     target = context.work_directory / "quantize_aware.onnx"
-    onnx.save(with_integer_weights(onnx.load(str(trained.model)), weights), str(target))
+    save(with_integer_weights(onnx.load(str(trained.model)), weights), target)
     return StepResult(model=target, session=context.session, modified=True, notes=notes)
 
 
