@@ -66,10 +66,10 @@ class StoredRows:
         return np.empty((count, *self.shape[1:]), self.dtype)
 
     def _fill(self, array: NDArray[Any], first: int) -> None:
-        room = array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
+        room = array.reshape(-1).view(np.uint8)
         position = self._offset + first * self._row_bytes
-        while room:
-            size = os.preadv(self._file, [room], position)
+        while room.size:
+            size = os.preadv(self._file, [room.data], position)
             if size == 0:
                 raise self._changed()
             room, position = room[size:], position + size
@@ -106,7 +106,7 @@ class RowWriter:
         self._like = part[:0]
         self._count += len(part)
         with self._path.open("ab") as file:
-            file.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+            file.write(np.ascontiguousarray(part).tobytes())
 
     def rows(self) -> StoredRows:
         """What was written, at least one part."""

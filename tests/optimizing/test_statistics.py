@@ -46,8 +46,13 @@ def normalised(path: Path, width: int = 64) -> Path:
         value = f"r{index}"
     weights["head"] = (random.standard_normal((width, 10)) * 0.1).astype(np.float32)
     nodes.append(helper.make_node("MatMul", [value, "head"], ["y"]))
-    x, y = ("x", TensorProto.FLOAT, ("batch", 784)), ("y", TensorProto.FLOAT, ("batch", 10))
-    return models.save(path, nodes, [x], [y], weights)
+    return models.save(
+        path,
+        nodes,
+        [("x", TensorProto.FLOAT, ["batch", 784])],
+        [("y", TensorProto.FLOAT, ["batch", 10])],
+        weights,
+    )
 
 
 @pytest.fixture

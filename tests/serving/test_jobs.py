@@ -224,6 +224,14 @@ async def test_what_cannot_be_built_is_refused_with_the_reason(tmp_path: Path) -
             request = management.SubmitJobRequest(model="net", profile="w", profile_text=text)
             found, said = await refusal(server.admin, request, "SubmitJob")
             assert (found, part in said) == (code, True), said
+        for teacher, code, part in (
+            ("m.onnx", "FAILED_PRECONDITION", "names the model m.onnx, which is missing"),
+            ("../m.onnx", "INVALID_ARGUMENT", "expected a path below the directory of the file"),
+        ):
+            text = f"recipe: [{{distill: {{teacher: {teacher}}}}}]\n"
+            request = management.SubmitJobRequest(model="net", profile="w", profile_text=text)
+            found, said = await refusal(server.admin, request, "SubmitJob")
+            assert (found, part in said) == (code, True), said
         (folder / "net/data/gate.npz").unlink()
         request = management.SubmitJobRequest(model="net", profile="fast")
         found, said = await refusal(server.admin, request, "SubmitJob")
