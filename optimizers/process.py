@@ -36,11 +36,12 @@ def lower_priority() -> None:
     """Let everything else run first; an unprivileged process cannot undo this.
 
     Where the kernel groups processes by session, priorities count within a session only, and the
-    session as a whole is lowered as well.
+    session as a whole is lowered as well; not that of a terminal, which others share.
     """
     os.nice(_LOWEST)
-    with contextlib.suppress(OSError):
-        _AUTOGROUP.write_text(str(_LOWEST), encoding="ascii")
+    if os.getsid(0) == os.getppid():
+        with contextlib.suppress(OSError):
+            _AUTOGROUP.write_text(str(_LOWEST), encoding="ascii")
 
 
 def limit_memory(size_bytes: int) -> None:

@@ -16,6 +16,7 @@ from optimizers.contract.profile import Task
 from optimizers.learning.items import TrainingItems, teacher_answers, training_items
 from optimizers.learning.labels import label_loss
 from optimizers.learning.teaching import teaching
+from optimizers.saving import save
 from optimizers.step import StepContext
 from optimizers.trainable import TrainableGraph, read_trainable
 
@@ -49,7 +50,7 @@ def weight_slopes(model: onnx.ModelProto, samples: int, context: StepContext) ->
         InvalidData: There are no training items.
     """
     path = context.work_directory / "sloped.onnx"
-    onnx.save(model, str(path))
+    save(model, path)
     items = _first(training_items("prune_channels", path, context), samples)
     graph = read_trainable(path).eval()
     loss = _loss(items, context)

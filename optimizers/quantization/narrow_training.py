@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import onnx
 import torch
 
 from optimizers.contract.quantization import Binarize, Ternarize, WeightsNbits
@@ -21,6 +20,7 @@ from optimizers.learning.teaching import teaching
 from optimizers.quantization.coding import Coder
 from optimizers.quantization.latent import with_latent_weights
 from optimizers.quantization.narrowing import Place
+from optimizers.saving import save
 from optimizers.step import StepContext, StepResult
 from optimizers.trainable import TrainableGraph, read_trainable
 
@@ -57,7 +57,7 @@ def train_narrow(
     """
     floating, latents = with_latent_weights(load_named(model), places)
     start = context.work_directory / "floating.onnx"
-    onnx.save(floating, str(start))
+    save(floating, start)
     context.report(0.0, f"asking the original about {items.count} items")
     of_answers = teaching(context.task, step.temperature, teacher_answers(context.original, items))
 

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import onnx
-
 from optimizers.contract.quantization import NARROW_BLOCKS
 from optimizers.graph import load_named, operator_names
 from optimizers.quantization.coding import coded
@@ -16,6 +14,7 @@ from optimizers.quantization.narrowed import Narrowed
 from optimizers.quantization.narrowing import Narrowing
 from optimizers.quantization.nbits import Floats, NarrowWeight
 from optimizers.quantization.nearest import nearest
+from optimizers.saving import save
 
 _BITS: Final = 8
 _LARGEST_BLOCK: Final = 128
@@ -35,7 +34,7 @@ def narrow_tables(model: Path, excluded: Collection[str]) -> Narrowed:
     narrowing = Narrowing(load_named(model), lambda table, _: _in_eight_bits(table))
     narrowing.embeddings({*operator_names(model, ("Gather",))} - {*excluded})
     if narrowing.result.names:
-        onnx.save(narrowing.finish(), str(model))
+        save(narrowing.finish(), model)
     return narrowing.result
 
 
