@@ -22,10 +22,10 @@ class Row(NamedTuple):
 _GENTLE: Final = "training: {epochs: 2, learning_rate: 0.0003}"
 
 
-def _distil(epochs: int) -> str:
-    """Half of the loss from the labels, half from the original."""
+def _distil(epochs: int, weight: float = 0.5) -> str:
+    """The original's answers have so much of the loss, the labels the rest."""
     training = f"training: {{epochs: {epochs}, learning_rate: 0.01, batch_size: 128}}"
-    return f"distill: {{batch_norm: true, weight: 0.5, {training}}}"
+    return f"distill: {{batch_norm: true, weight: {weight}, {training}}}"
 
 
 _SINGLE: Final = (
@@ -68,9 +68,16 @@ def _pruned(share: int, epochs: int, *, round_to: int = 8, int8: bool = False) -
     return Row(f"{title}, distilled", f"[{steps}]")
 
 
-_SHORTER: Final = Row(
-    "drop one block, prune channels 50 %, distilled",
-    "[drop_layers, prune_channels: {ratio: 0.50, sensitivity: false}, " + _distil(12) + "]",
+_SHORTER_STEPS: Final = (
+    f"drop_layers, prune_channels: {{ratio: 0.50, sensitivity: false}}, {_distil(20, 0.2)}"
+)
+_SHORTER: Final = (
+    Row("drop one block, prune channels 50 %, distilled", f"[{_SHORTER_STEPS}]"),
+    Row(
+        "drop one block, prune channels 50 %, distilled, static int8",
+        f"[{_SHORTER_STEPS}, static_int8]",
+        "size",
+    ),
 )
 _INTEGER: Final = tuple(
     row for row in _SINGLE if row.title.startswith(("static", "quantisation", "dynamic"))
@@ -157,7 +164,7 @@ ROWS: Final[dict[str, tuple[Row, ...]]] = {
         *_INTEGER,
     ),
     "resnet8": (
-        _SHORTER,
+        *_SHORTER,
         _pruned(30, 10),
         _pruned(50, 10),
         _pruned(50, 10, int8=True),

@@ -66,8 +66,9 @@ def weight_slopes(model: onnx.ModelProto, samples: int, context: StepContext) ->
         _add(totals, graph, 1 / len(batches))
     if distance < _FLAT:
         raise NotSupported(
-            "prune_channels with importance taylor needs a loss with a slope, and the model "
-            "answers as the original does; add labels to data.train or use importance activation"
+            f"prune_channels with importance taylor needs a loss with a slope, and it is "
+            f"{distance:.2g} here, as where a model answers like the original; add labels to "
+            "data.train or use importance activation"
         )
     return {name: total.numpy() for name, total in totals.items()}
 
