@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizers.contract.errors import InvalidData
+from optimizers.contract.errors import InvalidData, NotSupported
 from optimizers.readers.places import Place
 
 
@@ -66,9 +66,7 @@ class StoredRows:
         return np.empty((count, *self.shape[1:]), self.dtype)
 
     def _fill(self, array: NDArray[Any], first: int) -> None:
-        room = (
-            array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
-        )
+        room = array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
         position = self._offset + first * self._row_bytes
         while room:
             size = os.preadv(self._file, [room], position)
@@ -104,11 +102,22 @@ class RowWriter:
         path.write_bytes(b"")
 
     def write(self, part: NDArray[Any]) -> None:
-        """Add items of one shape and datatype."""
+        """Add items of one shape and datatype.
+
+        Raises:
+            NotSupported: They could not be written; an OSError would be taken for one of the data
+                file that is being read.
+        """
         self._like = part[:0]
         self._count += len(part)
-        with self._path.open("ab") as file:
-            file.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+        try:
+            with self._path.open("ab") as file:
+                file.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+        except OSError as error:
+            raise NotSupported(
+                f"data that is too large for memory could not be written to the job's directory: "
+                f"{error.strerror}"
+            ) from error
 
     def rows(self) -> StoredRows:
         """What was written, at least one part."""

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from optimizers.contract.distillation import Distill
-from optimizers.contract.errors import InvalidData
+from optimizers.contract.errors import InvalidData, NotSupported
 from optimizers.contract.profile import Task
 from optimizers.learning.items import teacher_answers, training_items
 from optimizers.learning.stored import StoredRows
@@ -222,3 +222,26 @@ def test_training_on_a_large_file_takes_little_memory(tmp_path: Path, name: str)
     assert peak_mib(tmp_path, 64 << 20, name) < 96
     if name == "train.npy":
         assert peak_mib(tmp_path, 1 << 30, name) > 384
+
+
+def test_of_two_arrays_of_one_name_the_one_that_was_checked_is_used(
+    tmp_path: Path, context: StepContext
+) -> None:
+    with zipfile.ZipFile(tmp_path / "train.npz", "w") as archive:
+        archive.writestr("x.npy", npy_bytes(numbers()))
+        archive.writestr("x", npy_bytes(numbers() + 1), zipfile.ZIP_DEFLATED)
+    context = replace(context, data={"train": tmp_path / "train.npz"})
+    for held_bytes in (1 << 20, 1000):
+        items = training_items("test", context.original, replace(context, held_bytes=held_bytes))
+        assert np.array_equal(items.feeds(torch.arange(ITEMS))["x"].numpy(), numbers() + 1)
+
+
+@pytest.mark.parametrize("name", ["train.PACKED.npz", "train.DOUBLE.npy", "train.parquet"])
+def test_a_full_disk_is_not_blamed_on_the_data(
+    tmp_path: Path, context: StepContext, name: str
+) -> None:
+    WRITE[name](tmp_path / name, numbers())
+    (context.work_directory / "train.0.rows").symlink_to("/dev/full")
+    context = replace(context, data={"train": tmp_path / name}, held_bytes=1000)
+    with pytest.raises(NotSupported, match="to the job's directory: No space left on device"):
+        training_items("test", context.original, context)
