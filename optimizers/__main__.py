@@ -1,4 +1,4 @@
-"""`python -m optimizers build|demo|worker`: works without a server."""
+"""`python -m optimizers build|convert|demo|worker`: works without a server."""
 
 import sys
 
@@ -7,7 +7,7 @@ from optimizers.contract.processors import keep_aside
 
 
 def _main() -> None:
-    if sys.argv[1:2] == ["worker"]:
+    if sys.argv[1:2] in (["worker"], ["convert"]):
         keep_aside()  # what is imported below takes half a second
     missing = missing_packages(("onnx", "scipy", "typer"))
     if missing:

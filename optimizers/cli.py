@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
 
 from optimizers.contract.data_files import data_sha256
-from optimizers.contract.errors import HoneError, InvalidData
+from optimizers.contract.errors import HoneError, OutOfMemory
 from optimizers.contract.host import cpu_budget, this_host
 from optimizers.contract.job import (
     VARIANT_DIRECTORY,
@@ -21,15 +24,17 @@ from optimizers.contract.job import (
     JobState,
     job_id,
     last_progress,
-    read_result,
     write_spec,
 )
+from optimizers.contract.manifest import MODEL_FILE
 from optimizers.contract.named_models import models_sha256, named_models
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.preprocessing import Preprocessing, preprocessing_document
 from optimizers.contract.profile import Task, profile_document
 from optimizers.contract.runtime import SessionSpec
+from optimizers.conversion.confinement import confine
 from optimizers.process import die_with_parent
+from optimizers.rebuild import rebuild
 from optimizers.worker import run_stage, supervise
 
 cli = typer.Typer(
@@ -44,6 +49,10 @@ _GATE_USE = (
     "How often this gate data will have been used for this model, this time included. Nothing "
     "counts that here (a server does): it is your word, and the verdict is only as good. "
     "Use K may spend (1 - confidence) / 2^K."
+)
+_CACHE = (
+    "Keep what each step made here and take it from here when the same work comes again; "
+    "at most 4 GiB, the least recently used goes first."
 )
 DataFile = Annotated[Path | None, typer.Option(exists=True)]
 
@@ -91,12 +100,13 @@ def build(
     gate: DataFile = None,
     preprocess_file: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Rows joined into one run.")] = 32,
+    build_seconds: Annotated[float, typer.Option(min=0, help="Limit; 0: any time.")] = 0.0,
     measure_seconds: Annotated[float, typer.Option(min=1)] = 120.0,
     gate_use: Annotated[int, typer.Option(min=1, metavar="K", help=_GATE_USE)] = 1,
+    cache: Annotated[Path | None, typer.Option(file_okay=False, help=_CACHE)] = None,
 ) -> None:
     """Build one profile of a model and judge it on this machine. Exit code 3: not proved."""
-    if output.exists():
-        raise typer.BadParameter(f"{output} exists already; choose a new directory")
+    _require_absent(output)
     declared = {"calibration": calibration, "train": train, "search": search, "gate": gate}
     data = {name: path.resolve() for name, path in declared.items() if path is not None}
     preprocess = _preprocessing(preprocess_file)
@@ -136,19 +146,19 @@ def build(
         models_sha256=digests_of_models,
         gate_use=gate_use,
         cpus=host.cpus,
+        build_timeout_s=build_seconds,
         measure_timeout_s=measure_seconds,
+        cache=None if cache is None else cache.resolve(),
         submitted_unix_s=time.time(),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".hone-build-") as name:
         directory = Path(name)
         write_spec(directory, spec)
-        job = threading.Thread(target=supervise, args=(directory,))
-        job.start()
-        _print_progress(directory, job)
-        result = read_result(directory)
-        if result is None:
-            raise InvalidData("the worker ended without a result")
+        # A worker dies with whoever started it, so that Ctrl-C and SIGTERM both end it at once.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with _progress_printed(directory):
+            result = supervise(directory)
         variant = directory / VARIANT_DIRECTORY
         if variant.is_dir():
             shutil.move(variant, output)
@@ -160,10 +170,67 @@ def build(
         raise typer.Exit(3)
 
 
+@cli.command("rebuild")
+def rebuild_command(
+    variant: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Its directory.")],
+    model: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The original.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where its files go.")],
+    calibration: DataFile = None,
+    train: DataFile = None,
+    search: DataFile = None,
+    preprocess_file: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
+) -> None:
+    """Build a variant again from its manifest, unjudged. Exit code 3: other bytes came out.
+
+    Models that its recipe names are looked for beside MODEL.
+    """
+    _require_absent(output)
+    declared = {"calibration": calibration, "train": train, "search": search}
+    is_same = rebuild(
+        variant,
+        model,
+        {name: path.resolve() for name, path in declared.items() if path is not None},
+        output,
+        preprocess=_preprocessing(preprocess_file),
+        home=model.parent,
+        say=print,
+    )
+    if not is_same:
+        raise typer.Exit(3)
+
+
+def _require_absent(output: Path) -> None:
+    if output.exists():
+        raise typer.BadParameter(f"{output} exists already; choose a new directory")
+
+
 def _preprocessing(file: Path | None) -> Preprocessing:
     if file is None:
         return Preprocessing()
     return preprocessing_document(file.read_text(encoding="utf-8"), file.name)
+
+
+@cli.command()
+def convert(
+    source: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A model.pt2.")],
+    directory: Annotated[Path, typer.Argument(help="Folder that gets model.onnx.")],
+    output_name: Annotated[
+        list[str] | None, typer.Option(help="Of each output, in order. Repeatable.")
+    ] = None,
+    memory_bytes: Annotated[int, typer.Option(min=0, help="Most private memory; 0: any.")] = 0,
+    file_bytes: Annotated[int, typer.Option(min=0, help="Largest file written; 0: any.")] = 0,
+) -> None:
+    """Convert a PyTorch program (torch.export) to ONNX. CODE IN THE FILE MAY RUN, as your user."""
+    die_with_parent()
+    confine(memory_bytes=memory_bytes, file_bytes=file_bytes)
+    from optimizers.conversion.convert import convert as convert_program  # takes seconds: torch
+
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        convert_program(source, directory, output_name or ())
+    except MemoryError as error:
+        raise OutOfMemory(f"more than the {memory_bytes >> 20} MiB allowed were needed") from error
+    print(f"{directory / MODEL_FILE} answers as {source} does")
 
 
 @cli.command()
@@ -189,10 +256,23 @@ def demo(
     print(f"serve it: hone serve {directory} --story")
 
 
-def _print_progress(directory: Path, job: threading.Thread) -> None:
-    shown = ""
-    while job.is_alive():
-        job.join(_LOOK_EVERY_S)
+@contextmanager
+def _progress_printed(directory: Path) -> Iterator[None]:
+    """Print a line for each stage of a job while something else waits for its end."""
+    ended = threading.Event()
+    printer = threading.Thread(target=_print_progress, args=(directory, ended))
+    printer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        printer.join()
+
+
+def _print_progress(directory: Path, ended: threading.Event) -> None:
+    shown, is_last = "", False
+    while not is_last:
+        is_last = ended.wait(_LOOK_EVERY_S)
         progress = last_progress(directory)
         if progress is not None and progress.stage != shown:
             print(f"{progress.fraction:4.0%} {progress.stage} {progress.text}".rstrip(), flush=True)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, assert_never
+from typing import TypeVar, assert_never
 
 from optimizers.architecture import drop_heads, drop_layers, grow, low_rank, merge, simplify
+from optimizers.artefacts import Artefact, copy_model
 from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
 from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.errors import HoneError, NotSupported
 from optimizers.contract.host import Host
+from optimizers.contract.ingredients import (
+    Ingredients,
+    code_sha256,
+    installed_versions,
+    step_keys,
+)
 from optimizers.contract.job import CANDIDATE_DIRECTORY, Built, JobSpec
-from optimizers.contract.manifest import MODEL_FILE, StepRecord
-from optimizers.contract.onnx_file import read_onnx_file
+from optimizers.contract.manifest import StepRecord
 from optimizers.contract.pruning import PruneChannels, PruneWeights, Sparsify
 from optimizers.contract.quantization import (
     Bf16,
@@ -42,10 +47,11 @@ from optimizers.quantization import (
     ternarize,
     weights_nbits,
 )
+from optimizers.reuse import Reuse
 from optimizers.step import StepContext, StepResult
 from optimizers.tuning import tune_session
 
-_TAKES_PART: Final = ("hone-server", "onnxruntime", "onnx", "torch", "numpy")
+_Given = TypeVar("_Given")
 
 Report = Callable[[str, float, str], None]
 """Takes the stage, the share of the build that is done, and a text."""
@@ -54,27 +60,39 @@ Report = Callable[[str, float, str], None]
 def build(directory: Path, spec: JobSpec, host: Host, report: Report) -> Built:
     """Run a job's recipe and leave the candidate's files in `directory/candidate`.
 
+    Steps whose outcome lies in the job's cache are not run again.
+
     Raises:
         HoneError: A step failed; the text names it and those before it.
     """
-    session, model = spec.original_session, spec.original_file
-    records: list[StepRecord] = []
     steps = spec.profile.recipe.steps
-    for index, step in enumerate(steps):
+    ingredients = _ingredients(spec, host)
+    reuse = Reuse(spec, step_keys(ingredients, steps))
+    shutil.rmtree(directory / "work", ignore_errors=True)
+    made = reuse.longest(directory / "work" / "taken")
+    if made.records:
+        index = len(made.records) - 1
+        report(step_name(steps[index]), (index + 1) / len(steps), reuse.notes[index][-1])
+    for index in range(len(made.records), len(steps)):
+        step = steps[index]
         work = directory / "work" / f"{index}-{step_name(step)}"
-        shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        result = _run(step, model, _context(work, session, spec, host, report, index), records)
-        records.append(
-            StepRecord(step=step_name(step), modified=result.modified, notes=result.notes)
-        )
-        model, session = result.model, result.session
+        context = _context(work, made.session, spec, host, report, index)
+        result = _run(step, made.model, context, made.records)
+        record = StepRecord(step=step_name(step), modified=result.modified, notes=result.notes)
+        made = Artefact(model=result.model, session=result.session, records=(*made.records, record))
+        reuse.keep(index, made)
     candidate = directory / CANDIDATE_DIRECTORY
     shutil.rmtree(candidate, ignore_errors=True)
     candidate.mkdir()
-    _copy_model(model, candidate)
+    copy_model(made.model, candidate)
     shutil.rmtree(directory / "work", ignore_errors=True)
-    return Built(session=session, records=tuple(records), built_with=_versions())
+    return Built(
+        session=made.session,
+        records=reuse.noted(made.records),
+        built_with=ingredients.versions,
+        made_from=ingredients,
+    )
 
 
 def apply_step(model: Path, step: Step, context: StepContext) -> StepResult:
@@ -124,7 +142,9 @@ def apply_step(model: Path, step: Step, context: StepContext) -> StepResult:
             assert_never(step)
 
 
-def _run(step: Step, model: Path, context: StepContext, records: list[StepRecord]) -> StepResult:
+def _run(
+    step: Step, model: Path, context: StepContext, records: Sequence[StepRecord]
+) -> StepResult:
     try:
         return apply_step(model, step, context)
     except (HoneError, OSError, MemoryError):
@@ -149,28 +169,27 @@ def _context(
         session=session,
         goal=spec.profile.goal,
         task=spec.task,
-        data={key: path for key, path in spec.data.items() if key != "gate"},
+        data=_for_steps(spec.data),
         models=spec.models,
         seed=spec.seed,
         report=lambda share, text: report(name, (index + share) / count, text),
     )
 
 
-def _copy_model(model: Path, candidate: Path) -> None:
-    """Copy a model with its external weights, the model under the name that variants use."""
-    file = read_onnx_file(model)
-    for external in file.external:
-        target = candidate / external.relative_to(model.parent.resolve())
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(external, target)
-    shutil.copyfile(model, candidate / MODEL_FILE)
+def _ingredients(spec: JobSpec, host: Host) -> Ingredients:
+    return Ingredients(
+        task=spec.task,
+        seed=spec.seed,
+        original_sha256=spec.original_sha256,
+        original_session=spec.original_session,
+        data_sha256=_for_steps(spec.data_sha256),
+        models_sha256=spec.models_sha256,
+        host=host,
+        versions=installed_versions(),
+        code_sha256=code_sha256(),
+    )
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _TAKES_PART:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+def _for_steps(data: Mapping[str, _Given]) -> dict[str, _Given]:
+    """All data but the gate's."""
+    return {purpose: given for purpose, given in data.items() if purpose != "gate"}

@@ -25,7 +25,13 @@ from optimizers.calibration import load_arrays
 from optimizers.contract.data_files import ImageFolder, data_sha256, write_image_folder
 from optimizers.contract.difference import largest_magnitude
 from optimizers.contract.directory import seal, write_golden
-from optimizers.contract.errors import HoneError, InvalidData, InvalidModel, OutOfMemory
+from optimizers.contract.errors import (
+    HoneError,
+    InvalidData,
+    InvalidModel,
+    NotSupported,
+    OutOfMemory,
+)
 from optimizers.contract.evaluation import Verdict
 from optimizers.contract.host import this_host
 from optimizers.contract.job import (
@@ -39,6 +45,7 @@ from optimizers.contract.job import (
     JobState,
     Progress,
     append_progress,
+    last_progress,
     read_built,
     read_result,
     read_spec,
@@ -77,23 +84,54 @@ _VERDICT_STATES: Final = {
 
 def supervise(directory: Path) -> JobResult:
     """Run both children of a job and make sure that a result is written."""
-    for stage, start in _STARTS.items():
-        # Importing the tools takes seconds in which the job must not look dead.
-        _report(directory, "starting", start, stage)
-        environment = {
-            **os.environ,
-            **processors_for_workers(),
-            PARENT_VARIABLE: str(os.getpid()),
-        }
-        command = [sys.executable, "-m", "optimizers", "worker", str(directory), "--stage", stage]
-        with (directory / LOG_FILE).open("ab") as log:
-            done = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False)
-        result = read_result(directory)
+    for stage in _STARTS:
+        result = _run_child(directory, stage)
         if result is not None:
             return result
-        if done.returncode != 0:
-            return _end(directory, JobState.FAILED, _why(directory, stage, done.returncode))
     return _end(directory, JobState.FAILED, "the worker ended without a verdict")
+
+
+def build_only(directory: Path) -> None:
+    """Run the first child alone: leaves the candidate, unjudged.
+
+    Raises:
+        NotSupported: The build failed, or its recipe changes nothing; the text says why.
+    """
+    result = _run_child(directory, "build")
+    if result is not None:
+        raise NotSupported(result.reason)
+
+
+def _run_child(directory: Path, stage: Stage) -> JobResult | None:
+    """Run one child to its end; None if the job goes on after it."""
+    # Importing the tools takes seconds in which the job must not look dead.
+    _report(directory, "starting", _STARTS[stage], stage)
+    environment = {
+        **os.environ,
+        **processors_for_workers(),
+        PARENT_VARIABLE: str(os.getpid()),
+    }
+    command = [sys.executable, "-m", "optimizers", "worker", str(directory), "--stage", stage]
+    limit_s = read_spec(directory).build_timeout_s if stage == "build" else 0.0
+    try:
+        with (directory / LOG_FILE).open("ab") as log:
+            done = subprocess.run(
+                command,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                check=False,
+                timeout=limit_s or None,
+            )
+    except subprocess.TimeoutExpired:
+        progress = last_progress(directory)
+        at = progress.stage if progress is not None else stage
+        reason = f"building took longer than its limit of {limit_s:g} s; it was ended in {at}"
+        return read_result(directory) or _end(directory, JobState.FAILED, reason)
+    result = read_result(directory)
+    if result is None and done.returncode != 0:
+        return _end(directory, JobState.FAILED, _why(directory, stage, done.returncode))
+    return result
 
 
 def run_stage(directory: Path, stage: Stage) -> None:
@@ -259,6 +297,7 @@ def _measure(directory: Path, spec: JobSpec) -> None:
             evaluation=evaluation,
             created_unix_s=time.time(),
             built_with=built.built_with,
+            made_from=built.made_from,
             largest_batch_difference=judgement.batch_difference,
         ),
     )

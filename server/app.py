@@ -23,6 +23,7 @@ from optimizers.contract.providers import settle_provider
 from server.aside import executor_aside
 from server.cache import ResponseCache
 from server.config import ServerConfig
+from server.conversion import Conversion, ConversionLimits
 from server.errors import FailedPrecondition
 from server.journal import Journal
 from server.loader import Loader
@@ -99,6 +100,14 @@ class App:
             self.registry,
             repository,
             loader,
+            Conversion(
+                self.store.converted_directory,
+                ConversionLimits(
+                    timeout_s=config.convert_seconds, memory_bytes=config.convert_memory_bytes
+                ),
+                self.store.require_free_disk,
+                allowed=config.allow_pt2,
+            ),
             parallel=config.load_threads or min(2, self.host.cpus),
         )
         self.residency = Residency(

@@ -111,6 +111,16 @@ def serve_command(
     allow_shared_memory: Annotated[
         bool | None, typer.Option(help="Clients may pass tensors in this host's shared memory.")
     ] = None,
+    allow_pt2: Annotated[
+        bool | None,
+        typer.Option(help="Convert model.pt2 (PyTorch). Code in it may run as this user."),
+    ] = None,
+    convert_seconds: Annotated[
+        float | None, typer.Option(help="Longest conversion. Default 600.")
+    ] = None,
+    convert_memory_bytes: Annotated[
+        str | None, typer.Option(help="Limit of a conversion; 0: none. Default 8GiB.")
+    ] = None,
     memory_budget: Annotated[
         str | None, typer.Option(help="For all open models, like 2GiB; 0: no bound.")
     ] = None,
@@ -185,6 +195,12 @@ def serve_command(
         float | None, typer.Option(help="When unstable measurements are tried again.")
     ] = None,
     job_memory_bytes: Annotated[int | None, typer.Option(help="Limit of a worker.")] = None,
+    job_cache_bytes: Annotated[
+        int | None, typer.Option(help="What is kept of steps that were run; 0: nothing.")
+    ] = None,
+    job_build_seconds: Annotated[
+        float | None, typer.Option(help="How long a job may build; 0: any time.")
+    ] = None,
     job_stall_seconds: Annotated[
         float | None, typer.Option(help="A worker silent for longer is ended.")
     ] = None,

@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from optimizers.contract.documents import cut, read_text, shown, shown_key, unknown_key
 from optimizers.contract.errors import InvalidDocument
+from optimizers.contract.job import CACHE_LIMIT_BYTES
 from optimizers.contract.provider_options import MOST_DEVICES, Provider, ProviderOptions
 from server.logs import Format, Level
 
@@ -89,6 +90,12 @@ class ServerConfig(BaseSettings):
     """Models loaded at once; 0 for as many as there are processors, at most 2."""
     allow_shared_memory: bool = False
     """Whether public clients may name this host's shared memory as inputs and outputs."""
+    allow_pt2: bool = False
+    """Whether `model.pt2` is converted: code in such a file may run as the server's user."""
+    convert_seconds: Seconds = 600.0
+    """How long a conversion may take."""
+    convert_memory_bytes: Annotated[Bytes, BeforeValidator(_bytes)] = 8 << 30
+    """Private memory of a converting process, for example `8GiB`; 0 for no limit."""
     memory_budget: Annotated[Bytes, BeforeValidator(_bytes)] = 0
     """Bytes that open models may hold together, for example `2GiB`; 0 for no bound. Models that
     do not fit are opened when a request asks for them, and the least recently used ones go."""
@@ -154,6 +161,10 @@ class ServerConfig(BaseSettings):
     """How long after a job ended without stable measurements it is tried again."""
     job_memory_bytes: Annotated[int, Field(ge=0, le=_MOST_BYTES)] = 0
     """Address space of a job's worker; 0 for no limit."""
+    job_cache_bytes: Annotated[int, Field(ge=0, le=_MOST_BYTES)] = CACHE_LIMIT_BYTES
+    """Most bytes kept of what steps made, so that the same step is not run twice; 0: none."""
+    job_build_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """How long a job may build before it is ended as failed; 0 for no limit."""
     job_stall_seconds: Seconds = 900.0
     """A worker silent for longer is ended."""
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from optimizers.contract.errors import HoneError
 from optimizers.contract.onnx_file import read_onnx_file
+from server.conversion import PROGRAM_SUFFIX
 from server.loading import Loading
 from server.registry import Registry
 
@@ -55,6 +56,8 @@ class Footprint:
 def _size(file: Path) -> int:
     """Bytes of a model with its external weights; 0 if it cannot be read, as loading will say."""
     try:
+        if file.suffix == PROGRAM_SUFFIX:  # its weights are most of it, and of what it becomes
+            return file.stat().st_size
         return read_onnx_file(file).size_bytes
     except (HoneError, OSError):
         return 0

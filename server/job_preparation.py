@@ -89,7 +89,10 @@ async def specify(
         models_sha256=digests_of_models,
         cpus=host.cpus,
         memory_limit_bytes=config.job_memory_bytes,
+        build_timeout_s=config.job_build_seconds,
         measure_timeout_s=config.measure_seconds,
+        cache=config.state.absolute() / "artefacts" if config.job_cache_bytes else None,
+        cache_limit_bytes=config.job_cache_bytes,
         submitted_unix_s=time.time(),
     )
 
@@ -125,6 +128,7 @@ def reuse(variant: VariantDirectory, directory: Path) -> None:
         session=manifest.session,
         records=manifest.records,
         built_with=manifest.built_with or {},
+        made_from=manifest.made_from,
     )
     write_built(directory, built)
 

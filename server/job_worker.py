@@ -7,22 +7,18 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 from optimizers.contract.job import LOG_FILE, PROGRESS_FILE
 from optimizers.contract.processors import beside_a_worker, processors_for_workers
+from server.child_process import end_of, kill_group, start_process
 
 WORKER: Final = (sys.executable, "-m", "optimizers", "worker")
 """The command that works on the job directory given as its last argument."""
-
-_STARTER: Final = ThreadPoolExecutor(1, "start-worker")
-"""Its thread lives as long as the server: workers die with the thread that started them."""
 
 _LOOK_EVERY_S: Final = 1.0
 _LOOKS_PER_SILENCE: Final = 4
@@ -46,50 +42,27 @@ async def run_worker(
     Raises:
         OSError: It could not be started.
     """
-    loop = asyncio.get_running_loop()
-    process = await loop.run_in_executor(_STARTER, _start, command, directory)
-    ended = asyncio.create_task(_end_of(process))
+    process = await start_process(
+        [*command, str(directory)],
+        environment={
+            **os.environ,
+            **processors_for_workers(),
+            "HONE_WORKER_PARENT": str(os.getpid()),
+        },
+        log=directory / LOG_FILE,
+    )
+    ended = asyncio.create_task(end_of(process))
     stopped = asyncio.create_task(stop.wait())
     try:
         with beside_a_worker():
             silent = await _falls_silent(directory, stall_timeout_s, (ended, stopped))
     finally:
         stopped.cancel()
-        _kill_group(process.pid)
+        kill_group(process.pid)
         await ended
     if silent:
         return f"the worker reported nothing for {stall_timeout_s:.0f} s"
     return _why(process.returncode, directory)
-
-
-def _start(command: Sequence[str], directory: Path) -> subprocess.Popen[bytes]:
-    """Without a fork, which would hold up every thread that serves while it copies page tables."""
-    with (directory / LOG_FILE).open("ab") as log:
-        return subprocess.Popen(
-            [*command, str(directory)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env={
-                **os.environ,
-                **processors_for_workers(),
-                "HONE_WORKER_PARENT": str(os.getpid()),
-            },
-        )
-
-
-async def _end_of(process: subprocess.Popen[bytes]) -> None:
-    """Wait for it without a thread of its own."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    descriptor = os.pidfd_open(process.pid)
-    loop.add_reader(descriptor, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-    process.wait()
 
 
 async def _falls_silent(
@@ -118,11 +91,6 @@ def _last_report_ns(directory: Path) -> int:
     with contextlib.suppress(OSError):
         return (directory / PROGRESS_FILE).stat().st_mtime_ns
     return 0
-
-
-def _kill_group(process_id: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process_id, signal.SIGKILL)
 
 
 def _why(return_code: int | None, directory: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from optimizers.contract.errors import HoneError, InvalidModel
 from optimizers.contract.manifest import ORIGINAL
 from optimizers.contract.profile import HoldVersion
+from server.conversion import PROGRAM_SUFFIX, Conversion, Source
 from server.errors import UnknownModel
 from server.loader import Loader
 from server.model import ModelVersion
@@ -26,12 +28,20 @@ class Loading:
     """Loads and unloads models. Belongs to the registry's event loop."""
 
     def __init__(
-        self, registry: Registry, repository: ModelRepository, loader: Loader, *, parallel: int
+        self,
+        registry: Registry,
+        repository: ModelRepository,
+        loader: Loader,
+        conversion: Conversion,
+        *,
+        parallel: int,
     ) -> None:
         """Load out of `repository` into `registry`, at most `parallel` models at once."""
         self._registry = registry
         self._repository = repository
         self._loader = loader
+        self._conversion = conversion
+        self._converting: set[asyncio.Task[bool]] = set()
         self._slots = asyncio.Semaphore(parallel)
         self._telling = asyncio.Lock()
         self._overrides: dict[str, Override] = {}
@@ -53,8 +63,17 @@ class Loading:
         if names is None:
             names = [entry.name for entry in self._registry.entries()]
         self._registry.expect(names)
-        await asyncio.gather(*(self.attempt(name) for name in sorted(names)))
+        await asyncio.gather(*(self.begin(name) for name in sorted(names)))
         self._registry.tried = True
+
+    async def begin(self, name: str) -> None:
+        """Like `attempt`, but a model that has to be converted first keeps nobody waiting."""
+        attempt = asyncio.create_task(self.attempt(name))
+        if await asyncio.to_thread(self._is_unconverted, name):
+            self._converting.add(attempt)
+            attempt.add_done_callback(self._converting.discard)
+        else:
+            await attempt
 
     async def attempt(self, name: str) -> bool:
         """Load a model like `reload`, but log what is wrong with it; whether nothing was."""
@@ -88,8 +107,7 @@ class Loading:
             UnknownModel: The repository has none of that name.
             HoneError: A version that should serve does not; the text says why.
         """
-        async with self._slots:
-            await self._registry.own(self._load_as(name, config, files or {}))
+        await self._registry.own(self._load_as(name, config, files or {}))
 
     async def reload(self, name: str) -> None:
         """Like `load`, but what the last load brought still counts.
@@ -98,8 +116,7 @@ class Loading:
             UnknownModel: The repository has none of that name.
             HoneError: A version that should serve does not; the text says why.
         """
-        async with self._slots:
-            await self._registry.own(self._load(name, self._overrides.get(name)))
+        await self._registry.own(self._load(name, self._overrides.get(name)))
 
     async def unload(self, name: str) -> None:
         """Finish what was accepted for a model and close it; forget it if its folder is gone.
@@ -130,6 +147,8 @@ class Loading:
 
     async def close(self) -> None:
         """Close everything; nobody waits for an answer any more, so runs under way are ended."""
+        self._conversion.close()
+        await asyncio.gather(*self._converting)
         await self._registry.settle()
         for model in self._registry.models():
             for opened in model.all_opened():
@@ -196,17 +215,25 @@ class Loading:
                 f"the version policy of '{name}' chooses none of its versions "
                 f"{list(entry.versions)}"
             )
-        self._registry.forget_failures(name)
+        entry, failures = await self._as_onnx(entry, wanted)
+        async with self._slots:
+            return await self._load_wanted(entry, wanted, failures)
+
+    async def _load_wanted(
+        self, entry: ModelEntry, wanted: Collection[int], failures: Mapping[int, HoneError]
+    ) -> tuple[list[ModelVersion], list[str]]:
+        """Like `_load_versions`, after what `failures` has against some versions."""
+        self._registry.forget_failures(entry.name)
         loaded, problems = [], []
         for version in wanted:
             try:
-                loaded.append(await self._load_version(entry, version))
+                loaded.append(await self._load_version(entry, version, failures.get(version)))
             except HoneError as error:
                 problems.append(f"version {version}: {error}")
         if not problems:  # a version that serves goes when its successor is there
-            for model in self._registry.models(name):
+            for model in self._registry.models(entry.name):
                 if model.version not in wanted:
-                    await self._unload_version(name, model.version)
+                    await self._unload_version(entry.name, model.version)
         return loaded, problems
 
     def _wanted_versions(self, entry: ModelEntry) -> tuple[int, ...]:
@@ -224,12 +251,16 @@ class Loading:
         route = self._loader.journal.route(name, version)
         return route is not None and route.variant != ORIGINAL
 
-    async def _load_version(self, entry: ModelEntry, version: int) -> ModelVersion:
+    async def _load_version(
+        self, entry: ModelEntry, version: int, failure: HoneError | None
+    ) -> ModelVersion:
         registry, name = self._registry, entry.name
         serves = registry.version(name, version) is not None
         if not serves:
             registry.stand(name, version, State.LOADING)
         try:
+            if failure is not None:
+                raise failure
             model = await self._loader.load(entry, version)
         except Exception as error:
             if not serves:
@@ -243,6 +274,62 @@ class Loading:
             await self._loader.close(former)
             self._loader.show(model)
         return model
+
+    async def _as_onnx(
+        self, entry: ModelEntry, wanted: Collection[int]
+    ) -> tuple[ModelEntry, dict[int, HoneError]]:
+        """The entry with converted models in the place of PyTorch programs, and what failed."""
+        failures: dict[int, HoneError] = {}
+        for version in wanted:
+            if not _is_program(entry, version):
+                continue
+            try:
+                entry = await self._converted(entry, version)
+            except HoneError as error:
+                failures[version] = error
+            except Exception as error:
+                _log.exception("model %s version %d could not be converted", entry.name, version)
+                failures[version] = InvalidModel(f"unexpected error while converting: {error}")
+        return entry, failures
+
+    async def _converted(self, entry: ModelEntry, version: int) -> ModelEntry:
+        """The entry with the converted model in the place of one version's program.
+
+        Raises:
+            HoneError: The program may not or cannot be converted.
+        """
+        name = entry.name
+
+        def tell(what: str) -> None:
+            if self._registry.version(name, version) is None:
+                self._registry.stand(name, version, State.LOADING, what)
+
+        source = await asyncio.to_thread(self._source, entry, version)
+        report = await self._conversion.convert(source, tell)
+        versions = {**entry.versions, version: source.model_file}
+        warnings = entry.warnings
+        if report.batch is not None:
+            warning = (
+                f"{name}/{version}: exported for {report.batch} rows exactly, and so it answers; "
+                "export it with a dynamic first dimension (torch.export.Dim) to have others"
+            )
+            _log.warning("%s", warning)
+            warnings = (*warnings, warning)
+            known = self._registry.entry(name) or entry
+            self._registry.enter(replace(known, warnings=(*known.warnings, warning)))
+        return replace(entry, versions=versions, warnings=warnings)
+
+    def _source(self, entry: ModelEntry, version: int) -> Source:
+        outputs = tuple(spec.name for spec in entry.config.outputs)
+        return self._conversion.find(entry.versions[version], entry.name, version, outputs)
+
+    def _is_unconverted(self, name: str) -> bool:
+        """Whether a model has a version that would have to be converted; blocks."""
+        with contextlib.suppress(HoneError):
+            entry = self._repository.entry(name, self._overrides.get(name))
+            programs = [v for v in self._wanted_versions(entry) if _is_program(entry, v)]
+            return any(not self._source(entry, v).model_file.is_file() for v in programs)
+        return False
 
     async def _unload(self, name: str) -> None:
         registry = self._registry
@@ -274,3 +361,8 @@ class Loading:
     async def _unload_version(self, name: str, version: int) -> None:
         await self._loader.close(self._registry.take_out(name, version))
         self._registry.stand(name, version, State.UNAVAILABLE, UNLOADED)
+
+
+def _is_program(entry: ModelEntry, version: int) -> bool:
+    file = entry.versions.get(version)
+    return file is not None and file.suffix == PROGRAM_SUFFIX and file.is_file()

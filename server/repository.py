@@ -31,6 +31,7 @@ _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _CONFIG_FILE: Final = "config.pbtxt"
 _POLICY_FILE: Final = "hone.yaml"
 _LABELS_FILE: Final = "labels.txt"
+_PROGRAM_FILE: Final = "model.pt2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,8 @@ class ModelEntry:
         directory: Its folder.
         config: What `config.pbtxt` says, or all defaults.
         policy: What `hone.yaml` says, or all defaults.
-        versions: Version → its model file, ascending; the file need not exist.
+        versions: Version → its model file, or the PyTorch program that lies in its place,
+            ascending; the file need not exist.
         labels: Output's name → names of its classes; "" stands for the only output of a model that
             has one.
         error: Why no version can be served; "" when they can be tried.
@@ -178,6 +180,11 @@ class VariantStore:
     def packed_directory(self) -> Path:
         """Where packed weights lie: made by this host for itself, lost without harm."""
         return self.directory / "packed"
+
+    @property
+    def converted_directory(self) -> Path:
+        """Where models lie that were converted from PyTorch; lost without harm."""
+        return self.directory / "converted"
 
     @property
     def overrides_directory(self) -> Path:
@@ -379,10 +386,16 @@ def _read_labels(folder: Path, config: ModelConfig) -> dict[str, tuple[str, ...]
 def _find_versions(folder: Path, model_file: str) -> dict[int, Path]:
     try:
         versions = {
-            int(child.name): child / model_file
+            int(child.name): _model_or_program(child, model_file)
             for child in folder.iterdir()
             if is_version(child.name) and child.is_dir()
         }
     except OSError as error:
         raise InvalidModel(f"{folder.name} cannot be looked into: {error.strerror}") from error
     return dict(sorted(versions.items()))
+
+
+def _model_or_program(folder: Path, model_file: str) -> Path:
+    """The model file, unless only a PyTorch program lies in its place."""
+    model, program = folder / model_file, folder / _PROGRAM_FILE
+    return program if not model.exists() and program.is_file() else model

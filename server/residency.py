@@ -90,7 +90,7 @@ class Residency:
                 if self._fits(await self._footprint.expected_of(name)) or not self._loading.put_off(
                     name, MEMORY_BUDGET
                 ):
-                    await self._loading.attempt(name)
+                    await self._loading.begin(name)
             self._registry.tried = True
         if self._is_on:
             self._watching = asyncio.create_task(self._watch(), name="residency")

@@ -77,7 +77,7 @@ class RepositoryWatch:
                 self._acted_on[name] = stamps
                 _log.info("model %s has changed in the repository", name)
                 changed.append(name)
-        await asyncio.gather(*(self._loading.attempt(name) for name in changed))
+        await asyncio.gather(*(self._loading.begin(name) for name in changed))
 
     async def _unload(self, name: str) -> None:
         _log.info("model %s is gone from the repository", name)

@@ -38,7 +38,7 @@ def main() -> None:
             sys.exit(str(error))
         rows = []
         for row in ROWS[name]:
-            rows.append(measure(model, row))
+            rows.append(measure(model, row, options.work / "cache"))
             print(f"{name}: {row.title}: {rows[-1].ending}", flush=True)
         gains.append((model, rows))
     host = this_host(max(1, int(cpu_budget())))

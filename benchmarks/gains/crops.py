@@ -53,14 +53,19 @@ def split(
 def crops_of(
     photographs: list[Photograph], part: Part, seed: int
 ) -> tuple[Crops, NDArray[np.str_]]:
-    """Crops of each photograph in turn, and of each crop the photograph's name."""
+    """Crops of each photograph, and of each crop the photograph's name.
+
+    They are mixed, so that the first so many, which is what some steps look at, are of many
+    photographs.
+    """
     random = np.random.default_rng(seed)
     crops: list[Crops] = []
     for photograph in photographs:
         picture = photograph.picture()
         crops += [_crop(picture, part, random) for _ in range(part.crops)]
     names = np.repeat([one.name for one in photographs], part.crops)
-    return np.stack(crops), names
+    order = random.permutation(len(crops))
+    return np.stack([crops[number] for number in order]), names[order]
 
 
 def _crop(picture: Image.Image, part: Part, random: np.random.Generator) -> Crops:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -39,20 +39,25 @@ def documents(root: Path = Path("/")) -> list[Document]:
         InvalidData: A package is not installed, or was installed without its documentation.
     """
     found = [
-        *_read(root, "fortunes", "fortunes*.list", "games/fortunes", _fortunes),
-        *_read(root, "manpages", "manpages.list", "man/man", _manual_page),
-        *_read(root, "python3-doc", "python3.*-doc.list", "/html/", _handbook_page),
+        *_read(root, "fortunes", ("fortunes", "fortunes-min"), "games/fortunes", _fortunes),
+        *_read(root, "manpages", ("manpages",), "man/man", _manual_page),
+        *_read(root, "python3-doc", ("python3.*-doc",), "/html/", _handbook_page),
     ]
     return sorted(found)
 
 
 def _read(
-    root: Path, package: str, lists: str, inside: str, read: Callable[[Path], Iterator[Document]]
+    root: Path,
+    package: str,
+    parts: Sequence[str],
+    inside: str,
+    read: Callable[[Path], Iterator[Document]],
 ) -> list[Document]:
-    """The documents of the installed files of a package whose path has `inside` in it."""
+    """The documents of the installed files of a package's parts whose path has `inside` in it."""
     names = {
         line
-        for listing in (root / _LISTS).glob(lists)
+        for part in parts
+        for listing in (root / _LISTS).glob(f"{part}.list")
         for line in listing.read_text(encoding="utf-8").splitlines()
         if inside in line
     }

@@ -27,9 +27,9 @@ _CLOSE: Final = 1e-4
 """Largest difference between onnxruntime and torch, relative to the largest logit."""
 
 PARTS: Final = {
-    "gate": Part(photographs=72, crops=6, least_area=0.5, mirrored=False),
+    "gate": Part(photographs=110, crops=5, least_area=0.5, mirrored=False),
     "search": Part(photographs=28, crops=8, least_area=0.5, mirrored=False),
-    "calibration": Part(photographs=24, crops=10, least_area=0.5, mirrored=False),
+    "calibration": Part(photographs=21, crops=12, least_area=0.5, mirrored=False),
     "train": Part(photographs=0, crops=20, least_area=0.25, mirrored=True),
 }
 
@@ -54,7 +54,9 @@ def efficientnet(directory: Path, tell: Callable[[str], None]) -> Subject:
         "EfficientNet-Lite0 (4.7 million parameters) with its ImageNet weights, 3 x 224 x 224; "
         f"crops of photographs, each photograph in one part only: {said}"
     )
-    return Subject(name=NAME, about=about, task=Task.CLASSIFICATION, model=model, data=files)
+    return Subject(
+        name=NAME, about=about, task=Task.CLASSIFICATION, model=model, data=files, is_labelled=False
+    )
 
 
 def _names(file: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.str_]]:

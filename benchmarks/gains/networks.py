@@ -1,4 +1,4 @@
-"""The residual network that the gains are measured on."""
+"""The networks that the gains are measured on, beside the demo's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,48 @@ from torch import nn
 from optimizers.demo.data import CLASSES
 
 _WIDTHS = (16, 32, 64)
+
+
+class LeNet(nn.Module):
+    """LeNet-5 without padding: two convolutions and three linear layers, 44,426 parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2, 2)),
+            *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2, 2)),
+        )
+        self.classes = nn.Sequential(
+            *(nn.Flatten(), nn.Linear(256, 120), nn.ReLU()),
+            *(nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, CLASSES)),
+        )
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Map float32 [batch, 1, 28, 28] to logits [batch, 10]."""
+        logits: torch.Tensor = self.classes(self.features(image))
+        return logits
+
+
+class CaffeLeNet(nn.Module):
+    """LeNet-5 as Caffe had it and pruning is tried on since: 431,080 parameters.
+
+    Han et al. 2015, arXiv 1506.02626.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *(nn.Conv2d(1, 20, 5), nn.MaxPool2d(2, 2)),
+            *(nn.Conv2d(20, 50, 5), nn.MaxPool2d(2, 2)),
+        )
+        self.classes = nn.Sequential(
+            *(nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, CLASSES))
+        )
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Map float32 [batch, 1, 28, 28] to logits [batch, 10]."""
+        logits: torch.Tensor = self.classes(self.features(image))
+        return logits
 
 
 class _Block(nn.Module):

@@ -81,6 +81,7 @@ _PUZZLES: Final = (
 )
 
 _LESSONS: Final = {
+    "erase": ("",),
     "explore_farm_animals": ("animals",),
     "explore_monuments": ("",),
     "explore_world_animals": ("animals",),

@@ -19,9 +19,14 @@ class Row(NamedTuple):
     optimize: str = "latency_p50"
 
 
-_TRAINING: Final = "training: {epochs: 10, learning_rate: 0.01}"
 _GENTLE: Final = "training: {epochs: 2, learning_rate: 0.0003}"
-_DISTIL: Final = f"distill: {{batch_norm: true, {_TRAINING}}}"
+
+
+def _distil(epochs: int) -> str:
+    """Half of the loss from the labels, half from the original."""
+    training = f"training: {{epochs: {epochs}, learning_rate: 0.01, batch_size: 128}}"
+    return f"distill: {{batch_norm: true, weight: 0.5, {training}}}"
+
 
 _SINGLE: Final = (
     Row("simplify", "[simplify]"),
@@ -53,16 +58,22 @@ _SINGLE: Final = (
     Row("bf16", "[bf16]", "size"),
     Row("session tuned", "[tune_session]"),
 )
-_PRUNED: Final = tuple(
-    Row(
-        f"prune channels {share} %, distilled", f"[prune_channels: {{ratio: 0.{share}}}, {_DISTIL}]"
-    )
-    for share in (30, 50)
+
+
+def _pruned(share: int, epochs: int, *, round_to: int = 8, int8: bool = False) -> Row:
+    title = f"prune channels {share} %" + (f" to multiples of {round_to}" if round_to != 8 else "")
+    steps = f"prune_channels: {{ratio: 0.{share}, round_to: {round_to}}}, {_distil(epochs)}"
+    if int8:
+        return Row(f"{title}, distilled, static int8", f"[{steps}, static_int8]", "size")
+    return Row(f"{title}, distilled", f"[{steps}]")
+
+
+_SHORTER: Final = Row(
+    "drop one block, prune channels 50 %, distilled",
+    "[drop_layers, prune_channels: {ratio: 0.50, sensitivity: false}, " + _distil(12) + "]",
 )
-_PRUNED_INT8: Final = Row(
-    "prune channels 50 %, distilled, static int8",
-    f"[prune_channels: {{ratio: 0.50}}, {_DISTIL}, static_int8]",
-    "size",
+_INTEGER: Final = tuple(
+    row for row in _SINGLE if row.title.startswith(("static", "quantisation", "dynamic"))
 )
 
 _RATES: Final = "clip_norm: 1, weight_decay: 0, schedule: cosine, warm_up: 0.1"
@@ -108,12 +119,50 @@ _SENTENCES: Final = (
     Row("fp16", "[fp16]", "size"),
 )
 
+_CORRECTED: Final = "static_int8: {correct_bias: true}"
+_LITE: Final = (
+    Row("static int8", "[static_int8]"),
+    Row("static int8, biases corrected", f"[{_CORRECTED}]"),
+    Row(
+        "static int8, five nodes in float, biases corrected",
+        "[static_int8: {keep_float: 5, correct_bias: true}]",
+    ),
+    Row(
+        "quantisation-aware training",
+        "[quantize_aware: {int8: {correct_bias: true}, training: {epochs: 2, batch_size: 32, "
+        "learning_rate: 0.0001, weight_decay: 0}}]",
+    ),
+    Row("4-bit weights", "[weights_nbits: {bits: 4}]", "size"),
+    Row("fp16", "[fp16]", "size"),
+    Row("session tuned for memory", "[tune_session]", "memory"),
+    Row(
+        "static int8, biases corrected, session tuned for memory",
+        f"[{_CORRECTED}, tune_session]",
+        "memory",
+    ),
+)
+
 ROWS: Final[dict[str, tuple[Row, ...]]] = {
-    "tutorial": (*_PRUNED, *_SINGLE),
+    "tutorial": (
+        _pruned(30, 8),
+        _pruned(50, 8),
+        _pruned(50, 8, round_to=4),
+        *_SINGLE,
+    ),
+    "lenet": (_pruned(50, 8, round_to=4), *_INTEGER),
+    "caffe_lenet": (
+        _pruned(30, 6),
+        _pruned(50, 6),
+        _pruned(50, 6, int8=True),
+        *_INTEGER,
+    ),
     "resnet8": (
-        *_PRUNED,
-        _PRUNED_INT8,
-        *(row for row in _SINGLE if row.title.startswith(("static", "quantisation", "dynamic"))),
+        _SHORTER,
+        _pruned(30, 10),
+        _pruned(50, 10),
+        _pruned(50, 10, int8=True),
+        *_INTEGER,
     ),
     "minilm": _SENTENCES,
+    "efficientnet": _LITE,
 }

@@ -18,6 +18,7 @@ class Subject:
         task: What its answers are.
         model: The ONNX file.
         data: calibration, train, search, gate → file.
+        is_labelled: Whether the right answers are known.
     """
 
     name: str
@@ -25,3 +26,4 @@ class Subject:
     task: Task
     model: Path
     data: dict[str, Path]
+    is_labelled: bool = True

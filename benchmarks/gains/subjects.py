@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks.gains.efficientnet import efficientnet
 from benchmarks.gains.minilm import minilm
-from benchmarks.gains.networks import ResNet8
+from benchmarks.gains.networks import CaffeLeNet, LeNet, ResNet8
 from benchmarks.gains.subject import Subject
 from optimizers.contract.profile import Task
 from optimizers.demo.data import SIDE, Images, fashion_parts
@@ -39,6 +39,11 @@ class _Plan:
     epochs: int
 
 
+def _square_input(images: Images) -> NDArray[np.float32]:
+    """float32 [items, 1, 28, 28] in 0 to 1."""
+    return flat_input(images).reshape(-1, 1, SIDE, SIDE)
+
+
 PLANS: Final[dict[str, _Plan]] = {
     "tutorial": _Plan(
         about="The convolutional net of PyTorch's tutorials (62,006 parameters), 3 x 32 x 32",
@@ -46,10 +51,22 @@ PLANS: Final[dict[str, _Plan]] = {
         inputs=padded_input,
         epochs=4,
     ),
+    "lenet": _Plan(
+        about="LeNet-5 (44,426 parameters), 1 x 28 x 28",
+        build=LeNet,
+        inputs=_square_input,
+        epochs=4,
+    ),
+    "caffe_lenet": _Plan(
+        about="Caffe's wider LeNet-5 (431,080 parameters), 1 x 28 x 28",
+        build=CaffeLeNet,
+        inputs=_square_input,
+        epochs=4,
+    ),
     "resnet8": _Plan(
         about="ResNet-8 (78,000 parameters), 1 x 28 x 28",
         build=ResNet8,
-        inputs=lambda images: flat_input(images).reshape(-1, 1, SIDE, SIDE),
+        inputs=_square_input,
         epochs=3,
     ),
 }

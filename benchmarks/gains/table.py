@@ -9,8 +9,12 @@ from benchmarks.gains.subject import Subject
 from optimizers.contract.evaluation import Estimate, Figure
 from optimizers.contract.goal import FigureName
 from optimizers.contract.profile import Task
+from optimizers.evaluation.memory import PEAK
 
-_HEADS = ("recipe", "times faster", "times smaller")
+_HEADS = (
+    *("recipe", "times faster", "times smaller"),
+    "times less memory, held; at the peak",
+)
 _OF_CLASSES = ("accuracy, points", "agreement")
 _OF_EMBEDDINGS = ("cosine",)
 
@@ -46,8 +50,10 @@ def page(gains: Sequence[tuple[Subject, Sequence[Gain]]], *, when: str, machine:
 def _cells(gain: Gain, task: Task) -> tuple[str, ...]:
     faster = _times(gain.figure(FigureName.LATENCY_P50))
     smaller = _times(gain.figure(FigureName.SIZE))
+    held, peak = gain.figure(FigureName.MEMORY), gain.figure(FigureName.MEMORY, PEAK)
+    memory = "; ".join(filter(None, map(_times, (held, peak))))
     ending = gain.ending.split(";")[0][:160]
-    return (gain.row.title, faster, smaller, *_fidelity(gain, task), ending)
+    return (gain.row.title, faster, smaller, memory, *_fidelity(gain, task), ending)
 
 
 def _fidelity(gain: Gain, task: Task) -> tuple[str, ...]:

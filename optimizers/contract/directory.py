@@ -79,8 +79,8 @@ def seal(path: Path, manifest: Manifest) -> VariantDirectory:
     sealed = replace(sealed, variant=variant_id(manifest_to_json(sealed)))
     write_atomically(path / MANIFEST_FILE, manifest_to_json(sealed))
     for file in files:
-        _flush(path / file.name)
-    _flush(path)
+        flush(path / file.name)
+    flush(path)
     return VariantDirectory(path=path, manifest=sealed)
 
 
@@ -119,7 +119,7 @@ def adopt(source: Path, target: Path) -> VariantDirectory:
             source.rename(target)
         except OSError:
             _copy_across(source, target)
-        _flush(target.parent)
+        flush(target.parent)
     if source.exists():
         shutil.rmtree(source)
     return read_variant(target)
@@ -153,7 +153,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _flush(path.parent)
+    flush(path.parent)
 
 
 def _copy_across(source: Path, target: Path) -> None:
@@ -162,14 +162,15 @@ def _copy_across(source: Path, target: Path) -> None:
     try:
         shutil.copytree(source, temporary)
         for file in temporary.rglob("*"):
-            _flush(file)
+            flush(file)
         temporary.rename(target)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Make sure that a file's bytes, or a directory's names, survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

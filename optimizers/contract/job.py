@@ -25,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from optimizers.contract.directory import write_atomically
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.host import Host
+from optimizers.contract.ingredients import Ingredients
 from optimizers.contract.manifest import StepRecord
 from optimizers.contract.preprocessing import Preprocessing
 from optimizers.contract.profile import StoredProfile, Task
@@ -39,6 +40,7 @@ BUILT_FILE: Final = "built.json"
 GATE_OPENED_FILE: Final = "gate.opened"
 VARIANT_DIRECTORY: Final = "variant"
 LOG_FILE: Final = "worker.log"
+CACHE_LIMIT_BYTES: Final = 4 << 30
 
 
 class JobState(StrEnum):
@@ -78,7 +80,10 @@ class JobSpec:
             use k may spend (1 - confidence) / 2^k.
         cpus: Processors that the server hands out.
         memory_limit_bytes: Address space a worker may use; 0 for no limit.
+        build_timeout_s: How long building may take before the job has failed; 0: any time.
         measure_timeout_s: How long measuring waits for quiet and stable windows.
+        cache: Where models after steps are kept for later builds, absolute; None: nowhere.
+        cache_limit_bytes: Most bytes kept there.
         seed: Of everything random.
         submitted_unix_s: When it was submitted.
     """
@@ -100,7 +105,10 @@ class JobSpec:
     gate_use: int = 1
     cpus: int = 1
     memory_limit_bytes: int = 0
+    build_timeout_s: float = 0.0
     measure_timeout_s: float = 120.0
+    cache: Path | None = None
+    cache_limit_bytes: int = CACHE_LIMIT_BYTES
     seed: int = 0
     submitted_unix_s: float = 0.0
 
@@ -147,11 +155,13 @@ class Built:
         session: How it is to be opened.
         records: What each step did.
         built_with: Name → version of what took part.
+        made_from: All that decided the outcome; None where that is not known.
     """
 
     session: SessionSpec
     records: tuple[StepRecord, ...]
     built_with: dict[str, str]
+    made_from: Ingredients | None = None
 
 
 _SPEC = TypeAdapter(JobSpec)

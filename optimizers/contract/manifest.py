@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from optimizers.contract.errors import HoneError, VariantDamaged
 from optimizers.contract.evaluation import Evaluation, Verdict
+from optimizers.contract.ingredients import Ingredients
 from optimizers.contract.profile import StoredProfile
 from optimizers.contract.recipe import StoredRecipe
 from optimizers.contract.runtime import SessionSpec
@@ -89,6 +90,8 @@ class Manifest:
         evaluation: What the gates found; None for the original.
         created_unix_s: When it was written.
         built_with: Name → version of what took part in building.
+        made_from: All that decided which bytes came out, so that it can be built again; None for
+            the original and for variants of before it was kept.
         largest_batch_difference: Output name → largest difference seen between an item alone
             and in a batch.
     """
@@ -110,6 +113,7 @@ class Manifest:
     golden: Golden | None = None
     evaluation: Evaluation | None = None
     built_with: dict[str, str] | None = None
+    made_from: Ingredients | None = None
     largest_batch_difference: dict[str, float] | None = None
     judged_by: StoredProfile | None = None
 

@@ -21,7 +21,7 @@ from optimizers.evaluation.latency import latency_figures, throughput_figures
 from optimizers.evaluation.memory import (
     FEWEST_REPEATS,
     describe_footprints,
-    memory_figure,
+    memory_figures,
     repeats_for,
 )
 from optimizers.evaluation.progress import Report
@@ -142,7 +142,7 @@ def judge_memory(
             )
         )
     one, other = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    findings.figures.append(memory_figure(one, other, findings.alpha))
+    findings.figures.extend(memory_figures(one, other, findings.alpha))
     findings.check(Gate.MEMORY, True, describe_footprints(one, other))
     findings.require(Gate.MEMORY)
 

@@ -124,8 +124,8 @@ def _arrangements(step: TuneSession, context: StepContext) -> list[SessionSpec]:
 
 
 def _weigh(model: Path, trials: Sequence[_Trial], context: StepContext) -> None:
-    """Bytes held by each arrangement in a process of its own."""
-    feeds = _feeds(model, context, 1)
+    """Bytes held by each arrangement in a process of its own, after runs of the largest batch."""
+    feeds = _feeds(model, context, context.session.max_batch)
     context.report(0.0, f"{len(trials)} arrangements")
     present = measure_footprint(model, context.session, feeds).total_bytes
     for done, trial in enumerate(trials, start=1):

@@ -25,7 +25,7 @@ from optimizers.evaluation.bounds import (
 from optimizers.evaluation.fidelity import SQNR_QUANTILE, agreement_figure, sqnr_db
 from optimizers.evaluation.footprint import Footprint
 from optimizers.evaluation.latency import tail_figure
-from optimizers.evaluation.memory import memory_figure, repeats_for
+from optimizers.evaluation.memory import PEAK, memory_figures, repeats_for
 from optimizers.evaluation.quiet import Quiet, Usage
 from optimizers.evaluation.series import LOOKS, Series, Terms, Timing, Unit, Window, measure
 from optimizers.evaluation.task import accuracy_figure
@@ -219,15 +219,16 @@ def test_what_is_spent_a_thousand_times_over_leaves_nothing_and_no_error() -> No
 def test_memory_is_bounded_by_as_many_measurements_as_its_alpha_needs() -> None:
     def footprints(count: int) -> list[Footprint]:
         return [
-            Footprint(anonymous_bytes=100 + index, file_bytes=0, peak_bytes=0)
+            Footprint(anonymous_bytes=100 + index, file_bytes=0, peak_bytes=200 + index)
             for index in range(count)
         ]
 
     assert repeats_for(0.5) == 3
     assert repeats_for(0.05 / 2 / 4) == 8, "2^-8 < 0.00625 < 2^-7"
-    figure = memory_figure(footprints(8), footprints(8), 0.05 / 2 / 4)
-    assert (figure.value.lower, figure.value.upper) == (100, 107)
-    told_only = memory_figure(footprints(3), footprints(3), 0.05 / 2 / 4)
+    held, peak = memory_figures(footprints(8), footprints(8), 0.05 / 2 / 4)
+    assert (held.value.lower, held.value.upper, held.condition) == (100, 107, "")
+    assert (peak.value.lower, peak.value.upper, peak.condition) == (200, 207, PEAK)
+    told_only, _ = memory_figures(footprints(3), footprints(3), 0.05 / 2 / 4)
     assert (told_only.value.lower, told_only.value.upper) == (None, None)
 
 

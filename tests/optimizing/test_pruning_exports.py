@@ -126,3 +126,13 @@ def test_exported_graphs_lose_channels_and_heads(
         np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
     lost = np.abs(answers(model, items, length) - wanted).max()
     assert lost > 0.001 * np.abs(wanted).max()
+
+
+def test_an_exporters_notes_on_its_source_go_with_the_channels(tmp_path: Path) -> None:
+    model = exported(tmp_path / "model.onnx", "encoder", dynamo=True)
+    noted = sum(one.ByteSize() for node in model.graph.node for one in node.metadata_props)
+    assert noted > 1000, "this exporter writes none"
+    flow = flow_of(model)
+    pruned = cut(model, flow, half_of_every_group(flow))
+    assert not any(node.metadata_props for node in pruned.graph.node)
+    assert not pruned.graph.metadata_props

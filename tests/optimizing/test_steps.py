@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -233,6 +234,22 @@ def test_tune_session_keeps_within_the_processors(tmp_path: Path, context: StepC
     result = apply_step(model, TuneSession(threads=(1, 2)), context)
     assert result.model == model
     assert result.session.intra_op_threads * result.session.lanes <= 2
+
+
+def test_tune_session_weighs_the_largest_batch(tmp_path: Path, context: StepContext) -> None:
+    """What one row takes says nothing of how much a full batch does."""
+    model, context = prepared(tmp_path, "convolutional", context)
+    step = TuneSession(threads=(2,), arena=(False,), optimization=("all",))
+
+    def held_bytes(rows: int) -> float:
+        session = replace(context.session, max_batch=rows)
+        goal = Goal(optimize=(FigureName.MEMORY,))
+        [note] = apply_step(model, step, replace(context, session=session, goal=goal)).notes
+        found = re.search(r"against (\S+) for|present one \((\S+) bytes", note)
+        assert found, note
+        return float(found[1] or found[2])
+
+    assert held_bytes(4096) > 2 * held_bytes(1)
 
 
 def test_static_int8_counts_what_it_really_quantised(tmp_path: Path, context: StepContext) -> None:
