@@ -166,7 +166,7 @@ def perceptron(path: Path, **changes: tuple[str, int, list[int | str]]) -> Path:
 WIDE = ("x", TensorProto.FLOAT, ["batch", 5])
 OTHER = ("pixels", TensorProto.FLOAT, ["batch", 4])
 FIXED = ("x", TensorProto.FLOAT, [8, 4])
-TEN = ("y", TensorProto.FLOAT, ["batch", 10])
+TEN: tuple[str, int, list[int | str]] = ("y", TensorProto.FLOAT, ["batch", 10])
 SCORES = ("scores", TensorProto.FLOAT, ["batch", 3])
 
 
