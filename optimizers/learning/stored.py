@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import weakref
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,24 @@ Rows = NDArray[Any] | StoredRows
 class RowWriter:
     """Writes items to a file, part after part."""
 
-    def __init__(self, path: Path) -> None:
-        """Begin the file."""
+    def __init__(self, path: Path, expected_bytes: int) -> None:
+        """Begin the file.
+
+        Args:
+            path: The file.
+            expected_bytes: How much will be written to it.
+
+        Raises:
+            NotSupported: That is more than half of what is free: the disk is the server's as well,
+                and a small compressed file can stand for more than any disk holds.
+        """
+        free = shutil.disk_usage(path.parent).free
+        if expected_bytes > free // 2:
+            raise NotSupported(
+                f"data that is too large for memory takes {expected_bytes >> 20} MiB of disk, and "
+                f"at most half of the {free >> 20} MiB that are free may be used; make room or "
+                "bring less"
+            )
         self._path = path
         self._count = 0
         self._like: NDArray[Any] | None = None

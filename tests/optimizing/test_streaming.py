@@ -6,7 +6,8 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from optimizers.calibration import Arrays
 from optimizers.contract.distillation import Distill
 from optimizers.contract.errors import InvalidData, NotSupported
 from optimizers.contract.profile import Task
+from optimizers.contract.runtime import Session, SessionSpec
+from optimizers.learning.answers import CollectedAnswers
 from optimizers.learning.items import teacher_answers, training_items
+from optimizers.learning.reading import read_rows
 from optimizers.learning.stored import StoredRows
 from optimizers.pipeline import apply_step
 from optimizers.readers.places import places
@@ -174,6 +179,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import torch
+from optimizers.calibration import Arrays
 from optimizers.contract.distillation import Distill
 from optimizers.contract.profile import Task
 from optimizers.contract.training import Training
@@ -245,3 +251,36 @@ def test_a_full_disk_is_not_blamed_on_the_data(
     context = replace(context, data={"train": tmp_path / name}, held_bytes=1000)
     with pytest.raises(NotSupported, match="to the job's directory: No space left on device"):
         training_items("test", context.original, context)
+
+
+@dataclass(frozen=True, slots=True)
+class Endless:
+    """A file that says that it holds more than any disk does, as a small compressed one can."""
+
+    count: int = 1 << 56
+    classes: tuple[str, ...] = ()
+
+    def take(self, items: int | None) -> Arrays:
+        return {"x": np.zeros((items or 1, WIDTH), np.float32)}
+
+    def labels(self, items: int | None) -> None:
+        """There are none."""
+
+    def groups(self) -> None:
+        """There are none."""
+
+    def row(self, index: int) -> str:
+        return f"row {index}"
+
+
+def test_what_no_disk_holds_is_refused_before_it_is_written(
+    tmp_path: Path, context: StepContext
+) -> None:
+    with closing(Session(context.original, SessionSpec())) as session:
+        signature = session.signature
+    with pytest.raises(NotSupported, match=r"at most half of the [0-9]+ MiB that are free"):
+        read_rows(tmp_path / "train.parquet", signature, Endless(), tmp_path, 1000)
+    answers = CollectedAnswers(1 << 56, tmp_path, "answers.0", 1000)
+    with pytest.raises(NotSupported, match="takes 17592186044416 MiB of disk"):
+        answers.add(np.zeros((1, 64), np.float32))
+    assert [path.name for path in tmp_path.glob("*.rows")] == []

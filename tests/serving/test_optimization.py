@@ -254,9 +254,9 @@ async def test_a_variant_to_be_measured_anew_shares_its_bytes_with_the_job(
             assert not existed
 
 
-@pytest.mark.parametrize("changed", ["data_sha256", "models_sha256"])
+@pytest.mark.parametrize("is_teacher", [False, True])
 async def test_a_variant_of_other_files_is_built_anew_and_not_only_measured(
-    tmp_path: Path, original: Path, changed: str
+    tmp_path: Path, original: Path, is_teacher: bool
 ) -> None:
     """Somebody brought other calibration data, or another teacher, since it was built."""
     host = replace(this_host(2), onnxruntime="1.0.0")
@@ -273,7 +273,10 @@ async def test_a_variant_of_other_files_is_built_anew_and_not_only_measured(
         code_sha256="",
     )
     same = variant(tmp_path / "state", original, host=host, made_from=made_from)
-    made_from = replace(made_from, **{changed: {"teacher.onnx": "0" * 64}})
+    if is_teacher:
+        made_from = replace(made_from, models_sha256={"teacher.onnx": "0" * 64})
+    else:
+        made_from = replace(made_from, data_sha256={"calibration": "0" * 64})
     other = variant(tmp_path / "state", original, seed=2, host=host, made_from=made_from)
     async with workshop(tmp_path, result(JobState.AWAITING_MEASUREMENT)) as shop:
         for fallen, is_reused in ((other, False), (same, True)):
