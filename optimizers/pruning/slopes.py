@@ -91,6 +91,7 @@ def _drawn(items: TrainingItems, count: int, seed: int) -> TrainingItems:
         arrays={name: array[chosen] for name, array in items.arrays.items()},
         labels=None if items.labels is None else items.labels[torch.from_numpy(chosen)],
         count=len(chosen),
+        clusters=None,
     )
 
 

@@ -17,10 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from optimizers.calibration import Arrays
-from optimizers.contract.distillation import Distill
+from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.errors import InvalidData, NotSupported
 from optimizers.contract.profile import Task
+from optimizers.contract.pruning import Sparsify
+from optimizers.contract.quantization import Binarize, QuantizeAware
 from optimizers.contract.runtime import Session, SessionSpec
+from optimizers.contract.steps import Step, step_name
+from optimizers.contract.training import Training
 from optimizers.learning.answers import CollectedAnswers
 from optimizers.learning.items import teacher_answers, training_items
 from optimizers.learning.reading import read_rows
@@ -32,6 +36,7 @@ from tests.support import models
 from tests.support.contexts import step_context
 
 ITEMS, WIDTH = 700, 16
+ONCE = Training(epochs=1)
 
 
 def numbers() -> NDArray[np.float32]:
@@ -180,7 +185,7 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 from optimizers.calibration import Arrays
-from optimizers.contract.distillation import Distill
+from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.profile import Task
 from optimizers.contract.training import Training
 from optimizers.pipeline import apply_step
@@ -284,3 +289,35 @@ def test_what_no_disk_holds_is_refused_before_it_is_written(
     with pytest.raises(NotSupported, match="takes 17592186044416 MiB of disk"):
         answers.add(np.zeros((1, 64), np.float32))
     assert [path.name for path in tmp_path.glob("*.rows")] == []
+
+
+def test_groups_of_training_data_are_its_clusters(tmp_path: Path, context: StepContext) -> None:
+    groups = np.repeat(np.array(["b", "a"]), ITEMS // 2)
+    np.savez(tmp_path / "train.npz", x=numbers(), groups=groups)
+    context = replace(context, data={"train": tmp_path / "train.npz"})
+    clusters = training_items("test", context.original, context).clusters
+    assert clusters is not None
+    assert clusters.tolist() == [1] * (ITEMS // 2) + [0] * (ITEMS // 2)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Finetune(training=ONCE),
+        Distill(training=ONCE),
+        Sparsify(training=ONCE),
+        QuantizeAware(training=ONCE),
+        Binarize(training=ONCE),
+    ],
+    ids=step_name,
+)
+def test_every_step_that_trains_holds_out_whole_groups(
+    tmp_path: Path, context: StepContext, step: Step
+) -> None:
+    """Where all items are of one group, none can be held out, and all are watched."""
+    arrays = {"x": numbers()[:60], "labels": np.arange(60) % 4}
+    np.savez(tmp_path / "train.npz", **arrays, groups=np.zeros(60, np.int64))
+    np.savez(tmp_path / "calibration.npz", **arrays)
+    data = {name: tmp_path / f"{name}.npz" for name in ("train", "calibration")}
+    result = apply_step(context.original, step, replace(context, data=data))
+    assert any("loss of 60 held-out items" in note for note in result.notes), result.notes
