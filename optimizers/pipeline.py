@@ -50,6 +50,7 @@ from optimizers.quantization import (
 from optimizers.reuse import Reuse
 from optimizers.step import StepContext, StepResult
 from optimizers.tuning import tune_session
+from optimizers.untouched import Untouched
 
 _Given = TypeVar("_Given")
 
@@ -64,7 +65,9 @@ def build(directory: Path, spec: JobSpec, host: Host, report: Report) -> Built:
 
     Raises:
         HoneError: A step failed; the text names it and those before it.
+        InvalidData: A file that steps read was changed meanwhile.
     """
+    untouched = Untouched(spec)
     steps = spec.profile.recipe.steps
     ingredients = _ingredients(spec, host)
     reuse = Reuse(spec, step_keys(ingredients, steps))
@@ -79,6 +82,7 @@ def build(directory: Path, spec: JobSpec, host: Host, report: Report) -> Built:
         work.mkdir(parents=True)
         context = _context(work, made.session, spec, host, report, index)
         result = _run(step, made.model, context, made.records)
+        untouched.check()
         record = StepRecord(step=step_name(step), modified=result.modified, notes=result.notes)
         made = Artefact(model=result.model, session=result.session, records=(*made.records, record))
         reuse.keep(index, made)

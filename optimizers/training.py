@@ -79,6 +79,7 @@ def train(
     report: Callable[[float, str], None],
     after_step: Callable[[], None] = lambda: None,
     settle: Settle | None = None,
+    clusters: torch.Tensor | None = None,
 ) -> Trained:
     """Change the parameters of `module` that want a gradient, so that the loss falls.
 
@@ -93,13 +94,17 @@ def train(
         settle: Called where weights changed and what follows the data did not: before the first
             step, where its effect is kept if the held-out loss falls by it, and whenever an
             average took the place of the weights.
+        clusters: Of each item the number of its cluster, int64 [items]: one whose neighbours
+            train is no stranger to what they teach, so that clusters are held out whole.
 
     Raises:
         RunFailed: The loss became infinite or no number.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _Loop(module, items, loss_of, training, seed, after_step, settle).run(report)
+        return _Loop(module, items, loss_of, training, seed, after_step, settle, clusters).run(
+            report
+        )
 
 
 def rate_share(training: Training, step: int, steps: int) -> float:
@@ -146,15 +151,16 @@ class _Loop:
         seed: int,
         after_step: Callable[[], None],
         settle: Settle | None,
+        clusters: torch.Tensor | None,
     ) -> None:
         self._module, self._loss_of, self._training = module, loss_of, training
         self._after_step = after_step
         self._settle = settle
         self._order = torch.Generator().manual_seed(seed)
         shuffled = torch.randperm(items, generator=self._order)
-        held_out = int(_HELD_OUT * items) if items >= _FEWEST_TO_HOLD_OUT else 0
-        self._held_out = shuffled[:held_out] if held_out else shuffled
-        self._items = shuffled[held_out:]
+        watched = _watched(shuffled, clusters)
+        self._held_out = shuffled[watched] if watched.any() else shuffled
+        self._items = shuffled[~watched]
         self._parameters = [one for one in module.parameters() if one.requires_grad]
         self._optimizer = _optimizer(training, self._parameters)
         forward = len(_batches(self._items, training.batch_size))
@@ -280,6 +286,25 @@ class _Loop:
                 total += float(self._loss_of(numbers)) * len(numbers)
         self._module.train(was_training)
         return total / max(1, len(self._held_out))
+
+
+def _watched(shuffled: torch.Tensor, clusters: torch.Tensor | None) -> torch.Tensor:
+    """Which of the items in this order are held out, bool; none of few or of a single cluster."""
+    watched = torch.zeros(len(shuffled), dtype=torch.bool)
+    wanted = int(_HELD_OUT * len(shuffled)) if len(shuffled) >= _FEWEST_TO_HOLD_OUT else 0
+    if clusters is None:
+        watched[:wanted] = True
+        return watched
+    ordered = clusters[shuffled]
+    sizes = torch.bincount(clusters).tolist()
+    chosen, count = [], 0
+    for cluster in dict.fromkeys(ordered.tolist()):
+        if count >= wanted:
+            break
+        if 2 * (count + sizes[cluster]) <= len(shuffled):  # most items are to train
+            chosen.append(cluster)
+            count += sizes[cluster]
+    return torch.isin(ordered, torch.tensor(chosen, dtype=ordered.dtype))
 
 
 def _batches(items: torch.Tensor, size: int) -> list[torch.Tensor]:

@@ -113,6 +113,21 @@ def has_optimisers() -> bool:
     return not missing_packages(_NEEDED_PACKAGES)
 
 
+def would_come_out_again(variant: VariantDirectory, spec: JobSpec) -> bool:
+    """Whether a job would build what was built before: the same steps of the same files.
+
+    Of a variant that does not say what it was made from, only the steps are known.
+    """
+    manifest = variant.manifest
+    former = manifest.made_from
+    if manifest.recipe != spec.profile.recipe:
+        return False
+    if former is None:
+        return not spec.models_sha256
+    given = {purpose: digest for purpose, digest in spec.data_sha256.items() if purpose != "gate"}
+    return (former.data_sha256, former.models_sha256) == (given, spec.models_sha256)
+
+
 def reuse(variant: VariantDirectory, directory: Path) -> None:
     """Give a job a variant that was built before, so that it only measures it."""
     if read_built(directory) is not None:

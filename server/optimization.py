@@ -22,6 +22,7 @@ from server.job_preparation import (
     require_room,
     reuse,
     specify,
+    would_come_out_again,
 )
 from server.job_worker import WORKER
 from server.jobs import Job, Jobs, build_afresh, can_be_resubmitted
@@ -148,7 +149,7 @@ class Optimization:
         spec = replace(spec, gate_use=self._gate_use(spec, former))
         prepare: Callable[[Path], None] = build_afresh
         again = model.variants.get(model.fell_back)
-        if again is not None and again.manifest.recipe == spec.profile.recipe:
+        if again is not None and would_come_out_again(again, spec):
             prepare = partial(reuse, again)
         job, _ = self.jobs.submit(spec, prepare, anew=lost)
         self._journal.record(

@@ -6,6 +6,8 @@ import difflib
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from optimizers.contract.errors import InvalidDocument
 
 
@@ -55,8 +57,8 @@ class Perturbation:
 
     @property
     def text(self) -> str:
-        """As it is written in a requirement."""
-        return f"{self.kind} {self.amount:g}"
+        """As a requirement may write it; no other amount of the kind reads so."""
+        return f"{self.kind} {np.format_float_positional(self.amount, trim='-')}"
 
 
 def perturbation(kind: str, amount: float) -> Perturbation:

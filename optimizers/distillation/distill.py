@@ -102,6 +102,7 @@ def _distill(model: Path, step: Distill, context: StepContext) -> StepResult:
         items.count,
         context,
         training=step.training,
+        clusters=items.clusters,
         feeds=items.feeds,
         freeze=step.freeze,
         fold=is_normalised,

@@ -54,6 +54,7 @@ def apply(model: Path, step: Finetune, context: StepContext) -> StepResult:
         items.count,
         context,
         training=step.training,
+        clusters=items.clusters,
         feeds=items.feeds,
         freeze=step.freeze,
         fold=is_normalised,

@@ -56,6 +56,8 @@ def check_student(name: str, student: Signature, original: Signature) -> None:
 def taught_outputs(name: str, teacher: Signature, original: Signature) -> dict[str, str]:
     """Which output of the teacher teaches which of the original: by name, else by place.
 
+    An output that has the name of one of the original's teaches no other.
+
     Args:
         name: Of the teacher, for errors.
         teacher: Takes inputs of the original, perhaps not all of them, and batches of any size.
@@ -79,14 +81,19 @@ def taught_outputs(name: str, teacher: Signature, original: Signature) -> dict[s
     wanted = [spec for spec in original.outputs if spec.is_floating]
     by_name = {spec.name: spec for spec in teacher.outputs}
     pairs = [(by_name[spec.name], spec) for spec in wanted if spec.name in by_name]
-    if len(pairs) < len(wanted) and len(teacher.outputs) == len(original.outputs):
-        both = zip(teacher.outputs, original.outputs, strict=True)
-        pairs = [(theirs, own) for theirs, own in both if own.is_floating]
+    if len(teacher.outputs) == len(original.outputs):
+        known = {spec.name for spec in original.outputs}
+        pairs += [
+            (theirs, own)
+            for theirs, own in zip(teacher.outputs, original.outputs, strict=True)
+            if own.is_floating and own.name not in by_name and theirs.name not in known
+        ]
     for theirs, own in pairs:
         if not theirs.is_floating or not _same_form(theirs, own):
             raise InvalidModel(f"the teacher {name} gives {_shown(theirs)}; expected {_shown(own)}")
     if len(pairs) < len(wanted):
-        missing = [_shown(spec) for spec in wanted if spec.name not in by_name]
+        taught = {own.name for _, own in pairs}
+        missing = [_shown(spec) for spec in wanted if spec.name not in taught]
         raise InvalidModel(
             f"the teacher {name} gives {', '.join(map(_shown, teacher.outputs))} and not "
             f"{', '.join(missing)}, which the original gives"

@@ -63,11 +63,22 @@ def perturbed(signature: Signature, items: Arrays, wish: Perturbation, seed: int
         items: They pass `check_perturbation`.
         wish: What is done.
         seed: Of noise and directions; the same seed gives the same items.
+
+    Raises:
+        InvalidData: A number becomes too large for its type: what is infinite for both models
+            would be the same for both.
     """
     random = np.random.default_rng(seed)
-    changed = {
-        spec.name: _perturbed(items[spec.name], wish, random) for spec in _chosen(signature, wish)
-    }
+    with np.errstate(over="ignore"):
+        changed = {
+            spec.name: _perturbed(items[spec.name], wish, random)
+            for spec in _chosen(signature, wish)
+        }
+    for name, array in changed.items():
+        if not np.isfinite(array).all():
+            raise InvalidData(
+                f"nothing can be judged under {wish.text}: numbers of '{name}' leave {array.dtype}"
+            )
     return {name: changed.get(name, array) for name, array in items.items()}
 
 

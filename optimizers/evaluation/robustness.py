@@ -53,6 +53,7 @@ def judge_robustness(
     Raises:
         Broken: A requirement does not hold, or an answer is no number where the original's is.
         RunFailed: The runtime refused.
+        InvalidData: Perturbed numbers are too large for their type.
     """
     wishes = perturbations(subject.goal)
     for wish in wishes:

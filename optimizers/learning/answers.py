@@ -57,11 +57,15 @@ class CollectedAnswers:
         self._writer: RowWriter | None = None
 
     def add(self, part: NDArray[Any]) -> None:
-        """Take the next ones, floats [some, ...]."""
+        """Take the next ones, floats [some, ...].
+
+        Raises:
+            NotSupported: The disk has no room for all that will come.
+        """
         if self._directory is not None and not self._held and self._writer is None:
             size = part.nbytes * self._count // len(part)
             if size > self._held_bytes:
-                self._writer = RowWriter(self._directory / self._name)
+                self._writer = RowWriter(self._directory / self._name, size)
         if self._writer is None:
             self._held.append(part)
         else:

@@ -14,6 +14,7 @@ import torch
 from optimizers.calibration import open_data
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.runtime import Session, SessionSpec
+from optimizers.evaluation.clusters import clusters_of
 from optimizers.evaluation.fidelity import class_output
 from optimizers.learning.answers import Answers, CollectedAnswers
 from optimizers.learning.reading import read_rows
@@ -31,6 +32,7 @@ class TrainingItems:
         arrays: One array per input, first axis = items.
         labels: One class per item, int64, or None.
         count: How many items there are.
+        clusters: Of each item the number of its cluster, int64; None where the data has no groups.
         class_output: Name of the output that holds scores of classes; None where there is none.
         directory: Where files may be put that belong to them; None: nothing is put into files.
         held_bytes: What is larger goes there.
@@ -39,6 +41,7 @@ class TrainingItems:
     arrays: Mapping[str, Rows]
     labels: torch.Tensor | None
     count: int
+    clusters: torch.Tensor | None = None
     class_output: str | None = None
     directory: Path | None = None
     held_bytes: int = 0
@@ -67,12 +70,13 @@ def training_items(step: str, model: Path, context: StepContext) -> TrainingItem
         raise InvalidData(f"{step} trains on several items at once, but the model's batch is fixed")
     with open_data(path, signature) as file:
         arrays = read_rows(path, signature, file, context.work_directory, context.held_bytes)
-        labels, count = file.labels(None), file.count
+        labels, groups, count = file.labels(None), file.groups(), file.count
     index = class_output(signature)
     return TrainingItems(
         arrays=arrays,
         labels=None if labels is None else torch.from_numpy(labels.astype(np.int64)),
         count=count,
+        clusters=None if groups is None else torch.from_numpy(clusters_of(groups).places),
         class_output=None if index is None else signature.outputs[index].name,
         directory=context.work_directory,
         held_bytes=context.held_bytes,

@@ -41,6 +41,7 @@ def learn(
     keep_zeros: bool = False,
     beside: nn.Module | None = None,
     after_step: Callable[[], None] = lambda: None,
+    clusters: torch.Tensor | None = None,
 ) -> StepResult:
     """Train `graph`, and keep what it learned if its held-out loss fell.
 
@@ -59,6 +60,7 @@ def learn(
         keep_zeros: Whether weights that are zero stay so.
         beside: What learns with the graph and is thrown away after that.
         after_step: Called after each change of the weights.
+        clusters: Of each item the number of its cluster; None: each stands for itself.
 
     Raises:
         InvalidDocument: `freeze` names what is no weight.
@@ -81,6 +83,7 @@ def learn(
         report=context.report,
         after_step=after_step,
         settle=_settle(graph, feeds),
+        clusters=clusters,
     )
     if not trained.after < trained.before:
         return context.unchanged(model, f"{trained}; it did not fall, so nothing was kept")

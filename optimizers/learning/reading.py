@@ -37,6 +37,7 @@ def read_rows(
 
     Raises:
         InvalidData: They do not fit the model, or differ in shape.
+        NotSupported: The disk has no room for them.
     """
     parts = _parts(path, file, _items_at_once(signature))
     first = next(parts)
@@ -46,8 +47,8 @@ def read_rows(
         return {name: np.concatenate([part[name] for part in whole]) for name in first}
     found: dict[str, Rows] = dict(_in_place(path, first))
     writers = {
-        name: RowWriter(directory / f"train.{number}.rows")
-        for number, name in enumerate(first)
+        name: RowWriter(directory / f"train.{number}.rows", array.nbytes * file.count // len(array))
+        for number, (name, array) in enumerate(first.items())
         if name not in found
     }
     for part in chain([first], parts):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import weakref
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizers.contract.errors import InvalidData
+from optimizers.contract.errors import InvalidData, NotSupported
 from optimizers.readers.places import Place
 
 
@@ -94,19 +95,46 @@ Rows = NDArray[Any] | StoredRows
 class RowWriter:
     """Writes items to a file, part after part."""
 
-    def __init__(self, path: Path) -> None:
-        """Begin the file."""
+    def __init__(self, path: Path, expected_bytes: int) -> None:
+        """Begin the file.
+
+        Args:
+            path: The file.
+            expected_bytes: How much will be written to it.
+
+        Raises:
+            NotSupported: That is more than half of what is free: the disk is the server's as well,
+                and a small compressed file can stand for more than any disk holds.
+        """
+        free = shutil.disk_usage(path.parent).free
+        if expected_bytes > free // 2:
+            raise NotSupported(
+                f"data that is too large for memory takes {expected_bytes >> 20} MiB of disk, and "
+                f"at most half of the {free >> 20} MiB that are free may be used; make room or "
+                "bring less"
+            )
         self._path = path
         self._count = 0
         self._like: NDArray[Any] | None = None
         path.write_bytes(b"")
 
     def write(self, part: NDArray[Any]) -> None:
-        """Add items of one shape and datatype."""
+        """Add items of one shape and datatype.
+
+        Raises:
+            NotSupported: They could not be written; an OSError would be taken for one of the data
+                file that is being read.
+        """
         self._like = part[:0]
         self._count += len(part)
-        with self._path.open("ab") as file:
-            file.write(np.ascontiguousarray(part).tobytes())
+        try:
+            with self._path.open("ab") as file:
+                file.write(np.ascontiguousarray(part).tobytes())
+        except OSError as error:
+            raise NotSupported(
+                f"data that is too large for memory could not be written to the job's directory: "
+                f"{error.strerror}"
+            ) from error
 
     def rows(self) -> StoredRows:
         """What was written, at least one part."""

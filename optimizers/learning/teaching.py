@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from optimizers.contract.errors import NotSupported
+from optimizers.contract.errors import InvalidModel, NotSupported
 from optimizers.contract.profile import Task
 from optimizers.learning.answers import Answers
 from optimizers.learning.losses import (
@@ -35,6 +35,8 @@ def teaching(
 
     Raises:
         NotSupported: No output is floating point, so nothing can be learned from it.
+        InvalidModel: From the loss: an answer has another shape than the teacher's. Signatures do
+            not tell where lengths are free, and torch would stretch one to the other in silence.
     """
     if not answers:
         raise NotSupported(
@@ -43,7 +45,13 @@ def teaching(
     losses = {name: answer_loss(task, temperature, answer) for name, answer in answers.items()}
 
     def loss(found: Mapping[str, torch.Tensor], numbers: torch.Tensor) -> torch.Tensor:
-        distances = [losses[name](found[name], answers[name][numbers]) for name in losses]
+        distances = []
+        for name, distance in losses.items():
+            wanted = answers[name][numbers]
+            if found[name].shape != wanted.shape:
+                own, theirs = ([*one.shape[1:]] for one in (found[name], wanted))
+                raise InvalidModel(f"the teacher answers {theirs} an item where '{name}' is {own}")
+            distances.append(distance(found[name], wanted))
         return torch.stack(distances).sum()
 
     return loss

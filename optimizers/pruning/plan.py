@@ -123,7 +123,9 @@ def _scores(
     slopes: Slopes,
 ) -> list[Scores]:
     if step.importance == "taylor":
-        return [taylor_importance(flow, group, slopes) for group in groups]
+        return _or_by_weights(
+            flow, groups, [taylor_importance(flow, group, slopes) for group in groups]
+        )
     if step.importance != "activation":
         return [weight_importance(flow, group, step.importance) for group in groups]
     if probe is None:
@@ -132,8 +134,17 @@ def _scores(
             "data.calibration in hone.yaml"
         )
     strengths = probe.strengths(model, flow)
-    found = [activation_importance(flow, group, strengths) for group in groups]
-    return [  # what no layer with a constant weight reads is judged by its weights
+    return _or_by_weights(
+        flow, groups, [activation_importance(flow, group, strengths) for group in groups]
+    )
+
+
+def _or_by_weights(flow: Flow, groups: Sequence[Group], found: Sequence[Scores]) -> list[Scores]:
+    """Groups of which nothing is known are judged by their weights, not by their order.
+
+    No layer with a constant weight reads such a group, or no loss depends on it.
+    """
+    return [
         scores if scores.any() else weight_importance(flow, group, "l2")
         for group, scores in zip(groups, found, strict=True)
     ]

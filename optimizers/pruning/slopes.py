@@ -38,20 +38,21 @@ def weight_slopes(model: onnx.ModelProto, samples: int, context: StepContext) ->
 
     Args:
         model: Its constants stored.
-        samples: At most so many training items.
+        samples: At most so many training items, in the order of the context's seed:
+            files are often sorted by class.
         context: Of the step.
 
     Returns:
         Of every weight, bias and scale that can be trained.
 
     Raises:
-        NotSupported: The graph cannot be trained, or the distance from the original's answers is
-            zero, as before any other step, and so has no slope.
+        NotSupported: The graph cannot be trained, the loss is no finite number, or the distance
+            from the original's answers is zero, as before any other step, and so has no slope.
         InvalidData: There are no training items.
     """
     path = context.work_directory / "sloped.onnx"
     save(model, path)
-    items = _first(training_items("prune_channels", path, context), samples)
+    items = _drawn(training_items("prune_channels", path, context), samples, context.seed)
     graph = read_trainable(path).eval()
     loss = _loss(items, context)
     names = list(graph.weight_names())
@@ -64,6 +65,11 @@ def weight_slopes(model: onnx.ModelProto, samples: int, context: StepContext) ->
         torch.autograd.backward(value)
         distance += float(value.detach()) / len(batches)
         _add(totals, graph, 1 / len(batches))
+    if not np.isfinite([distance, *(float(total.sum()) for total in totals.values())]).all():
+        raise NotSupported(
+            "prune_channels with importance taylor needs slopes that are finite numbers, and those "
+            "of this model's loss are not; use another importance"
+        )
     if distance < _FLAT:
         raise NotSupported(
             f"prune_channels with importance taylor needs a loss with a slope, and it is "
@@ -80,12 +86,14 @@ def _add(totals: dict[str, torch.Tensor], graph: TrainableGraph, share: float) -
             total += share * (weight.detach().double() * weight.grad.double()).abs()
 
 
-def _first(items: TrainingItems, count: int) -> TrainingItems:
+def _drawn(items: TrainingItems, count: int, seed: int) -> TrainingItems:
+    chosen = np.random.default_rng(seed).permutation(items.count)[:count]
     return replace(
         items,
-        arrays={name: array[:count] for name, array in items.arrays.items()},
-        labels=None if items.labels is None else items.labels[:count],
-        count=min(count, items.count),
+        arrays={name: array[chosen] for name, array in items.arrays.items()},
+        labels=None if items.labels is None else items.labels[torch.from_numpy(chosen)],
+        count=len(chosen),
+        clusters=None,
     )
 
 

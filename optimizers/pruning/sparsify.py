@@ -52,6 +52,7 @@ def apply(model: Path, step: Sparsify, context: StepContext) -> StepResult:
         items.count,
         context,
         training=step.training,
+        clusters=items.clusters,
         feeds=items.feeds,
     )
     if not result.modified:

@@ -78,5 +78,6 @@ def train_narrow(
         items.count,
         context,
         training=step.training or Training(),
+        clusters=items.clusters,
         feeds=feeds,
     )

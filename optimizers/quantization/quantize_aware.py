@@ -55,6 +55,7 @@ def apply(model: Path, step: QuantizeAware, context: StepContext) -> StepResult:
         items.count,
         context.part("training", _CALIBRATED, 1.0),
         training=step.training,
+        clusters=items.clusters,
         feeds=items.feeds,
         after_step=_within_limits(graph, weights),
     )

@@ -53,9 +53,9 @@ def places(path: Path) -> dict[str, Place]:
             with zipfile.ZipFile(path) as archive, path.open("rb") as stream:
                 return _found(
                     {
+                        # Of two of one name the last counts, as for the reader that checks them.
                         entry.filename.removesuffix(".npy"): _place(path, stream, entry)
                         for entry in archive.infolist()
-                        if entry.compress_type == zipfile.ZIP_STORED
                     }
                 )
     return {}
@@ -67,6 +67,8 @@ def _found(candidates: dict[str, Place | None]) -> dict[str, Place]:
 
 def _place(path: Path, stream: IO[bytes], entry: zipfile.ZipInfo | None = None) -> Place | None:
     if entry is not None:
+        if entry.compress_type != zipfile.ZIP_STORED:
+            return None
         stream.seek(entry.header_offset)
         _, name, extra = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
         stream.seek(name + extra, 1)

@@ -28,6 +28,7 @@ from optimizers.contract.job import (
     write_spec,
 )
 from optimizers.contract.manifest import MODEL_FILE, StepRecord
+from optimizers.contract.named_models import models_sha256
 from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Profile, Task
 from optimizers.contract.pruning import PruneChannels
@@ -259,3 +260,35 @@ def test_a_cache_that_cannot_be_written_costs_no_build(tmp_path: Path, spec: Job
     (tmp_path / "cache").write_bytes(b"no directory")
     _, records, _ = build(tmp_path / "1", replace(spec, profile=profile(DynamicInt8())))
     assert "not kept in the cache: File exists" in records[0].notes
+
+
+@pytest.mark.parametrize("name", ["train.npz", "teacher.onnx", "teacher.bin"])
+def test_what_came_of_a_file_that_was_overwritten_meanwhile_is_not_kept(
+    tmp_path: Path, spec: JobSpec, name: str
+) -> None:
+    """Else the next build would take it for what comes of the file that was submitted."""
+    teacher = tmp_path / "teacher.onnx"
+    onnx.save(
+        onnx.load(str(spec.original_file)),
+        str(teacher),
+        save_as_external_data=True,
+        location="teacher.bin",
+        size_threshold=0,
+    )
+    steps = (PRUNE, replace(DISTILL, teacher="teacher.onnx"))
+    named = {"teacher.onnx": teacher}
+    spec = replace(spec, profile=profile(*steps), models=named, models_sha256=models_sha256(named))
+    directory = tmp_path / "job"
+    directory.mkdir()
+
+    def overwrite(stage: str, share: float, text: str) -> None:
+        path = tmp_path / name
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+
+    with pytest.raises(InvalidData, match=f"{name} was changed while it was used"):
+        pipeline.build(directory, spec, this_host(2), overwrite)
+    assert spec.cache is not None
+    assert not spec.cache.is_dir() or entries(spec.cache) == []
+    build(tmp_path / "again", spec)

@@ -30,10 +30,12 @@ from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Profile, Task
 from optimizers.contract.recipe import Recipe, recipe_from_data
 from optimizers.contract.runtime import Session, SessionSpec
-from optimizers.evaluation.named import check_models
+from optimizers.contract.signature import Signature, TensorSpec
+from optimizers.evaluation.named import check_models, taught_outputs
 from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
 from tests.support import models
+from tests.support.contexts import step_context
 from tests.support.digits import (
     SHORT,
     accuracy,
@@ -164,7 +166,7 @@ def perceptron(path: Path, **changes: tuple[str, int, list[int | str]]) -> Path:
 WIDE = ("x", TensorProto.FLOAT, ["batch", 5])
 OTHER = ("pixels", TensorProto.FLOAT, ["batch", 4])
 FIXED = ("x", TensorProto.FLOAT, [8, 4])
-TEN = ("y", TensorProto.FLOAT, ["batch", 10])
+TEN: tuple[str, int, list[int | str]] = ("y", TensorProto.FLOAT, ["batch", 10])
 SCORES = ("scores", TensorProto.FLOAT, ["batch", 3])
 
 
@@ -202,6 +204,45 @@ def test_models_that_do_not_fit_are_named(
     good = {"m.onnx": perceptron(tmp_path / "m.onnx")}
     check_models(Recipe(steps=(step,)), good, original.signature)
     original.close()
+
+
+def signature(*outputs: str) -> Signature:
+    taken, *made = (
+        TensorSpec(name=name, datatype="FP32", shape=(-1, 3)) for name in ("x", *outputs)
+    )
+    return Signature(inputs=(taken,), outputs=tuple(made))
+
+
+def test_outputs_teach_by_name_and_only_what_has_no_name_by_place() -> None:
+    pairs = {("b", "a"): {"a": "a", "b": "b"}, ("a", "z"): {"a": "a", "z": "b"}}
+    for outputs, wanted in pairs.items():
+        assert taught_outputs("m.onnx", signature(*outputs), signature("a", "b")) == wanted
+    with pytest.raises(InvalidModel, match=r"and not 'a' FP32 \[any, 3\], which the original"):
+        taught_outputs("m.onnx", signature("b", "z"), signature("a", "b"))
+
+
+def test_a_teacher_whose_free_lengths_turn_out_otherwise_is_refused(tmp_path: Path) -> None:
+    """Torch would compare ten numbers with one, and warn on a stream that nobody reads."""
+    images = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
+    np.savez(tmp_path / "train.npz", x=images)
+    model = perceptron(tmp_path / "model.onnx", output=TEN)
+    models.save(
+        tmp_path / "m.onnx",
+        [
+            onnx.helper.make_node("NonZero", ["flags"], ["found"]),
+            onnx.helper.make_node("Squeeze", ["found", "axes"], ["columns"]),
+            onnx.helper.make_node("Gather", ["x", "columns"], ["y"], axis=1),
+        ],
+        [("x", TensorProto.FLOAT, ["batch", 4])],
+        [("y", TensorProto.FLOAT, ["batch", "n"])],
+        {"flags": np.array([0, 1, 0, 0], np.float32), "axes": np.array([0], np.int64)},
+    )
+    context = step_context(tmp_path, data={"train": tmp_path / "train.npz"})
+    context = replace(context, models={"m.onnx": tmp_path / "m.onnx"})
+    with pytest.raises(
+        InvalidModel, match=r"the teacher answers \[1\] an item where 'y' is \[10\]"
+    ):
+        apply_step(model, Distill(teacher="m.onnx", training=SHORT), context)
 
 
 @pytest.mark.parametrize("name", ["../m.onnx", "/etc/m.onnx", "a/../../m.onnx"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
@@ -39,6 +40,11 @@ def images() -> NDArray[np.float32]:
 
 def classes() -> NDArray[np.int64]:
     return np.random.default_rng(5).integers(0, 10, 40)
+
+
+def drawn() -> NDArray[np.int64]:
+    """The items that slopes are made of, in order."""
+    return np.random.default_rng(0).permutation(40)[:SAMPLES]
 
 
 def context_with(tmp_path: Path, task: Task, **arrays: NDArray[Any]) -> StepContext:
@@ -84,7 +90,7 @@ def test_taylor_importance_is_the_sum_of_weights_times_their_slopes(
     slopes = weight_slopes(loaded, SAMPLES, context)
     parts = [
         by_hand(flow.constants, x[part], None if labels is None else labels[part])
-        for part in (slice(0, 16), slice(16, SAMPLES))
+        for part in (drawn()[:16], drawn()[16:])
     ]
     mean = {name: (parts[0][name] + parts[1][name]) / 2 for name in parts[0]}
     for index, group in enumerate(find_groups(flow), 1):
@@ -115,6 +121,50 @@ def test_a_loss_without_a_slope_is_refused(tmp_path: Path, model: Path) -> None:
     first = moved.graph.initializer[0]
     first.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(first) / 2, first.name))
     assert any(one.any() for one in weight_slopes(moved, SAMPLES, context).values())
+
+
+def test_a_file_that_is_sorted_by_class_shows_all_classes(tmp_path: Path, model: Path) -> None:
+    """A hundred of 400 items say the same of the weights, however the file is sorted."""
+    labels, seen = np.repeat(np.arange(10), 40), []
+    random = np.random.default_rng(4)
+    kinds = random.standard_normal((10, 1, 8, 8))
+    x = (kinds[labels] + 0.3 * random.standard_normal((400, 1, 8, 8))).astype(np.float32)
+    for order in (np.arange(400), np.random.default_rng(6).permutation(400)):
+        context = context_with(tmp_path, Task.CLASSIFICATION, x=x[order], labels=labels[order])
+        slopes = weight_slopes(load_with_constants(model), 100, context)
+        scores = np.concatenate([slopes[name].ravel() for name in ("fc1.w", "fc2.w", "fc3.w")])
+        seen.append(scores)
+    assert np.corrcoef(seen)[0, 1] > 0.8
+
+
+def test_slopes_that_are_no_numbers_are_refused(tmp_path: Path, model: Path) -> None:
+    context = context_with(tmp_path, Task.CLASSIFICATION, x=images(), labels=classes())
+    wild = load_with_constants(model)
+    for tensor in wild.graph.initializer:
+        if tensor.name == "fc3.w":
+            huge = np.sign(numpy_helper.to_array(tensor)) * np.float32(3e38)
+            tensor.CopyFrom(numpy_helper.from_array(huge, tensor.name))
+    with pytest.raises(NotSupported, match="slopes that are finite numbers"):
+        weight_slopes(wild, SAMPLES, context)
+
+
+def test_channels_that_no_loss_depends_on_go_by_their_weights(tmp_path: Path, model: Path) -> None:
+    """Items of zeros and a bias below it: the first layer gives nothing, whatever its weights."""
+    dead = load_with_constants(model)
+    for tensor in dead.graph.initializer:
+        if tensor.name == "fc1.b":
+            tensor.CopyFrom(numpy_helper.from_array(np.full(96, -1, np.float32), tensor.name))
+        if tensor.name == "fc1.w":
+            weights = numpy_helper.to_array(tensor).copy()
+            weights[:, :48] *= 10
+            tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
+    onnx.save(dead, str(tmp_path / "dead.onnx"))
+    zeros = np.zeros((40, 1, 8, 8), np.float32)
+    context = context_with(tmp_path, Task.CLASSIFICATION, x=zeros, labels=classes())
+    step = PruneChannels(importance="taylor", samples=SAMPLES, exclude=("fc2",))
+    result = prune_channels.apply(tmp_path / "dead.onnx", step, context)
+    kept = flow_of(load_with_constants(result.model)).constants["fc1.w"]
+    np.testing.assert_array_equal(kept, weights[:, :48])
 
 
 def test_taylor_asks_for_training_data(tmp_path: Path, model: Path) -> None:

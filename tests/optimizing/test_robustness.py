@@ -142,6 +142,25 @@ def test_what_cannot_be_perturbed_is_said() -> None:
         check_perturbation(images, small, wish(PerturbationKind.CONTRAST, 2))
 
 
+def test_amounts_that_differ_a_little_are_two_perturbations() -> None:
+    """A figure is found by its text, which a requirement has to understand as well."""
+    amounts = (0.1234567, 0.1234568, 0.00001, 2.0, 12345678.0)
+    texts = [wish(PerturbationKind.NOISE, amount).text for amount in amounts]
+    assert texts[2:] == ["noise 0.00001", "noise 2", "noise 12345678"]
+    for amount, text in zip(amounts, texts, strict=True):
+        read = parse_requirement(f"agreement under {text} >= 0.9").under
+        assert read == wish(PerturbationKind.NOISE, amount)
+
+
+def test_numbers_that_become_infinite_are_an_error_and_no_agreement() -> None:
+    halves = takes(x=("FP16", (-1, 4)))
+    items = {"x": np.array([[1, 2, 3, 4], [-4, 3, 2, 1]], np.float16)}
+    strong = wish(PerturbationKind.CONTRAST, 30000)
+    check_perturbation(halves, items, strong)
+    with pytest.raises(InvalidData, match="contrast 30000: numbers of 'x' leave float16"):
+        perturbed(halves, items, strong, seed=0)
+
+
 def test_a_requirement_under_something_replaces_no_floor() -> None:
     goal = Goal(require=(parse_requirement("agreement under noise 0.1 >= 0.5"),))
     kinds = OutputKinds(floating=True, wide=True, exact=False)

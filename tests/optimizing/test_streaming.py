@@ -6,7 +6,8 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from optimizers.contract.distillation import Distill
-from optimizers.contract.errors import InvalidData
+from optimizers.calibration import Arrays
+from optimizers.contract.distillation import Distill, Finetune
+from optimizers.contract.errors import InvalidData, NotSupported
 from optimizers.contract.profile import Task
+from optimizers.contract.pruning import Sparsify
+from optimizers.contract.quantization import Binarize, QuantizeAware
+from optimizers.contract.runtime import Session, SessionSpec
+from optimizers.contract.steps import Step, step_name
+from optimizers.contract.training import Training
+from optimizers.learning.answers import CollectedAnswers
 from optimizers.learning.items import teacher_answers, training_items
+from optimizers.learning.reading import read_rows
 from optimizers.learning.stored import StoredRows
 from optimizers.pipeline import apply_step
 from optimizers.readers.places import places
@@ -27,6 +36,7 @@ from tests.support import models
 from tests.support.contexts import step_context
 
 ITEMS, WIDTH = 700, 16
+ONCE = Training(epochs=1)
 
 
 def numbers() -> NDArray[np.float32]:
@@ -174,7 +184,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-from optimizers.contract.distillation import Distill
+from optimizers.calibration import Arrays
+from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.profile import Task
 from optimizers.contract.training import Training
 from optimizers.pipeline import apply_step
@@ -222,3 +233,91 @@ def test_training_on_a_large_file_takes_little_memory(tmp_path: Path, name: str)
     assert peak_mib(tmp_path, 64 << 20, name) < 96
     if name == "train.npy":
         assert peak_mib(tmp_path, 1 << 30, name) > 384
+
+
+def test_of_two_arrays_of_one_name_the_one_that_was_checked_is_used(
+    tmp_path: Path, context: StepContext
+) -> None:
+    with zipfile.ZipFile(tmp_path / "train.npz", "w") as archive:
+        archive.writestr("x.npy", npy_bytes(numbers()))
+        archive.writestr("x", npy_bytes(numbers() + 1), zipfile.ZIP_DEFLATED)
+    context = replace(context, data={"train": tmp_path / "train.npz"})
+    for held_bytes in (1 << 20, 1000):
+        items = training_items("test", context.original, replace(context, held_bytes=held_bytes))
+        assert np.array_equal(items.feeds(torch.arange(ITEMS))["x"].numpy(), numbers() + 1)
+
+
+@pytest.mark.parametrize("name", ["train.PACKED.npz", "train.DOUBLE.npy", "train.parquet"])
+def test_a_full_disk_is_not_blamed_on_the_data(
+    tmp_path: Path, context: StepContext, name: str
+) -> None:
+    WRITE[name](tmp_path / name, numbers())
+    (context.work_directory / "train.0.rows").symlink_to("/dev/full")
+    context = replace(context, data={"train": tmp_path / name}, held_bytes=1000)
+    with pytest.raises(NotSupported, match="to the job's directory: No space left on device"):
+        training_items("test", context.original, context)
+
+
+@dataclass(frozen=True, slots=True)
+class Endless:
+    """A file that says that it holds more than any disk does, as a small compressed one can."""
+
+    count: int = 1 << 56
+    classes: tuple[str, ...] = ()
+
+    def take(self, items: int | None) -> Arrays:
+        return {"x": np.zeros((items or 1, WIDTH), np.float32)}
+
+    def labels(self, items: int | None) -> None:
+        """There are none."""
+
+    def groups(self) -> None:
+        """There are none."""
+
+    def row(self, index: int) -> str:
+        return f"row {index}"
+
+
+def test_what_no_disk_holds_is_refused_before_it_is_written(
+    tmp_path: Path, context: StepContext
+) -> None:
+    with closing(Session(context.original, SessionSpec())) as session:
+        signature = session.signature
+    with pytest.raises(NotSupported, match=r"at most half of the [0-9]+ MiB that are free"):
+        read_rows(tmp_path / "train.parquet", signature, Endless(), tmp_path, 1000)
+    answers = CollectedAnswers(1 << 56, tmp_path, "answers.0", 1000)
+    with pytest.raises(NotSupported, match="takes 17592186044416 MiB of disk"):
+        answers.add(np.zeros((1, 64), np.float32))
+    assert [path.name for path in tmp_path.glob("*.rows")] == []
+
+
+def test_groups_of_training_data_are_its_clusters(tmp_path: Path, context: StepContext) -> None:
+    groups = np.repeat(np.array(["b", "a"]), ITEMS // 2)
+    np.savez(tmp_path / "train.npz", x=numbers(), groups=groups)
+    context = replace(context, data={"train": tmp_path / "train.npz"})
+    clusters = training_items("test", context.original, context).clusters
+    assert clusters is not None
+    assert clusters.tolist() == [1] * (ITEMS // 2) + [0] * (ITEMS // 2)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Finetune(training=ONCE),
+        Distill(training=ONCE),
+        Sparsify(training=ONCE),
+        QuantizeAware(training=ONCE),
+        Binarize(training=ONCE),
+    ],
+    ids=step_name,
+)
+def test_every_step_that_trains_holds_out_whole_groups(
+    tmp_path: Path, context: StepContext, step: Step
+) -> None:
+    """Where all items are of one group, none can be held out, and all are watched."""
+    arrays = {"x": numbers()[:60], "labels": np.arange(60) % 4}
+    np.savez(tmp_path / "train.npz", **arrays, groups=np.zeros(60, np.int64))
+    np.savez(tmp_path / "calibration.npz", **arrays)
+    data = {name: tmp_path / f"{name}.npz" for name in ("train", "calibration")}
+    result = apply_step(context.original, step, replace(context, data=data))
+    assert any("loss of 60 held-out items" in note for note in result.notes), result.notes

@@ -187,3 +187,42 @@ def test_gradients_are_clipped() -> None:
 def test_parameters_out_of_range_are_told(wrong: dict[str, float], text: str) -> None:
     with pytest.raises(InvalidDocument, match=text):
         Training(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sizes", [[10] * 20, [3] * 30 + [110], [1] * 200])
+def test_items_of_one_cluster_train_together_or_are_held_out_together(sizes: list[int]) -> None:
+    clusters = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    clusters = clusters[torch.randperm(200, generator=torch.Generator().manual_seed(3))]
+    module, seen = nn.Linear(1, 1), {True: set[int](), False: set[int]()}
+
+    def loss_of(numbers: torch.Tensor) -> torch.Tensor:
+        seen[module.training].update(numbers.tolist())
+        return module(torch.ones(1)).square().mean()
+
+    trained = train(
+        module,
+        200,
+        loss_of,
+        Training(epochs=1),
+        seed=0,
+        report=lambda share, text: None,
+        clusters=clusters,
+    )
+    assert 20 <= trained.held_out == len(seen[False]) < 30
+    assert seen[True] | seen[False] == set(range(200))
+    both = [set(clusters[list(numbers)].tolist()) for numbers in seen.values()]
+    assert not both[0] & both[1]
+
+
+def test_nothing_is_held_out_of_a_single_cluster() -> None:
+    module = nn.Linear(1, 1)
+    trained = train(
+        module,
+        40,
+        lambda numbers: module(torch.ones(1)).square().mean(),
+        Training(epochs=1),
+        seed=0,
+        report=lambda share, text: None,
+        clusters=torch.zeros(40, dtype=torch.int64),
+    )
+    assert trained.held_out == 40

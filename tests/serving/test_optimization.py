@@ -14,9 +14,12 @@ import pytest
 from optimizers.contract.directory import VariantDirectory
 from optimizers.contract.evaluation import Verdict
 from optimizers.contract.host import this_host
+from optimizers.contract.ingredients import Ingredients
 from optimizers.contract.job import JobState
 from optimizers.contract.manifest import ORIGINAL
 from optimizers.contract.onnx_file import file_sha256
+from optimizers.contract.profile import Task
+from optimizers.contract.runtime import SessionSpec
 from server.app import App
 from server.config import ServerConfig
 from server.jobs import Job
@@ -249,3 +252,36 @@ async def test_a_variant_to_be_measured_anew_shares_its_bytes_with_the_job(
             assert sorted(path.name for path in candidate.iterdir()) == ["model.onnx"]
             job, existed = await shop.submit()
             assert not existed
+
+
+@pytest.mark.parametrize("is_teacher", [False, True])
+async def test_a_variant_of_other_files_is_built_anew_and_not_only_measured(
+    tmp_path: Path, original: Path, is_teacher: bool
+) -> None:
+    """Somebody brought other calibration data, or another teacher, since it was built."""
+    host = replace(this_host(2), onnxruntime="1.0.0")
+    data = tmp_path / "models/net/data/calibration.npz"
+    made_from = Ingredients(
+        task=Task.CLASSIFICATION,
+        seed=0,
+        original_sha256=file_sha256(original),
+        original_session=SessionSpec(),
+        data_sha256={"calibration": file_sha256(data)},
+        models_sha256={},
+        host=host,
+        versions={},
+        code_sha256="",
+    )
+    same = variant(tmp_path / "state", original, host=host, made_from=made_from)
+    if is_teacher:
+        made_from = replace(made_from, models_sha256={"teacher.onnx": "0" * 64})
+    else:
+        made_from = replace(made_from, data_sha256={"calibration": "0" * 64})
+    other = variant(tmp_path / "state", original, seed=2, host=host, made_from=made_from)
+    async with workshop(tmp_path, result(JobState.AWAITING_MEASUREMENT)) as shop:
+        for fallen, is_reused in ((other, False), (same, True)):
+            shop.model.fell_back = fallen.manifest.variant
+            job, _ = await shop.submit()
+            await shop.ended(job)
+            candidate = tmp_path / "state/jobs" / job.spec.id / "candidate/model.onnx"
+            assert candidate.exists() == is_reused

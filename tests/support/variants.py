@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from optimizers.contract.directory import VariantDirectory, seal, write_golden
 from optimizers.contract.evaluation import Certificate, Evaluation, Verdict
 from optimizers.contract.host import Host, this_host
+from optimizers.contract.ingredients import Ingredients
 from optimizers.contract.manifest import MODEL_FILE, Golden, Manifest
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.profile import Profile
@@ -35,6 +36,7 @@ def make_variant(
     cpus: int = 2,
     max_batch: int = 8,
     judged_by: Profile | None = None,
+    made_from: Ingredients | None = None,
 ) -> VariantDirectory:
     """Seal a variant whose model file `written_by(path)` writes, where a server will find it.
 
@@ -53,6 +55,7 @@ def make_variant(
         cpus: Processors of the server that will serve it.
         max_batch: Most rows joined into one run.
         judged_by: The whole profile it counts as built for.
+        made_from: All that it counts as made of.
     """
     fresh = state / f"fresh-{time.time_ns()}"
     fresh.mkdir(parents=True)
@@ -71,6 +74,7 @@ def make_variant(
         original_file=f"{version}/model.onnx",
         profile=profile,
         judged_by=judged_by,
+        made_from=made_from,
         recipe=Recipe(steps=(DynamicInt8(),)),
         session=spec,
         signature=session.signature,
