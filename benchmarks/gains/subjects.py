@@ -67,7 +67,7 @@ PLANS: Final[dict[str, _Plan]] = {
         about="ResNet-8 (78,000 parameters), 1 x 28 x 28",
         build=ResNet8,
         inputs=_square_input,
-        epochs=3,
+        epochs=8,
     ),
 }
 
