@@ -315,9 +315,9 @@ def test_every_step_that_trains_holds_out_whole_groups(
     tmp_path: Path, context: StepContext, step: Step
 ) -> None:
     """Where all items are of one group, none can be held out, and all are watched."""
-    arrays = {"x": numbers()[:60], "labels": np.arange(60) % 4}
-    np.savez(tmp_path / "train.npz", **arrays, groups=np.zeros(60, np.int64))
-    np.savez(tmp_path / "calibration.npz", **arrays)
+    x, labels, groups = numbers()[:60], np.arange(60) % 4, np.zeros(60, np.int64)
+    np.savez(tmp_path / "train.npz", x=x, labels=labels, groups=groups)
+    np.savez(tmp_path / "calibration.npz", x=x)
     data = {name: tmp_path / f"{name}.npz" for name in ("train", "calibration")}
     result = apply_step(context.original, step, replace(context, data=data))
     assert any("loss of 60 held-out items" in note for note in result.notes), result.notes

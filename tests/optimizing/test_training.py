@@ -197,7 +197,8 @@ def test_items_of_one_cluster_train_together_or_are_held_out_together(sizes: lis
 
     def loss_of(numbers: torch.Tensor) -> torch.Tensor:
         seen[module.training].update(numbers.tolist())
-        return module(torch.ones(1)).square().mean()
+        loss: torch.Tensor = module(torch.ones(1)).square().mean()
+        return loss
 
     trained = train(
         module,
