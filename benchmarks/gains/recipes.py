@@ -136,8 +136,8 @@ _LITE: Final = (
     ),
     Row(
         "quantisation-aware training",
-        "[quantize_aware: {int8: {correct_bias: true}, training: {epochs: 2, batch_size: 32, "
-        "learning_rate: 0.0001, weight_decay: 0}}]",
+        "[quantize_aware: {int8: {correct_bias: true}, training: {epochs: 1, batch_size: 32, "
+        "learning_rate: 0.00001, weight_decay: 0}}]",
     ),
     Row("4-bit weights", "[weights_nbits: {bits: 4}]", "size"),
     Row("fp16", "[fp16]", "size"),
