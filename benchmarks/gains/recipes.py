@@ -132,7 +132,7 @@ _LITE: Final = (
     Row("static int8, biases corrected", f"[{_CORRECTED}]"),
     Row(
         "static int8, five nodes in float, biases corrected",
-        "[static_int8: {keep_float: 5, correct_bias: true}]",
+        "[static_int8: {keep_float: 5, rank_seconds: 120, correct_bias: true}]",
     ),
     Row(
         "quantisation-aware training",
