@@ -165,7 +165,6 @@ ROWS: Final[dict[str, tuple[Row, ...]]] = {
     ),
     "resnet8": (
         *_SHORTER,
-        _pruned(30, 10),
         _pruned(50, 10),
         _pruned(50, 10, int8=True),
         *_INTEGER,
