@@ -68,7 +68,10 @@ _PRUNED_INT8: Final = Row(
 _RATES: Final = "clip_norm: 1, weight_decay: 0, schedule: cosine, warm_up: 0.1"
 _TAUGHT: Final = f"distill: {{training: {{epochs: 1, learning_rate: 0.0001, {_RATES}}}}}"
 _FEED_FORWARD: Final = '"*.up/*", "*.down/*"'
-_FEW_VALUES: Final = (
+_TERNARY: Final = (
+    f"include: [{_FEED_FORWARD}], training: {{epochs: 2, learning_rate: 0.0003, {_RATES}}}"
+)
+_BINARY: Final = (
     f"include: [{_FEED_FORWARD}], training: {{epochs: 2, learning_rate: 0.0005, {_RATES}}}"
 )
 _TABLES: Final = "embeddings: true"
@@ -101,10 +104,8 @@ _SENTENCES: Final = (
         f"[ternarize: {{include: [{_FEED_FORWARD}]}}]",
         "size",
     ),
-    Row(
-        "ternary weights in feed-forward layers, trained", f"[ternarize: {{{_FEW_VALUES}}}]", "size"
-    ),
-    Row("binary weights in feed-forward layers, trained", f"[binarize: {{{_FEW_VALUES}}}]", "size"),
+    Row("ternary weights in feed-forward layers, trained", f"[ternarize: {{{_TERNARY}}}]", "size"),
+    Row("binary weights in feed-forward layers, trained", f"[binarize: {{{_BINARY}}}]", "size"),
     Row("fp16", "[fp16]", "size"),
 )
 
