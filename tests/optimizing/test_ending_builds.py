@@ -66,6 +66,13 @@ def lives(process_id: int) -> bool:
     return state != "Z"
 
 
+def those_left(workers: list[int], by_s: float) -> list[int]:
+    """Who still lives then; a killed process of low priority takes a moment to end."""
+    while (left := [one for one in workers if lives(one)]) and time.monotonic() < by_s:
+        time.sleep(0.02)
+    return left
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_ends_within_two_seconds_of_being_told(
     tmp_path: Path, model: Path, sent: signal.Signals
@@ -82,7 +89,7 @@ def test_the_command_ends_within_two_seconds_of_being_told(
     command.wait(60)
     assert time.monotonic() - told_s < WITHIN_S
     assert command.returncode != 0
-    assert not [one for one in workers if lives(one)]
+    assert not those_left(workers, told_s + WITHIN_S)
     assert not list((tmp_path / "out").iterdir())
     command.stdout.close()
 
@@ -133,6 +140,6 @@ async def test_a_job_that_trains_is_cancelled_within_two_seconds(
         job = await jobs.cancel(spec.id)
         assert time.monotonic() - told_s < WITHIN_S
         assert job.state is JobState.CANCELLED
-        assert not [one for one in workers if lives(one)]
+        assert not those_left(workers, told_s + WITHIN_S)
     finally:
         await jobs.close()

@@ -28,10 +28,10 @@ def grouped(path: Path, groups: np.ndarray) -> None:
     np.savez(path, allow_pickle=False, **arrays, groups=groups)
 
 
-def build(folder: Path) -> subprocess.CompletedProcess[str]:
+def build(folder: Path, output: str) -> subprocess.CompletedProcess[str]:
     command = [
         *(sys.executable, "-m", "optimizers", "build", str(folder / "net.onnx")),
-        *("--profile-file", str(folder / "small.yaml"), "-o", str(folder / "variant")),
+        *("--profile-file", str(folder / "small.yaml"), "-o", str(folder / output)),
         *("--task", "classification", "--gate", str(folder / "gate.npz")),
         *("--calibration", str(folder / "calibration.npz")),
     ]
@@ -44,7 +44,7 @@ def test_a_job_judges_by_group_and_under_noise(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(PROFILE)
     grouped(tmp_path / "gate.npz", np.arange(400) // 2)
     grouped(tmp_path / "calibration.npz", np.arange(1000, 1064))
-    done = build(tmp_path)
+    done = build(tmp_path, "variant")
     assert done.returncode == 0, done.stdout + done.stderr
     evaluation = read_variant(tmp_path / "variant").manifest.evaluation
     assert evaluation is not None
@@ -63,6 +63,6 @@ def test_a_job_judges_by_group_and_under_noise(tmp_path: Path) -> None:
     with np.load(tmp_path / "calibration.npz") as stored:
         arrays = {name: array for name, array in stored.items() if name != "groups"}
     np.savez(tmp_path / "calibration.npz", allow_pickle=False, **arrays, groups=grouped_again)
-    done = build(tmp_path)
+    done = build(tmp_path, "another")
     assert done.returncode != 0
     assert "1 of the 200 groups of data.gate (gate.npz) are in data.calibration" in done.stdout
