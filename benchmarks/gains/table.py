@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmarks.gains.measure import Gain
 from benchmarks.gains.subject import Subject
@@ -28,22 +28,49 @@ _HOW_TO_READ = (
 )
 
 
-def page(gains: Sequence[tuple[Subject, Sequence[Gain]]], *, when: str, machine: str) -> str:
-    """All tables, as Markdown."""
+_SECTION = "\n## "
+
+
+def page(sections: Mapping[str, str]) -> str:
+    """The whole page, as Markdown: what is measured, and a section for each model."""
+    beginning = "\n".join(("# Gains", "", "Written by `make gains`.", *_HOW_TO_READ)) + "\n"
+    return beginning + "".join(sections[name] for name in sorted(sections))
+
+
+def sections_of(text: str) -> dict[str, str]:
+    """Name of a model → its section of a page, to keep what is not measured again."""
+    return {
+        part.partition("\n")[0]: _SECTION + part.rstrip("\n") + "\n"
+        for part in text.split(_SECTION)[1:]
+    }
+
+
+def section(
+    subject: Subject, gains: Sequence[Gain], *, when: str, machine: str, left_out: Sequence[str]
+) -> str:
+    """What was measured on one model, as Markdown.
+
+    Args:
+        subject: The model and its data.
+        gains: Its rows.
+        when: The day.
+        machine: What it ran on, and with which packages.
+        left_out: Titles of the rows that were not asked for.
+    """
     lines = [
-        "# Gains",
+        f"{_SECTION}{subject.name}",
         "",
-        f"Written by `make gains` on {when}: {machine}.",
+        f"{subject.about}.",
         "",
-        *_HOW_TO_READ,
+        f"Measured on {when}: {machine}.",
     ]
-    for subject, rows in gains:
-        lines += ["", f"## {subject.name}", "", f"{subject.about}.", ""]
-        fidelity = _OF_EMBEDDINGS if subject.task is Task.EMBEDDING else _OF_CLASSES
-        heads = (*_HEADS, *fidelity, "verdict")
-        lines += [_line(heads), _line(("---",) * len(heads))]
-        lines += [_line(_cells(gain, subject.task)) for gain in rows]
-        lines += ["", *(f"- {note}" for gain in rows for note in _notes(gain))]
+    if left_out:
+        lines += ["", f"Not measured in that run: {'; '.join(left_out)}."]
+    fidelity = _OF_EMBEDDINGS if subject.task is Task.EMBEDDING else _OF_CLASSES
+    heads = (*_HEADS, *fidelity, "verdict")
+    lines += ["", _line(heads), _line(("---",) * len(heads))]
+    lines += [_line(_cells(gain, subject.task)) for gain in gains]
+    lines += ["", *(f"- {note}" for gain in gains for note in _notes(gain))]
     return "\n".join(lines) + "\n"
 
 
