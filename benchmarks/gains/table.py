@@ -71,7 +71,7 @@ def section(
     lines += ["", _line(heads), _line(("---",) * len(heads))]
     lines += [_line(_cells(gain, subject.task)) for gain in gains]
     lines += ["", *(f"- {note}" for gain in gains for note in _notes(gain))]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def _cells(gain: Gain, task: Task) -> tuple[str, ...]:
