@@ -53,6 +53,7 @@ _FILE_PER_SOURCE_BYTE: Final = 4
 _FILE_MARGIN_BYTES: Final = 256 << 20
 _DISK_PER_SOURCE_BYTE: Final = 2
 _WEIGHTS_FILE: Final = f"{MODEL_FILE}.data"
+_DIGESTS_FILE: Final = "sha256.json"
 _LONGEST_REASON: Final = 700
 _LOG_TAIL_BYTES: Final = 1 << 14
 _WORKING: Final = ".work-"
@@ -108,7 +109,8 @@ class Conversion:
         """Keep converted models below `directory`, which is this server's alone.
 
         Args:
-            directory: Made when it is needed; what an interrupted conversion left is removed.
+            directory: Made when it is needed; what an interrupted conversion left is removed, and
+                of each version's models all but the newest.
             limits: For each conversion.
             require_free_disk: Raises `FailedPrecondition` if so many bytes cannot be written.
             allowed: Whether programs are converted at all.
@@ -123,6 +125,10 @@ class Conversion:
         self._closed = asyncio.Event()
         for left in directory.glob(f"{_WORKING}*"):
             shutil.rmtree(left, ignore_errors=True)
+        # Only now: later an older one may serve while its successors fail.
+        for version_folder in directory.glob("[!.]*/*"):
+            for old in sorted(version_folder.iterdir(), key=_age_ns)[:-1]:
+                shutil.rmtree(old, ignore_errors=True)
 
     def find(
         self, file: Path, model: str, version_number: int, output_names: tuple[str, ...]
@@ -162,8 +168,8 @@ class Conversion:
             FailedPrecondition: This installation cannot convert, or has no room.
             InvalidModel: The conversion failed; the text says why.
         """
-        with contextlib.suppress(HoneError):
-            return await asyncio.to_thread(_read, source.directory)
+        with contextlib.suppress(HoneError, OSError, ValueError):
+            return await asyncio.to_thread(_read_kept, source.directory)
         missing = missing_packages(_NEEDED_PACKAGES)
         if missing:
             raise FailedPrecondition(
@@ -180,6 +186,8 @@ class Conversion:
         self._closed.set()
 
     async def _convert(self, source: Source) -> ConversionReport:
+        if self._closed.is_set():
+            raise InvalidModel(f"{source.file.name} was not converted: the server stops")
         try:
             size = (await asyncio.to_thread(source.file.stat)).st_size
         except OSError as error:
@@ -301,6 +309,28 @@ def _read(directory: Path) -> ConversionReport:
     return read_report(directory)
 
 
+def _read_kept(directory: Path) -> ConversionReport:
+    """The same of a model that was kept; it is what it was then.
+
+    Raises:
+        InvalidModel: It is not.
+        OSError: Something of it is missing.
+    """
+    digests = json.loads((directory / _DIGESTS_FILE).read_bytes())
+    if digests != _digests(directory):
+        raise InvalidModel(f"{directory.name} was changed since it was converted")
+    return _read(directory)
+
+
+def _digests(directory: Path) -> dict[str, str]:
+    names = (MODEL_FILE, _WEIGHTS_FILE, REPORT_FILE)
+    return {name: file_sha256(directory / name) for name in names if (directory / name).exists()}
+
+
+def _age_ns(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
 def _regular_files(work: Path) -> Path:
     """A folder with what a conversion should leave behind, and neither links, pipes nor others."""
     made = work / "made"
@@ -314,18 +344,13 @@ def _regular_files(work: Path) -> Path:
 
 
 def _keep(made: Path, target: Path) -> None:
-    """Take over a converted model; of what else this version had, the newest stays, it may serve.
-
-    Files first, then the name under which they are found.
-    """
+    """Take over a converted model: files first, then the name under which they are found."""
+    (made / _DIGESTS_FILE).write_text(json.dumps(_digests(made)), encoding="ascii")
     for path in made.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
-    others = sorted(target.parent.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    for old in others[:-1]:
-        shutil.rmtree(old, ignore_errors=True)
     made.rename(target)
     descriptor = os.open(target.parent, os.O_RDONLY)
     try:
@@ -335,10 +360,19 @@ def _keep(made: Path, target: Path) -> None:
 
 
 def _last_line(log: Path) -> str:
-    """The last thing that a process said, cut and without what a terminal would obey."""
-    with contextlib.suppress(OSError), log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
-        for line in reversed(file.read().decode("utf-8", "replace").splitlines()):
+    """The last thing that a process said, cut and without what a terminal would obey.
+
+    It may have put a link or a pipe in the place of its log.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return ""
+            file.seek(max(0, status.st_size - _LOG_TAIL_BYTES))
+            said = file.read(_LOG_TAIL_BYTES).decode("utf-8", "replace")
+        for line in reversed(said.splitlines()):
             if line.strip():
                 text = "".join(c if c.isprintable() else " " for c in line.strip())
                 return text[:_LONGEST_REASON]
