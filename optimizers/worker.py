@@ -67,6 +67,7 @@ from optimizers.process import (
     limit_memory,
     lower_priority,
 )
+from optimizers.untouched import Untouched
 
 Stage = Literal["build", "measure"]
 
@@ -171,7 +172,10 @@ def _build(directory: Path, spec: JobSpec) -> None:
     if read_built(directory) is not None:
         return
     _report(directory, "checking", 0.0, "")
-    spec = replace(spec, data=_checked_data(directory, spec))
+    untouched = Untouched(spec)
+    checked = _checked_data(directory, spec)
+    untouched.check()
+    spec = replace(spec, data=checked)
     built = build(
         directory,
         spec,

@@ -42,7 +42,7 @@ def read_report(directory: Path) -> ConversionReport:
             batch=None if batch is None else int(batch),
             largest_difference=float(document["largest_difference"]),
         )
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ArithmeticError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InvalidModel(
             f"the conversion left no {REPORT_FILE} that can be read; expected its batch and "
             "largest difference"
