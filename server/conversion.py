@@ -26,6 +26,7 @@ from typing import Final
 
 import optimizers
 from optimizers.contract.converted import REPORT_FILE, ConversionReport, read_report
+from optimizers.contract.directory import flush
 from optimizers.contract.errors import HoneError, InvalidModel
 from optimizers.contract.manifest import MODEL_FILE
 from optimizers.contract.onnx_file import file_sha256, read_onnx_file
@@ -53,6 +54,8 @@ _FILE_PER_SOURCE_BYTE: Final = 4
 _FILE_MARGIN_BYTES: Final = 256 << 20
 _DISK_PER_SOURCE_BYTE: Final = 2
 _WEIGHTS_FILE: Final = f"{MODEL_FILE}.data"
+_MADE: Final = (MODEL_FILE, _WEIGHTS_FILE, REPORT_FILE)
+"""All that a conversion should leave behind."""
 _DIGESTS_FILE: Final = "sha256.json"
 _LONGEST_REASON: Final = 700
 _LOG_TAIL_BYTES: Final = 1 << 14
@@ -323,8 +326,7 @@ def _read_kept(directory: Path) -> ConversionReport:
 
 
 def _digests(directory: Path) -> dict[str, str]:
-    names = (MODEL_FILE, _WEIGHTS_FILE, REPORT_FILE)
-    return {name: file_sha256(directory / name) for name in names if (directory / name).exists()}
+    return {name: file_sha256(directory / name) for name in _MADE if (directory / name).exists()}
 
 
 def _age_ns(path: Path) -> int:
@@ -335,7 +337,7 @@ def _regular_files(work: Path) -> Path:
     """A folder with what a conversion should leave behind, and neither links, pipes nor others."""
     made = work / "made"
     made.mkdir()
-    for name in (MODEL_FILE, _WEIGHTS_FILE, REPORT_FILE):
+    for name in _MADE:
         path = work / "model" / name
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if stat.S_ISREG(path.lstat().st_mode):
@@ -347,16 +349,11 @@ def _keep(made: Path, target: Path) -> None:
     """Take over a converted model: files first, then the name under which they are found."""
     (made / _DIGESTS_FILE).write_text(json.dumps(_digests(made)), encoding="ascii")
     for path in made.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        flush(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
     made.rename(target)
-    descriptor = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(target.parent)
 
 
 def _last_line(log: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from optimizers.calibration import Arrays, item_count, load_arrays, load_groups, take
+from optimizers.calibration import Arrays, item_count, open_data, take
 from optimizers.contract.errors import InvalidData, RunFailed
 from optimizers.contract.evaluation import Gate
 from optimizers.contract.goal import FigureName
@@ -86,8 +86,8 @@ def read_gate(subject: Subject, original: Session) -> GateItems | None:
     """
     if subject.gate_data is None:
         return None
-    items, labels = load_arrays(subject.gate_data, original.signature)
-    groups = load_groups(subject.gate_data, original.signature)
+    with open_data(subject.gate_data, original.signature) as file:
+        items, labels, groups = file.take(None), file.labels(None), file.groups()
     clusters = None if groups is None else clusters_of(groups)
     try:
         first = answer(original, take(items, slice(0, 1)))

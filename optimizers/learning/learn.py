@@ -11,6 +11,7 @@ from torch import nn
 
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.training import Training
+from optimizers.learning.items import TrainingItems
 from optimizers.learning.normalization import fold_batch_norm
 from optimizers.step import StepContext, StepResult
 from optimizers.trainable import TrainableGraph, reestimate_batch_norm, write_trainable
@@ -31,17 +32,16 @@ def learn(
     model: Path,
     graph: TrainableGraph,
     loss: GraphLoss,
-    items: int,
+    items: TrainingItems,
     context: StepContext,
     *,
     training: Training,
-    feeds: FeedsOf,
+    feeds: FeedsOf | None = None,
     freeze: Sequence[str] = (),
     fold: bool = False,
     keep_zeros: bool = False,
     beside: nn.Module | None = None,
     after_step: Callable[[], None] = lambda: None,
-    clusters: torch.Tensor | None = None,
 ) -> StepResult:
     """Train `graph`, and keep what it learned if its held-out loss fell.
 
@@ -50,17 +50,16 @@ def learn(
         model: What `graph` was read from.
         graph: What trains.
         loss: What is to fall.
-        items: How many training items there are.
+        items: What it trains on; those of one cluster are held out together.
         context: Of the step.
         training: The strategy.
-        feeds: What `graph` is given; its running statistics are estimated anew where weights
-            changed without them.
+        feeds: What `graph` is given, if more than the items' inputs; its running statistics are
+            estimated anew where weights changed without them.
         freeze: Weights that stay as they are.
         fold: Whether `graph` has normalisations that were inserted, which are folded again.
         keep_zeros: Whether weights that are zero stay so.
         beside: What learns with the graph and is thrown away after that.
         after_step: Called after each change of the weights.
-        clusters: Of each item the number of its cluster; None: each stands for itself.
 
     Raises:
         InvalidDocument: `freeze` names what is no weight.
@@ -76,14 +75,14 @@ def learn(
     modules = nn.ModuleList([graph] if beside is None else [graph, beside])
     trained = train(
         modules,
-        items,
+        items.count,
         lambda numbers: loss(graph, numbers),
         training,
         seed=context.seed,
         report=context.report,
         after_step=after_step,
-        settle=_settle(graph, feeds),
-        clusters=clusters,
+        settle=_settle(graph, feeds or items.feeds),
+        clusters=items.clusters,
     )
     if not trained.after < trained.before:
         return context.unchanged(model, f"{trained}; it did not fall, so nothing was kept")

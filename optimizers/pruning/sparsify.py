@@ -49,11 +49,9 @@ def apply(model: Path, step: Sparsify, context: StepContext) -> StepResult:
         model,
         graph,
         loss,
-        items.count,
+        items,
         context,
         training=step.training,
-        clusters=items.clusters,
-        feeds=items.feeds,
     )
     if not result.modified:
         return result

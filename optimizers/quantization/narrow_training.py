@@ -75,9 +75,8 @@ def train_narrow(
         start,
         graph,
         loss,
-        items.count,
+        items,
         context,
         training=step.training or Training(),
-        clusters=items.clusters,
         feeds=feeds,
     )

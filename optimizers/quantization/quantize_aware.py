@@ -52,11 +52,9 @@ def apply(model: Path, step: QuantizeAware, context: StepContext) -> StepResult:
         start,
         graph,
         loss,
-        items.count,
+        items,
         context.part("training", _CALIBRATED, 1.0),
         training=step.training,
-        clusters=items.clusters,
-        feeds=items.feeds,
         after_step=_within_limits(graph, weights),
     )
     notes = (*quantised.notes, *trained.notes)
