@@ -5,6 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, get_args
 
+from optimizers.contract.declaration import (
+    FASTER,
+    SMALLER,
+    TRUER,
+    Choice,
+    Declaration,
+    Effect,
+    Need,
+    Place,
+)
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.stage import Stage
 
@@ -25,6 +35,9 @@ class Simplify:
     largest_constant: int = 1024
 
     stage: ClassVar[Stage] = Stage.FLOAT
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.CLEAN, effect=Effect.LOSSLESS, improves=FASTER | SMALLER
+    )
 
     def __post_init__(self) -> None:
         if self.largest_constant < 1:
@@ -46,6 +59,9 @@ class Merge:
     which: tuple[Merging, ...] = MERGINGS
 
     stage: ClassVar[Stage] = Stage.FLOAT
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.CLEAN, effect=Effect.LOSSLESS, improves=FASTER | SMALLER
+    )
 
     def __post_init__(self) -> None:
         if not self.which:
@@ -68,6 +84,12 @@ class LowRank:
     exclude: tuple[str, ...] = ()
 
     stage: ClassVar[Stage] = Stage.FLOAT
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.SHAPE,
+        effect=Effect.LOSSY,
+        improves=FASTER | SMALLER,
+        ranges={"keep": Choice((0.95, 0.9, 0.8))},
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.keep < 1:
@@ -89,6 +111,13 @@ class DropLayers:
     samples: int = 128
 
     stage: ClassVar[Stage] = Stage.FLOAT
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.SHAPE,
+        effect=Effect.LOSSY,
+        improves=FASTER | SMALLER,
+        needs=frozenset({Need.CALIBRATION}),
+        ranges={"count": Choice((1, 2, 3))},
+    )
 
     def __post_init__(self) -> None:
         for name in ("count", "samples"):
@@ -120,6 +149,13 @@ class Grow:
     exclude: tuple[str, ...] = ()
 
     stage: ClassVar[Stage] = Stage.FLOAT
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.SHAPE,
+        effect=Effect.LOSSLESS,
+        improves=TRUER,
+        needs=frozenset({Need.TRAINING}),
+        ranges={"wider": Choice((1.25, 1.5, 2.0))},
+    )
 
     def __post_init__(self) -> None:
         if self.wider < 1:
@@ -145,6 +181,13 @@ class DropHeads:
     samples: int = 128
 
     stage: ClassVar[Stage] = Stage.FLOAT
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.SHAPE,
+        effect=Effect.LOSSY,
+        improves=FASTER | SMALLER,
+        needs=frozenset({Need.CALIBRATION}),
+        ranges={"count": Choice((1, 2, 4))},
+    )
 
     def __post_init__(self) -> None:
         for name in ("count", "samples"):

@@ -6,10 +6,18 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from optimizers.contract.below import why_not_below
+from optimizers.contract.declaration import (
+    TRUER,
+    Choice,
+    Declaration,
+    Effect,
+    Need,
+    Place,
+)
 from optimizers.contract.documents import shown
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.stage import Stage
-from optimizers.contract.training import Training
+from optimizers.contract.training import TRAINING_RANGES, Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +39,13 @@ class Finetune:
     batch_norm: bool = False
 
     stage: ClassVar[Stage] = Stage.FLOAT
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.TRAIN,
+        effect=Effect.RETRAINS,
+        improves=TRUER,
+        needs=frozenset({Need.TRAINING, Need.LABELS}),
+        ranges=TRAINING_RANGES,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +96,17 @@ class Distill:
     batch_norm: bool = False
 
     stage: ClassVar[Stage] = Stage.FLOAT
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.TRAIN,
+        effect=Effect.RETRAINS,
+        improves=TRUER,
+        needs=frozenset({Need.TRAINING}),
+        ranges={
+            "temperature": Choice((4.0, 1.0, 2.0)),
+            "weight": Choice((0.8, 0.5, 1.0)),
+            **TRAINING_RANGES,
+        },
+    )
 
     @property
     def models(self) -> tuple[str, ...]:

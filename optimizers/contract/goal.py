@@ -229,11 +229,14 @@ class Goal:
     Attributes:
         optimize: Figures to improve; the first decides whether a variant is better.
         require: What must hold, all of it jointly at `confidence`.
+        stop_when: What is good enough: a search ends once a trial meets all of it. Beside a
+            recipe it has no effect.
         confidence: Probability, in [0.5, 1), with which all stated bounds hold together.
     """
 
     optimize: tuple[FigureName, ...] = (FigureName.LATENCY_P50,)
     require: tuple[Requirement, ...] = field(default=())
+    stop_when: tuple[Requirement, ...] = field(default=())
     confidence: float = 0.95
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -41,6 +42,8 @@ GATE_OPENED_FILE: Final = "gate.opened"
 VARIANT_DIRECTORY: Final = "variant"
 LOG_FILE: Final = "worker.log"
 CACHE_LIMIT_BYTES: Final = 4 << 30
+_NEWEST_BYTES: Final = 1 << 16
+"""The end of a worker's progress, which is read again and again; longer lines are cut."""
 
 
 class JobState(StrEnum):
@@ -84,6 +87,9 @@ class JobSpec:
         measure_timeout_s: How long measuring waits for quiet and stable windows.
         cache: Where models after steps are kept for later builds, absolute; None: nowhere.
         cache_limit_bytes: Most bytes kept there.
+        studies: Where searches keep what they have learned, absolute; None: in the job's directory.
+        resume: Whether a search goes on with another budget where a former one has ended.
+        price: Of a processor second, for the figure `cost`, in whatever currency; above 0.
         seed: Of everything random.
         submitted_unix_s: When it was submitted.
     """
@@ -109,6 +115,9 @@ class JobSpec:
     measure_timeout_s: float = 120.0
     cache: Path | None = None
     cache_limit_bytes: int = CACHE_LIMIT_BYTES
+    studies: Path | None = None
+    resume: bool = False
+    price: float = 1.0
     seed: int = 0
     submitted_unix_s: float = 0.0
 
@@ -230,7 +239,10 @@ def append_progress(directory: Path, progress: Progress) -> None:
 def last_progress(directory: Path) -> Progress | None:
     """The newest complete line of progress, or None before the first."""
     try:
-        lines = (directory / PROGRESS_FILE).read_bytes().splitlines(keepends=True)
+        with (directory / PROGRESS_FILE).open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - _NEWEST_BYTES))
+            lines = file.read().splitlines(keepends=True)
     except OSError:
         return None
     for line in reversed(lines):

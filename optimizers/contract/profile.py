@@ -11,10 +11,11 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from optimizers.contract.below import why_not_below
 from optimizers.contract.documents import Document, Path, cut, shown, shown_key
-from optimizers.contract.goal import Goal, parse_figure, parse_requirement
+from optimizers.contract.goal import Goal, Requirement, parse_figure, parse_requirement
 from optimizers.contract.padding import PaddingPolicy, padding_policy
 from optimizers.contract.preprocessing import Preprocessing, preprocessing_from_data
 from optimizers.contract.recipe import Recipe, recipe_from_data
+from optimizers.contract.search import Search, search_from_data
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _HASH_LIKE: Final = re.compile(r"[0-9a-f]{8,64}")
@@ -63,23 +64,32 @@ class DataFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """An operator's wish for one model: a recipe and the goal it must reach."""
+    """An operator's wish for one model: a goal, and a recipe or a search for one.
+
+    Attributes:
+        name: What clients and operators call it.
+        recipe: How the goal is to be reached; without steps where it is searched for.
+        goal: What must hold.
+        search: How a recipe is looked for; None where it is given.
+    """
 
     name: str
-    recipe: Recipe
+    recipe: Recipe = field(default_factory=Recipe)
     goal: Goal = field(default_factory=Goal)
+    search: Search | None = None
 
     def to_data(self) -> dict[str, Any]:
         """Plain data with the keys of a profile file, and its name."""
-        return {
-            "name": self.name,
-            "recipe": self.recipe.to_data(),
-            "goal": {
-                "optimize": [str(figure) for figure in self.goal.optimize],
-                "require": [requirement.text for requirement in self.goal.require],
-                "confidence": self.goal.confidence,
-            },
+        goal = {
+            "optimize": [str(figure) for figure in self.goal.optimize],
+            "require": [requirement.text for requirement in self.goal.require],
+            "confidence": self.goal.confidence,
         }
+        if self.goal.stop_when:
+            goal["stop_when"] = [requirement.text for requirement in self.goal.stop_when]
+        if self.search is not None:
+            return {"name": self.name, "search": self.search.to_data(), "goal": goal}
+        return {"name": self.name, "recipe": self.recipe.to_data(), "goal": goal}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +151,7 @@ def model_policy(text: str, source: str) -> ModelPolicy:
 
 
 def profile_document(text: str, source: str, name: str) -> Profile:
-    """Read a file that holds one profile: the keys `recipe` and `goal`.
+    """Read a file that holds one profile: the keys `recipe` or `search`, and `goal`.
 
     Raises:
         InvalidDocument: It names the file, the line, the key and what was expected.
@@ -227,18 +237,28 @@ def _check_name(
 
 def _profile(document: Document, path: Path, name: str) -> Profile:
     _check_name(document, path, name, "profile", _NO_PROFILES)
-    entries = document.mapping(path, ("recipe", "goal"))
+    entries = document.mapping(path, ("recipe", "goal", "search"))
+    goal = _goal(document, (*path, "goal")) if "goal" in entries else Goal()
+    if "search" in entries:
+        if "recipe" in entries:
+            raise document.error(
+                (*path, "search"), "a profile has a recipe or a search for one, not both"
+            )
+        return Profile(name=name, goal=goal, search=search_from_data(document, (*path, "search")))
     if "recipe" not in entries:
-        raise document.error(path, "a profile needs a recipe, for example [{dynamic_int8: {}}]")
+        raise document.error(
+            path,
+            "a profile needs a recipe, for example [{dynamic_int8: {}}], or a search for one, for "
+            "example {trials: 40, minutes: 20}",
+        )
     recipe = recipe_from_data(entries["recipe"], document, (*path, "recipe"))
     if not recipe.steps:
         raise document.error((*path, "recipe"), "expected at least one step")
-    goal = _goal(document, (*path, "goal")) if "goal" in entries else Goal()
     return Profile(name=name, recipe=recipe, goal=goal)
 
 
 def _goal(document: Document, path: Path) -> Goal:
-    entries = document.mapping(path, ("optimize", "require", "confidence"))
+    entries = document.mapping(path, ("optimize", "require", "stop_when", "confidence"))
 
     def sentences(key: str, default: list[str]) -> list[str]:
         value = entries.get(key, default)
@@ -261,12 +281,22 @@ def _goal(document: Document, path: Path) -> Goal:
     for index, name in enumerate(sentences("optimize", ["latency_p50"])):
         with document.at((*path, "optimize", index)):
             optimize.append(parse_figure(name))
-    require = []
-    for index, text in enumerate(sentences("require", [])):
-        with document.at((*path, "require", index)):
-            require.append(parse_requirement(text))
+
+    def requirements(key: str) -> tuple[Requirement, ...]:
+        parsed = []
+        for index, text in enumerate(sentences(key, [])):
+            with document.at((*path, key, index)):
+                parsed.append(parse_requirement(text))
+        return tuple(parsed)
+
+    require, stop_when = requirements("require"), requirements("stop_when")
     with document.at((*path, "confidence")):
-        return Goal(optimize=tuple(optimize), require=tuple(require), confidence=float(confidence))
+        return Goal(
+            optimize=tuple(optimize),
+            require=require,
+            stop_when=stop_when,
+            confidence=float(confidence),
+        )
 
 
 def _choice(document: Document, path: Path, kind: type[_Choice], value: object) -> _Choice:

@@ -6,9 +6,19 @@ import re
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from optimizers.contract.declaration import (
+    FASTER,
+    SMALLER,
+    Choice,
+    Declaration,
+    Effect,
+    Need,
+    Place,
+    Real,
+)
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.stage import Stage
-from optimizers.contract.training import Training
+from optimizers.contract.training import TRAINING_RANGES, Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +44,12 @@ class PruneWeights:
     exclude: tuple[str, ...] = ()
 
     stage: ClassVar[Stage] = Stage.FLOAT
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.THIN,
+        effect=Effect.LOSSY,
+        improves=frozenset(),  # zeros take as long and as many bytes as other weights
+        ranges={"ratio": Choice((0.5, 0.7, 0.9)), "scope": Choice(("layer", "global"))},
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
@@ -86,6 +102,16 @@ class PruneChannels:
     exclude: tuple[str, ...] = ()
 
     stage: ClassVar[Stage] = Stage.FLOAT
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.SHAPE,
+        effect=Effect.LOSSY,
+        improves=FASTER | SMALLER,
+        ranges={
+            "ratio": Choice((0.5, 0.25, 0.375, 0.625, 0.75)),
+            "importance": Choice(("l2", "l1", "activation")),
+            "round_to": Choice((8, 4, 16)),
+        },
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
@@ -112,6 +138,17 @@ class Sparsify:
     training: Training = field(default_factory=Training)
 
     stage: ClassVar[Stage] = Stage.FLOAT
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.PREPARE,
+        effect=Effect.RETRAINS,
+        improves=frozenset(),  # what follows costs less answers
+        needs=frozenset({Need.TRAINING}),
+        ranges={
+            "penalty": Choice(("group_lasso", "l1")),
+            "strength": Real(1e-5, 1e-3, log=True),
+            **TRAINING_RANGES,
+        },
+    )
 
     def __post_init__(self) -> None:
         for name in ("strength", "temperature"):

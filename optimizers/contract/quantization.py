@@ -7,9 +7,19 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import ConfigDict
 
+from optimizers.contract.declaration import (
+    FASTER,
+    SMALLER,
+    Choice,
+    Declaration,
+    Effect,
+    Need,
+    Place,
+    Real,
+)
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.stage import Stage
-from optimizers.contract.training import Training
+from optimizers.contract.training import TRAINING_RANGES, Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +40,12 @@ class DynamicInt8:
     exclude: tuple[str, ...] = ()
 
     stage: ClassVar[Stage] = Stage.INTEGER
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.NUMBERS,
+        effect=Effect.LOSSY,
+        improves=FASTER | SMALLER,
+        ranges={"per_channel": Choice((True, False)), "embeddings": Choice((False, True))},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +82,18 @@ class StaticInt8:
     correct_bias: bool = False
 
     stage: ClassVar[Stage] = Stage.INTEGER
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.NUMBERS,
+        effect=Effect.LOSSY,
+        improves=FASTER | SMALLER,
+        needs=frozenset({Need.CALIBRATION}),
+        ranges={
+            "calibration": Choice(("minmax", "entropy", "percentile")),
+            "skip_first": Choice((False, True)),
+            "equalize": Choice((False, True)),
+            "correct_bias": Choice((False, True)),
+        },
+    )
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
@@ -123,6 +151,16 @@ class WeightsNbits:
     temperature: float = 1.0
 
     stage: ClassVar[Stage] = Stage.INTEGER
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.NUMBERS,
+        effect=Effect.LOSSY,
+        improves=FASTER | SMALLER,
+        ranges={
+            "bits": Choice((8, 4)),
+            "block_size": Choice((32, 64, 128)),
+            "embeddings": Choice((False, True)),
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.bits not in (2, 4, 8):
@@ -176,10 +214,24 @@ class _FewValues:
 class Binarize(_FewValues):
     """Make the weights of matrix products plus or minus one number per block of each column."""
 
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.NUMBERS,
+        effect=Effect.LOSSY,
+        improves=SMALLER,
+        ranges={"block_size": Choice((32, 64, 128))},
+    )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ternarize(_FewValues):
     """Make the weights of products 0 or plus or minus one number per block of each column."""
+
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.NUMBERS,
+        effect=Effect.LOSSY,
+        improves=SMALLER,
+        ranges={"block_size": Choice((32, 64, 128))},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +245,9 @@ class Fp16:
     exclude: tuple[str, ...] = ()
 
     stage: ClassVar[Stage] = Stage.INTEGER
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.NUMBERS, effect=Effect.LOSSY, improves=SMALLER
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +258,12 @@ class Bf16:
     """
 
     stage: ClassVar[Stage] = Stage.INTEGER
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.NUMBERS,
+        effect=Effect.LOSSY,
+        improves=FASTER | SMALLER,
+        needs=frozenset({Need.CUDA}),
+    )
 
 
 def _check_temperature(step: str, temperature: float) -> None:
@@ -231,6 +292,13 @@ class QuantizeAware:
     training: Training = field(default_factory=lambda: Training(learning_rate=1e-4))
 
     stage: ClassVar[Stage] = Stage.INTEGER
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.NUMBERS,
+        effect=Effect.RETRAINS,
+        improves=FASTER | SMALLER,
+        needs=frozenset({Need.CALIBRATION, Need.TRAINING}),
+        ranges={**TRAINING_RANGES, "training.learning_rate": Real(1e-5, 1e-3, log=True)},
+    )
 
     def __post_init__(self) -> None:
         _check_temperature("quantize_aware", self.temperature)

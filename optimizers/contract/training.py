@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import ConfigDict
 
+from optimizers.contract.declaration import Choice, Range, Real
 from optimizers.contract.errors import InvalidDocument
 
 
@@ -64,3 +65,13 @@ class Training:
             value = getattr(self, name)
             if not holds(value):
                 raise InvalidDocument(f"training.{name} must be {wanted}, got {value}")
+
+
+TRAINING_RANGES: Final[dict[str, Range]] = {
+    "training.learning_rate": Real(1e-4, 1e-2, log=True),
+    "training.batch_size": Choice((64, 32, 128)),
+    "training.optimizer": Choice(("adamw", "sgd")),
+    "training.schedule": Choice(("one_cycle", "cosine", "constant")),
+    "training.epochs": Choice((2, 4, 8)),
+}
+"""What a search tries of the strategy, as parameters of a step that has one."""

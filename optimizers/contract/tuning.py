@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from optimizers.contract.declaration import (
+    FASTER,
+    Declaration,
+    Effect,
+    Place,
+)
 from optimizers.contract.errors import InvalidDocument
+from optimizers.contract.goal import FigureName
 from optimizers.contract.stage import Stage
 
 
@@ -27,6 +34,11 @@ class TuneSession:
     optimization: tuple[Literal["all", "extended", "basic", "disabled"], ...] = ()
 
     stage: ClassVar[Stage] = Stage.SESSION
+    declares: ClassVar[Declaration] = Declaration(
+        place=Place.SESSION,
+        effect=Effect.LOSSLESS,
+        improves=FASTER | frozenset({FigureName.MEMORY}),
+    )
 
     def __post_init__(self) -> None:
         if any(count < 1 for count in self.threads):

@@ -1,0 +1,175 @@
+"""What a search tried and what came of it: trials, the front, the winner, and why others lost.
+
+A search writes these below its job's directory:
+
+trials.jsonl       one line whenever a trial begins, gets further or ends; the last one of a number
+                   counts
+explanation.json   written after every trial and once more at the end
+report.html        one page, without the network
+front.png          the front as a picture
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from optimizers.contract.directory import write_atomically
+from optimizers.contract.errors import InvalidData
+from optimizers.contract.evaluation import Figure
+from optimizers.contract.evidence import Evidence, Proposal
+from optimizers.contract.goal import FigureName
+from optimizers.contract.profile import StoredProfile
+from optimizers.contract.recipe import StoredRecipe
+
+TRIALS_FILE: Final = "trials.jsonl"
+EXPLANATION_FILE: Final = "explanation.json"
+REPORT_FILE: Final = "report.html"
+FRONT_FILE: Final = "front.png"
+
+
+class TrialState(StrEnum):
+    """Where a trial stands. All but the first are final.
+
+    Attributes:
+        RUNNING: A worker is on it.
+        COMPLETE: Everything that the goal asks for was measured.
+        ABANDONED: A bound proved that it cannot win, so it was not taken further.
+        HALVED: It was not among the best of its rung, so it got no more training.
+        FAILED: A step failed, or the model it made cannot be used.
+    """
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    ABANDONED = "abandoned"
+    HALVED = "halved"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One recipe of a search.
+
+    Attributes:
+        number: In the study, from 0; the original is no trial.
+        recipe: What was done.
+        origin: Who proposed it and why: a planner's reason, or the sampler's name.
+        state: Where it stands.
+        level: How far it was taken, counted from 1, of `levels`.
+        levels: How far it could have been taken.
+        figures: What was measured on the search's data, with bounds, beside the original.
+        violation: By how much it misses what is required, summed over requirements as shares of
+            their limits; 0: it misses nothing.
+        reason: Why it lost, for people; "" for the winner and while it runs.
+        seconds: Spent on it by all workers together.
+        worker: Who had it last.
+        started_unix_s: When.
+    """
+
+    number: int
+    recipe: StoredRecipe
+    origin: str
+    state: TrialState
+    level: int
+    levels: int
+    figures: tuple[Figure, ...] = ()
+    violation: float = 0.0
+    reason: str = ""
+    seconds: float = 0.0
+    worker: str = ""
+    started_unix_s: float = 0.0
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether it was measured to the end and misses nothing that is required."""
+        return self.state is TrialState.COMPLETE and not self.violation
+
+    def figure(self, name: FigureName) -> Figure | None:
+        """The first figure of that name on items as they are, if it was measured."""
+        return next((one for one in self.figures if one.name == name and not one.under), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What a search did and why its winner won.
+
+    Attributes:
+        study: Name of the study; the same work has the same name.
+        model: Name in the repository.
+        version: Version folder.
+        profile: What was wanted.
+        evidence: What the planner went by.
+        proposals: What it proposed.
+        data: calibration, train, search, gate → how many items. No item is in two of them.
+        trials: In the order of their numbers.
+        front: Numbers of the trials that no other is better than, best first aim first.
+        winner: Number of the trial that went to the final gate; None: no trial holds the goal.
+        nearest_miss: Where there is no winner, the trial that came closest, and what it misses.
+        ended_because: Why no further trial was started; "" while the search goes on.
+        seconds: From the search's start until now, without pauses of the whole search.
+        seconds_left: Until its time ends; 0 when it has ended.
+        unsatisfiable: Requirements that no recipe can meet, and why; found before any trial.
+    """
+
+    study: str
+    model: str
+    version: int
+    profile: StoredProfile
+    evidence: Evidence | None = None
+    proposals: tuple[Proposal, ...] = ()
+    data: dict[str, int] = field(default_factory=dict)
+    trials: tuple[Trial, ...] = ()
+    front: tuple[int, ...] = ()
+    winner: int | None = None
+    nearest_miss: str = ""
+    ended_because: str = ""
+    seconds: float = 0.0
+    seconds_left: float = 0.0
+    unsatisfiable: tuple[str, ...] = ()
+
+    def trial(self, number: int) -> Trial:
+        """The trial of a number.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for trial in self.trials:
+            if trial.number == number:
+                return trial
+        raise KeyError(number)
+
+
+_TRIAL = TypeAdapter(Trial)
+_EXPLANATION = TypeAdapter(Explanation)
+
+
+def append_trial(directory: Path, trial: Trial) -> None:
+    """Add one line on a trial."""
+    with (directory / TRIALS_FILE).open("ab") as file:
+        file.write(_TRIAL.dump_json(trial) + b"\n")
+
+
+def write_explanation(directory: Path, explanation: Explanation) -> None:
+    """Write what is known of a search into its job's directory."""
+    content = _EXPLANATION.dump_json(explanation, indent=2)
+    write_atomically(directory / EXPLANATION_FILE, content + b"\n")
+
+
+def read_explanation(directory: Path) -> Explanation | None:
+    """What is known of a job's search; None where there was none or it has not got so far.
+
+    Raises:
+        InvalidData: The file is there but is no explanation.
+    """
+    try:
+        content = (directory / EXPLANATION_FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return _EXPLANATION.validate_json(content)
+    except ValidationError as error:
+        raise InvalidData(f"job {directory.name}: {EXPLANATION_FILE} cannot be read") from error
