@@ -140,6 +140,7 @@ def reuse(variant: VariantDirectory, directory: Path) -> None:
     )
     manifest = variant.manifest
     built = Built(
+        recipe=manifest.recipe,
         session=manifest.session,
         records=manifest.records,
         built_with=manifest.built_with or {},

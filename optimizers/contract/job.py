@@ -30,6 +30,7 @@ from optimizers.contract.ingredients import Ingredients
 from optimizers.contract.manifest import StepRecord
 from optimizers.contract.preprocessing import Preprocessing
 from optimizers.contract.profile import StoredProfile, Task
+from optimizers.contract.recipe import StoredRecipe
 from optimizers.contract.runtime import SessionSpec
 
 SPEC_FILE: Final = "spec.json"
@@ -161,12 +162,14 @@ class Built:
     """A finished candidate: what lies in `candidate/` and how it came about.
 
     Attributes:
+        recipe: What was built.
         session: How it is to be opened.
         records: What each step did.
         built_with: Name → version of what took part.
         made_from: All that decided the outcome; None where that is not known.
     """
 
+    recipe: StoredRecipe
     session: SessionSpec
     records: tuple[StepRecord, ...]
     built_with: dict[str, str]
