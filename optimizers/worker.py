@@ -262,6 +262,7 @@ def _measure(directory: Path, spec: JobSpec) -> None:
         host=this_host(spec.cpus),
         seed=spec.seed,
         measure_timeout_s=spec.measure_timeout_s,
+        price=spec.price,
     )
     try:
         judgement = judge(
