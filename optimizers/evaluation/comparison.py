@@ -75,6 +75,18 @@ def fidelity(task: Task, clusters: Clusters | None, answers: Answers, alpha: flo
     return [figure for figure in figures if figure is not None]
 
 
+def answer_figures(
+    task: Task, items: JudgedItems, answers: Answers, alpha: float
+) -> list[Figure]:
+    """Fidelity and, where there are labels, accuracy.
+
+    Raises:
+        InvalidData: The labels do not fit the model.
+    """
+    right = accuracy(task, items, answers, alpha)
+    return fidelity(task, items.clusters, answers, alpha) + ([] if right is None else [right])
+
+
 def accuracy(task: Task, gate: JudgedItems, answers: Answers, alpha: float) -> Figure | None:
     """Accuracy beside the original's; None without labels or without scores of classes.
 

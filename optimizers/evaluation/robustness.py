@@ -15,7 +15,7 @@ from optimizers.contract.profile import Task
 from optimizers.contract.runtime import Session
 from optimizers.contract.signature import Signature
 from optimizers.evaluation.answers import Answers, JudgedItems
-from optimizers.evaluation.comparison import accuracy, check_numbers, fidelity
+from optimizers.evaluation.comparison import answer_figures, check_numbers
 from optimizers.evaluation.fidelity import answer
 from optimizers.evaluation.findings import Findings
 from optimizers.evaluation.invariance import LARGER_BATCH
@@ -30,9 +30,7 @@ def perturbations(requirements: Sequence[Requirement]) -> tuple[Perturbation, ..
     return tuple(dict.fromkeys(under for under in named if under is not None))
 
 
-def check_robustness(
-    wishes: Sequence[Perturbation], signature: Signature, items: Arrays
-) -> None:
+def check_robustness(wishes: Sequence[Perturbation], signature: Signature, items: Arrays) -> None:
     """Make sure, before anything is measured, that the model can be judged as the goal wants.
 
     Raises:
@@ -107,10 +105,7 @@ def figures_under(
     Raises:
         InvalidData: The labels do not fit the model.
     """
-    figures = fidelity(task, items.clusters, answers, alpha)
-    right = accuracy(task, items, answers, alpha)
-    figures += [] if right is None else [right]
-    return [_under(figure, wish) for figure in figures]
+    return [_under(figure, wish) for figure in answer_figures(task, items, answers, alpha)]
 
 
 def _under(figure: Figure, wish: Perturbation) -> Figure:
