@@ -93,6 +93,7 @@ def _judged(directory: Path, spec: JobSpec, built: Built, share: float) -> Judge
         host=this_host(spec.cpus),
         seed=spec.seed,
         measure_timeout_s=spec.measure_timeout_s,
+        price=spec.price,
     )
     return judge(
         subject,

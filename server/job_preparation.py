@@ -71,6 +71,7 @@ async def specify(
         data_sha256=digests,
         models_sha256=digests_of_models,
         host=host,
+        price=entry.policy.price,
     )
     return JobSpec(
         id=identity,
@@ -91,6 +92,7 @@ async def specify(
         memory_limit_bytes=config.job_memory_bytes,
         build_timeout_s=config.job_build_seconds,
         measure_timeout_s=config.measure_seconds,
+        price=entry.policy.price,
         cache=config.state.absolute() / "artefacts" if config.job_cache_bytes else None,
         cache_limit_bytes=config.job_cache_bytes,
         submitted_unix_s=time.time(),

@@ -193,12 +193,17 @@ def job_id(
     data_sha256: dict[str, str],
     models_sha256: dict[str, str],
     host: Host,
+    price: float = 1.0,
 ) -> str:
-    """The id of the work: equal for the same model, profile and data on the same machine."""
+    """The id of the work: equal for the same model, profile and data on the same machine.
+
+    The price of a processor second is part of it where there is one: it decides what cost is.
+    """
     content = [
         *(model, version, profile.to_data(), str(task), original_sha256, data_sha256),
         *(host.architecture, host.cpu_features, host.cpus, host.onnxruntime, host.gpus),
         *(asdict(original_session), models_sha256),
+        *(() if price == 1.0 else (price,)),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

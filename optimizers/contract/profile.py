@@ -22,11 +22,12 @@ _HASH_LIKE: Final = re.compile(r"[0-9a-f]{8,64}")
 _NO_LABELS: Final = frozenset({"original", "latest"})
 _NO_PROFILES: Final = _NO_LABELS | {"stable", "canary"}
 _LARGEST_VERSION: Final = 10**18 - 1
+_LARGEST_PRICE: Final = 1e12
 _LONGEST_SENTENCE: Final = 200
 _Choice = TypeVar("_Choice", bound=StrEnum)
 _TOP_KEYS: Final = (
     *("task", "data", "serve", "hold_version", "profiles", "labels"),
-    *("padding", "trim", "preprocess"),
+    *("padding", "trim", "preprocess", "price"),
 )
 _DATA_KEYS: Final = ("calibration", "train", "search", "gate")
 
@@ -109,6 +110,8 @@ class ModelPolicy:
             and which outputs are cut back to a request's own length: `trim: {hidden: 1}`, or
             `trim: {hidden: {axis: 1, like: tokens}}` where the padded inputs' edges differ.
         preprocess: What is done to every image of the data; arrays are taken as they are.
+        price: Of a processor second in whatever currency, above 0; the figure `cost` is the price of
+            1000 items.
     """
 
     task: Task = Task.OTHER
@@ -119,6 +122,7 @@ class ModelPolicy:
     labels: dict[str, int] = field(default_factory=dict)
     padding: PaddingPolicy = field(default_factory=PaddingPolicy)
     preprocess: Preprocessing = field(default_factory=Preprocessing)
+    price: float = 1.0
 
     @property
     def served_profile(self) -> Profile | None:
@@ -147,6 +151,7 @@ def model_policy(text: str, source: str) -> ModelPolicy:
         labels=_labels(document, profiles) if "labels" in top else {},
         padding=padding_policy(document, top),
         preprocess=_preprocess(document, top),
+        price=_price(document, top.get("price", 1.0)),
     )
 
 
@@ -170,6 +175,17 @@ StoredProfile = Annotated[
     Profile, BeforeValidator(_stored_profile), PlainSerializer(lambda profile: profile.to_data())
 ]
 """A profile as a field of a stored value."""
+
+
+def _price(document: Document, value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= _LARGEST_PRICE:
+        raise document.error(
+            ("price",),
+            f"expected what a processor second costs, above 0 and at most {_LARGEST_PRICE:g}, got "
+            f"{shown(value)}",
+        )
+    return float(value)
 
 
 def _preprocess(document: Document, top: dict[str, Any]) -> Preprocessing:

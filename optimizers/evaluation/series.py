@@ -20,7 +20,7 @@ from optimizers.evaluation.progress import Share, unheard
 from optimizers.evaluation.quiet import Quiet
 
 LOOKS: Final = (16, 32, 64, 128)
-"""Numbers of units after which the interval is looked at, and at no other."""
+"""Looks at what decides a verdict."""
 
 _LOOK_WINDOWS: Final = 4
 
@@ -59,6 +59,9 @@ class Terms:
         is_clear: Whether bounds of the ratio settle all that the goal asks of it; then a look at
             an interval that is not unstable is the last one.
         share: Takes the share of the largest number of units that is done, in [0, 1].
+        looks: Numbers of units after which the interval is looked at, and at no other.
+        keeps_unfinished: Whether what was had until the deadline counts as well, however wide its
+            interval; then alpha is divided by one look more.
     """
 
     alpha: float
@@ -68,6 +71,8 @@ class Terms:
     decides: bool = True
     is_clear: Callable[[Estimate], bool] = lambda ratio: False
     share: Share = unheard
+    looks: tuple[int, ...] = LOOKS
+    keeps_unfinished: bool = False
 
     @property
     def look_s(self) -> float:
@@ -77,7 +82,7 @@ class Terms:
     @property
     def alpha_of_a_look(self) -> float:
         """What the bounds of one look may spend."""
-        return self.alpha / len(LOOKS)
+        return self.alpha / (len(self.looks) + self.keeps_unfinished)
 
 
 @dataclass(slots=True)
@@ -146,12 +151,15 @@ def measure(original: Window, variant: Window, quantity: Quantity, terms: Terms)
 
     Raises:
         Unstable: The deadline passed before that, or the interval is too wide to mean anything
-            after the last look.
+            after the last look; neither where `terms.keeps_unfinished` and there is a unit.
     """
     series = Series()
+    most = terms.looks[-1]
     width = float("inf")
-    while len(series.units) < LOOKS[-1]:
+    while len(series.units) < most:
         if time.monotonic() > terms.deadline:
+            if terms.keeps_unfinished and series.units:
+                return series
             raise Unstable(
                 f"only {len(series.units)} quiet measurements were had in time ({series.void} were "
                 "void because others used the machine), or their spread was too large"
@@ -162,17 +170,17 @@ def measure(original: Window, variant: Window, quantity: Quantity, terms: Terms)
             terms.quiet.wait(terms.look_s, terms.deadline)
         else:
             series.units.append(unit)
-        terms.share(len(series.units) / LOOKS[-1])
-        if unit is not None and len(series.units) in LOOKS:
+        terms.share(len(series.units) / most)
+        if unit is not None and len(series.units) in terms.looks:
             ratio = median_interval(series.ratios(quantity), terms.alpha_of_a_look)
             width = _half_width(ratio)
             clear = width <= terms.timing.unstable and terms.is_clear(ratio)
             if width <= terms.timing.precise or clear or not terms.decides:
                 return series
-    if width <= terms.timing.unstable:
+    if width <= terms.timing.unstable or terms.keeps_unfinished:
         return series
     raise Unstable(
-        f"after {LOOKS[-1]} quiet measurements the ratio is known to {width:.0%} only, "
+        f"after {most} quiet measurements the ratio is known to {width:.0%} only, "
         f"{terms.timing.unstable:.0%} is the most that is of use"
     )
 

@@ -239,9 +239,8 @@ class Candidates:
 
     def _end(self, child: int) -> None:
         """Kill a child of the builder, which has not yet said that it ended."""
-        assert self._builder is not None and self._builder.stdout is not None
         os.kill(child, signal.SIGKILL)
-        self._builder.stdout.readline()
+        builder.stdout.readline()
 
 
 def _number(line: str) -> int:

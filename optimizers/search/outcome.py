@@ -18,13 +18,13 @@ class Outcome:
 
     Attributes:
         front: Feasible trials that no other is better than, best first aim first.
-        winner: The first of them; None where no trial holds the goal.
     """
 
     front: tuple[Trial, ...]
 
     @property
     def winner(self) -> Trial | None:
+        """The trial that goes to the final gate; None where none holds the goal."""
         return next(iter(self.front), None)
 
 
