@@ -1,4 +1,4 @@
-"""Makes a recipe at one level into a model, in a lowered child process.
+"""Makes a recipe into a model, in a lowered child process.
 
 A child is a job of one recipe without the gate's data: `spec.json` goes into a directory of its
 own, `candidate/` and `built.json` or a `result.json` with the reason come out. The artefact cache
@@ -9,22 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
-import select
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
-from optimizers.contract.distillation import Distill, Finetune
-from optimizers.contract.errors import HoneError
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
     Built,
@@ -36,21 +30,10 @@ from optimizers.contract.job import (
 )
 from optimizers.contract.manifest import MODEL_FILE
 from optimizers.contract.profile import Profile
-from optimizers.contract.pruning import Sparsify
-from optimizers.contract.quantization import Binarize, QuantizeAware, Ternarize, WeightsNbits
 from optimizers.contract.recipe import Recipe
-from optimizers.contract.stage import Stage
-from optimizers.contract.steps import Step
-from optimizers.process import PARENT_VARIABLE
-from optimizers.search.evaluator import Level
+from optimizers.search.builder import Builder, NotBuilt
 from optimizers.search.turns import LOOK_EVERY_S, Turns
 from optimizers.search.working_time import TimeIsUp
-
-_BUILDER: Final = "optimizers.building"
-
-
-class NotBuilt(HoneError):
-    """A recipe made nothing that can be used; the text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,51 +52,6 @@ class Candidate:
     def model(self) -> Path:
         """The model file."""
         return self.directory / MODEL_FILE
-
-
-def at_level(recipe: Recipe, level: Level) -> Recipe:
-    """What is built of a recipe at a level.
-
-    At the level of structure nothing trains: steps that do nothing else are left out, and others
-    do what they do untrained. At later levels steps train for their share of epochs, rounded, at
-    least one; how the model is opened is not chosen again, since answers do not depend on it.
-    """
-    if level.is_structure:
-        untrained = (_untrained(step) for step in recipe.steps)
-        return Recipe(steps=tuple(step for step in untrained if step is not None))
-    return Recipe(
-        steps=tuple(
-            _trained(step, level.training_share)
-            for step in recipe.steps
-            if step.stage is not Stage.SESSION
-        )
-    )
-
-
-def _untrained(step: Step) -> Step | None:
-    match step:
-        case Finetune() | Sparsify():
-            return None
-        case Distill():
-            return _trained(step, 0.0) if step.student else None
-        case QuantizeAware():
-            return step.int8
-        case WeightsNbits() | Binarize() | Ternarize():
-            return replace(step, training=None)
-        case _:
-            return step
-
-
-def _trained(step: Step, share: float) -> Step:
-    match step:
-        case Finetune() | Sparsify() | Distill() | QuantizeAware():
-            pass
-        case WeightsNbits() | Binarize() | Ternarize() if step.training is not None:
-            pass
-        case _:
-            return step
-    epochs = max(1, round(share * step.training.epochs))
-    return replace(step, training=replace(step.training, epochs=epochs))
 
 
 class Candidates:
@@ -148,8 +86,7 @@ class Candidates:
         self._status = status
         self._clock = clock
         self._numbers = itertools.count()
-        self._builder: subprocess.Popen[str] | None = None
-        self._start()
+        self._builder = Builder()
 
     def __enter__(self) -> Self:
         return self
@@ -164,10 +101,7 @@ class Candidates:
 
     def close(self) -> None:
         """End the builder and whatever it builds."""
-        if self._builder is not None:
-            self._builder.kill()
-            self._builder.communicate()
-            self._builder = None
+        self._builder.close()
 
     @contextlib.contextmanager
     def built(
@@ -197,61 +131,29 @@ class Candidates:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
-    def _start(self) -> None:
-        self._builder = subprocess.Popen(
-            [sys.executable, "-m", _BUILDER],
-            env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
     def _run(self, directory: Path, said: str, seconds_left: Callable[[], float]) -> int:
         """Have one recipe built; returns the child's exit code, negative for a signal."""
-        if self._builder is None or self._builder.poll() is not None:
-            self.close()
-            self._start()
-        builder = self._builder
-        assert builder is not None and builder.stdin is not None and builder.stdout is not None
+        if self._builder.is_gone:
+            self._builder.close()
+            self._builder = Builder()
         fraction, status = self._status()
-        order = [str(directory), str(self._job), f"{status}; {said}", fraction]
-        builder.stdin.write(json.dumps(order) + "\n")
-        builder.stdin.flush()
-        began = self._clock()
-        child = _number(builder.stdout.readline())
-        stood_s, is_stopped = 0.0, False
-        while not select.select([builder.stdout], [], [], LOOK_EVERY_S)[0]:
-            stop = self._turns.others_measure()
-            if stop != is_stopped:
-                os.kill(child, signal.SIGSTOP if stop else signal.SIGCONT)
-                is_stopped = stop
-            stood_s += LOOK_EVERY_S if is_stopped else 0.0
-            limit_s = self._spec.build_timeout_s
+        self._builder.begin([str(directory), str(self._job), f"{status}; {said}", fraction])
+        began, stood_s, stands = self._clock(), 0.0, False
+        limit_s = self._spec.build_timeout_s
+        while not self._builder.has_ended(LOOK_EVERY_S):
+            if self._turns.others_measure() != stands:
+                stands = not stands
+                self._builder.stand_still(still=stands)
+            stood_s += LOOK_EVERY_S if stands else 0.0
             if not seconds_left():
-                self._end(child)
+                self._builder.kill()
                 raise TimeIsUp
             if limit_s and self._clock() - began - stood_s > limit_s:
-                self._end(child)
+                self._builder.kill()
                 progress = last_progress(self._job)
-                at = f"; it was ended in {progress.text}" if progress is not None else ""
+                at = "" if progress is None else f"; it was ended in {progress.text}"
                 raise NotBuilt(f"building took longer than its limit of {limit_s:g} s{at}")
-        return _number(builder.stdout.readline())
-
-    def _end(self, child: int) -> None:
-        """Kill a child of the builder, which has not yet said that it ended."""
-        os.kill(child, signal.SIGKILL)
-        builder.stdout.readline()
-
-
-def _number(line: str) -> int:
-    """What the builder said.
-
-    Raises:
-        NotBuilt: It has ended instead.
-    """
-    if not line.strip():
-        raise NotBuilt("the process that builds has ended; see the job's log")
-    return int(line)
+        return self._builder.exit_code()
 
 
 def _how_it_ended(code: int) -> str:

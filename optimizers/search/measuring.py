@@ -10,8 +10,10 @@ from optimizers.contract.errors import OutOfMemory
 from optimizers.contract.goal import FigureName
 from optimizers.contract.recipe import Recipe
 from optimizers.search.assessment import Assessment, Assessor
-from optimizers.search.candidates import Candidate, Candidates, NotBuilt, at_level
+from optimizers.search.builder import NotBuilt
+from optimizers.search.candidates import Candidate, Candidates
 from optimizers.search.evaluator import Level, Measured
+from optimizers.search.levels import at_level
 from optimizers.search.turns import Turns
 
 _TIMED: Final = frozenset(
