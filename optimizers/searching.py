@@ -51,7 +51,7 @@ from optimizers.search.measuring import Measuring
 from optimizers.search.naming import database_url, study_name
 from optimizers.search.objectives import objectives, violation
 from optimizers.search.pieces import Memory
-from optimizers.search.records import Records
+from optimizers.search.ledger import Ledger
 from optimizers.search.sampling import Known, Sampling
 from optimizers.search.satisfiable import unsatisfiable
 from optimizers.search.space import space_of
@@ -225,7 +225,7 @@ class _Part:
     chronicle: Chronicle
     candidates: Candidates
     sampling: Sampling
-    records: Records
+    ledger: Ledger
 
 
 @contextmanager
@@ -239,7 +239,7 @@ def _part(bench: _Bench, frame: Explanation, share: float, *, submission: str) -
         clock = stack.enter_context(closing(WorkingTime()))
 
         def status() -> tuple[float, str]:
-            done = sum(one.trial.state is not TrialState.RUNNING for one in records.all())
+            done = sum(one.trial.state is not TrialState.RUNNING for one in ledger.all()())
             spent = max(done / limits.trials, study.seconds / limits.seconds)
             left = f"{done} of {limits.trials} trials, {study.seconds_left / 60:.0f} min left"
             return share * min(1.0, spent), left
@@ -264,21 +264,23 @@ def _part(bench: _Bench, frame: Explanation, share: float, *, submission: str) -
         limit_memory(spec.memory_limit_bytes)  # not that of the builder, which loads the tools
         engine = open_database(url)
         stack.callback(engine.dispose)
-        records = Records(engine, frame.study, spec.original_sha256)
-        memory = Memory(
-            sampling=Sampling(
+        ledger = Ledger(engine, frame.study, spec.original_sha256)
+        sampling = Sampling(
                 space_of(frame.evidence, goal, search),
                 study=frame.study,
                 sampler=search.sampler,
                 objectives=len(goal.optimize),
                 seed=search.seed,
                 storage=url,
-            ),
-            records=records,
-            leases=Leases(engine, frame.study, owner=this_process()),
-            budget=records.budget(submission, another=spec.resume and bool(submission)),
         )
-        chronicle = Chronicle(bench.directory, frame, goal, records)
+        stack.callback(sampling.close)
+        memory = Memory(
+            sampling=sampling,
+            ledger=ledger,
+            leases=Leases(engine, frame.study, owner=this_process()),
+            budget=ledger.budget(submission, another=spec.resume and bool(submission)),
+        )
+        chronicle = Chronicle(bench.directory, frame, goal, ledger)
         measuring = Measuring(candidates, bench.assessor, bench.turns, lambda: study.seconds_left)
         study = Study(
             goal,
@@ -295,8 +297,8 @@ def _part(bench: _Bench, frame: Explanation, share: float, *, submission: str) -
             study=study,
             chronicle=chronicle,
             candidates=candidates,
-            sampling=memory.sampling,
-            records=records,
+            sampling=sampling,
+            ledger=ledger,
         )
 
 
@@ -311,7 +313,7 @@ def _prepare(bench: _Bench, frame: Explanation, part: _Part) -> None:
             values=objectives(goal, trial.figures),
             violation=violation(goal, trial.figures),
         )
-        for trial in part.records.of_other_studies()
+        for trial in part.ledger.of_other_studies()
         if trial.state is TrialState.COMPLETE
         and all(map(math.isfinite, objectives(goal, trial.figures)))
     )

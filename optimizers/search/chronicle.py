@@ -16,25 +16,25 @@ from optimizers.contract.study import (
 from optimizers.search.explaining import why_lost
 from optimizers.search.nearest_miss import nearest_miss
 from optimizers.search.outcome import outcome
-from optimizers.search.records import Records
+from optimizers.search.ledger import Ledger
 
 
 class Chronicle:
     """Keeps the files of a search in its job's directory up to date; several processes may."""
 
-    def __init__(self, directory: Path, frame: Explanation, goal: Goal, records: Records) -> None:
+    def __init__(self, directory: Path, frame: Explanation, goal: Goal, ledger: Ledger) -> None:
         """Write to `directory`.
 
         Args:
             directory: The job's.
             frame: All of the explanation that stays the same: study, model, profile, evidence.
             goal: With the task's floors.
-            records: The study's trials.
+            ledger: The study's trials.
         """
         self._directory = directory
         self._frame = frame
         self._goal = goal
-        self._records = records
+        self._ledger = ledger
 
     def note(self, trial: Trial, *, seconds: float, seconds_left: float) -> None:
         """Write what is new of a trial, while the search goes on."""
@@ -49,7 +49,7 @@ class Chronicle:
         return told
 
     def _told(self) -> Explanation:
-        trials = tuple(entry.trial for entry in self._records.all())
+        trials = tuple(entry.trial for entry in self._ledger.all())
         best = outcome(self._goal, trials)
 
         def reason(trial: Trial) -> str:

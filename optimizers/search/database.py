@@ -18,12 +18,10 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
-    make_url,
 )
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
-_LOCKED_S: Final = 60.0
-"""How long a process waits for another one to finish with a SQLite file."""
+from optimizers.search.storage import engine_address, engine_arguments
 
 _METADATA: Final = MetaData()
 
@@ -46,7 +44,7 @@ TRIALS: Final = Table(
     Column("record", Text, nullable=False),
     Column("standings", Text, nullable=False),
 )
-"""The newest record of each trial and what it reached at each level, as JSON; see `records`."""
+"""The newest record of each trial and what it reached at each level, as JSON; see `ledger`."""
 
 STUDIES: Final = Table(
     "hone_studies",
@@ -77,8 +75,7 @@ def open_database(url: str) -> Engine:
     Raises:
         sqlalchemy.exc.SQLAlchemyError: It cannot be reached.
     """
-    is_file = make_url(url).get_backend_name() == "sqlite"
-    engine = create_engine(url, connect_args={"timeout": _LOCKED_S} if is_file else {})
+    engine = create_engine(engine_address(url), **engine_arguments(url))
     try:
         _METADATA.create_all(engine)
     except (IntegrityError, OperationalError, ProgrammingError):

@@ -17,7 +17,7 @@ from optimizers.search.evaluator import Level
 from optimizers.search.ladder import Ladder, Standing
 from optimizers.search.leases import MOST_ATTEMPTS, Lease, Leases
 from optimizers.search.objectives import objectives
-from optimizers.search.records import Budget, Entry, Records
+from optimizers.search.ledger import Budget, Entry, Ledger
 from optimizers.search.sampling import Asked, Sampling
 
 _GIVEN_UP: Final = (TrialState.FAILED, TrialState.ABANDONED)
@@ -29,26 +29,26 @@ class Memory:
 
     Attributes:
         sampling: Who proposes, and knows what was told.
-        records: Every trial with its figures.
+        ledger: Every trial with its figures.
         leases: Who works on which trial.
         budget: Which of the study's budgets is spent.
     """
 
     sampling: Sampling
-    records: Records
+    ledger: Ledger
     leases: Leases
     budget: Budget
 
     def entries(self) -> dict[int, Entry]:
         """Every trial by its number."""
-        return {entry.trial.number: entry for entry in self.records.all()}
+        return {entry.trial.number: entry for entry in self.ledger.all()}
 
     def finish(self, goal: Goal, entry: Entry) -> None:
         """Enter a trial that has ended, and tell the sampler of it.
 
         In this order: a crash in between leaves a record that `Pieces` tells the sampler of.
         """
-        self.records.write(entry)
+        self.ledger.write(entry)
         self.tell(goal, entry.trial)
 
     def tell(self, goal: Goal, trial: Trial) -> None:
@@ -124,7 +124,7 @@ class Pieces:
 
     def _new(self) -> Piece | None:
         """A recipe that was not tried before."""
-        while not self.is_used_up and self._memory.records.take_one(
+        while not self.is_used_up and self._memory.ledger.take_one(
             self._memory.budget, self._trials
         ):
             asked = self._memory.sampling.ask()
@@ -152,7 +152,7 @@ class Pieces:
         lease = memory.leases.claim(asked.number)
         if lease is None:
             return None
-        entry = memory.records.read(asked.number)
+        entry = memory.ledger.read(asked.number)
         is_running = asked.number in {one.number for one in memory.sampling.running()}
         if not is_running or (entry is not None and entry.waits):  # somebody was quicker
             memory.leases.release(lease, attempts=0)
@@ -175,7 +175,7 @@ class Pieces:
         lease = self._memory.leases.claim(entry.trial.number)
         if lease is None:
             return None
-        if self._memory.records.read(entry.trial.number) != entry:
+        if self._memory.ledger.read(entry.trial.number) != entry:
             self._memory.leases.release(lease, attempts=0)
             return None
         trial = replace(entry.trial, level=entry.trial.level + 1)

@@ -20,7 +20,7 @@ from optimizers.search.ladder import Ladder, Standing
 from optimizers.search.objectives import cannot_win, meets, objectives, violation
 from optimizers.search.outcome import outcome
 from optimizers.search.pieces import Memory, Piece, Pieces
-from optimizers.search.records import Entry
+from optimizers.search.ledger import Entry
 from optimizers.search.working_time import TimeIsUp
 
 CUT: Final = "cut when the search's time was up; a search that is resumed goes on with it"
@@ -118,7 +118,7 @@ class Study:
                 self._finish(replace(entry, trial=replace(entry.trial, state=TrialState.HALVED)))
 
     def _why_ended(self) -> str:
-        self._memory.records.spend(self._memory.budget, self.seconds)
+        self._memory.ledger.spend(self._memory.budget, self.seconds)
         for number, entry in self._memory.entries().items():
             trial = entry.trial
             if trial.is_feasible and meets(self._goal.stop_when, trial.figures):
@@ -181,12 +181,12 @@ class Study:
         self._keep(Entry(trial=trial, standings=(*piece.entry.standings, standing)))
 
     def _keep(self, entry: Entry) -> None:
-        self._memory.records.write(entry)
+        self._memory.ledger.write(entry)
         self._changed(entry.trial)
 
     def _finish(self, entry: Entry) -> None:
         self._memory.finish(self._goal, entry)
-        self._memory.records.spend(self._memory.budget, self.seconds)
+        self._memory.ledger.spend(self._memory.budget, self.seconds)
         self._changed(entry.trial)
 
 

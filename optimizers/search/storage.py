@@ -1,0 +1,66 @@
+"""Where a study is kept: any database that SQLAlchemy reaches, or this process's memory."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from optimizers.contract.errors import NotSupported
+
+_TRIES: Final = 5
+_PAUSE_S: Final = 0.2
+_LOCKED_S: Final = 60.0
+"""How long a writer waits for another one of the same SQLite file."""
+
+
+def engine_address(storage: str) -> str:
+    """The URL of a database as SQLAlchemy wants it, with the driver that Hone brings."""
+    scheme, separator, rest = storage.partition("://")
+    driver = "+psycopg" if scheme in ("postgresql", "postgres") else ""
+    return f"{'postgresql' if driver else scheme}{driver}{separator}{rest}"
+
+
+def engine_arguments(storage: str) -> dict[str, Any]:
+    """What `sqlalchemy.create_engine` is given besides the address."""
+    if storage.startswith("sqlite"):
+        return {"connect_args": {"timeout": _LOCKED_S}}
+    return {"pool_pre_ping": True}
+
+
+def open_storage(storage: str) -> BaseStorage:
+    """Open the database of studies, and make its tables where there are none.
+
+    Args:
+        storage: Its URL; "": this process's memory.
+
+    Raises:
+        NotSupported: It cannot be opened here.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if not storage:
+        return InMemoryStorage()
+    address, arguments = engine_address(storage), engine_arguments(storage)
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return RDBStorage(address, engine_kwargs=dict(arguments))
+        except (ArgumentError, ImportError, RuntimeError) as error:
+            raise _cannot_be_opened(error) from error
+        except (SQLAlchemyError, StorageInternalError) as error:
+            # Two that open an empty database at once both want to make its tables.
+            if not tries_left:
+                raise _cannot_be_opened(error) from error
+            time.sleep(_PAUSE_S)
+    raise AssertionError("unreachable")
+
+
+def _cannot_be_opened(error: Exception) -> NotSupported:
+    first = str(error).partition("\n")[0]
+    return NotSupported(
+        f"search.storage cannot be opened here: {type(error).__name__}: {first}; expected the "
+        "address of a database that this machine reaches, such as postgresql://user@host/name"
+    )

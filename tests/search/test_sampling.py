@@ -1,0 +1,402 @@
+"""Optuna proposes what helps, nothing twice, and remembers through crashes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from math import inf, log10, nan
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from optimizers.contract.architecture import Merge
+from optimizers.contract.declaration import Choice, Real
+from optimizers.contract.distillation import Distill
+from optimizers.contract.errors import InvalidDocument, NotSupported
+from optimizers.contract.pruning import PruneChannels
+from optimizers.contract.quantization import DynamicInt8, Fp16, StaticInt8
+from optimizers.contract.recipe import Recipe
+from optimizers.contract.search import Sampler
+from optimizers.search.dominance import hypervolume
+from optimizers.search.sampling import Asked, Known, Sampling
+from optimizers.search.space import Space
+from optimizers.search.storage import engine_address
+from tests.support.spaces import FAST_AND_TRUE, space_over
+
+ROOT = Path(__file__).parents[2]
+OFFSETS = {"l2": 0.0, "l1": 0.1, "activation": 0.3, "minmax": 0.2, "entropy": 0.0}
+SMALL: dict[str, Choice | Real] = {
+    "prune_channels.ratio": Choice((0.25, 0.5)),
+    "prune_channels.importance": Choice(("l2",)),
+    "prune_channels.round_to": Choice((8,)),
+}
+
+
+def conditional() -> Space:
+    """Parameters of three steps count only where the step is in."""
+    return space_over("merge", "prune_channels", "static_int8", "distill", goal=FAST_AND_TRUE)
+
+
+def small() -> Space:
+    """2 x 3 - 1 recipes."""
+    return space_over("merge", "prune_channels", values=SMALL)
+
+
+def sampling(
+    space: Space,
+    sampler: Sampler = Sampler.TPE,
+    *,
+    objectives: int = 1,
+    seed: int = 0,
+    storage: str = "",
+) -> Sampling:
+    return Sampling(
+        space,
+        study="one",
+        sampler=sampler,
+        objectives=objectives,
+        seed=seed,
+        storage=storage,
+    )
+
+
+def cost(recipe: Recipe) -> float:
+    """Least with all steps in and each parameter at one of its values; made up."""
+    found = 2.0
+    for step in recipe.steps:
+        if isinstance(step, PruneChannels):
+            found += 8 * (step.ratio - 0.625) ** 2 + OFFSETS[step.importance] - 0.5
+        elif isinstance(step, StaticInt8):
+            found += OFFSETS.get(step.calibration, 0.3) - 0.2 * step.equalize - 0.3
+        elif isinstance(step, Distill):
+            training = step.training
+            found += 0.5 * abs(log10(training.learning_rate / 2e-3)) - 0.05 * training.epochs
+            found += {"adamw": 0.0, "sgd": 0.2}[training.optimizer] - 0.2
+    return found
+
+
+def best_of(sampler: Sampler, seed: int, trials: int) -> float:
+    study = sampling(conditional(), sampler, seed=seed)
+    found = inf
+    for _ in range(trials):
+        asked = study.ask()
+        assert asked is not None
+        study.tell(asked.number, [cost(asked.recipe)])
+        found = min(found, cost(asked.recipe))
+    return found
+
+
+def test_tpe_finds_better_recipes_than_chance() -> None:
+    seeds = range(20)
+    by_tpe = median(best_of(Sampler.TPE, seed, 40) for seed in seeds)
+    by_chance = median(best_of(Sampler.RANDOM, seed, 40) for seed in seeds)
+    assert by_tpe < by_chance
+
+
+def spread(recipe: Recipe) -> tuple[float, float]:
+    """Two aims that pull apart: what prunes and quantises more is faster and less true."""
+    fast, true = 1.0, 0.0
+    for step in recipe.steps:
+        if isinstance(step, PruneChannels):
+            fast *= 1 - 0.7 * step.ratio
+            true += step.ratio**2 + OFFSETS[step.importance]
+        elif isinstance(step, StaticInt8):
+            fast *= 0.6
+            true += OFFSETS.get(step.calibration, 0.3) + 0.2 - 0.1 * step.equalize
+        elif isinstance(step, Distill):
+            true = 0.5 * true + 0.1 * abs(log10(step.training.learning_rate / 2e-3))
+        elif isinstance(step, Merge):
+            fast *= 0.95
+    return fast, true
+
+
+def volume_of(sampler: Sampler, seed: int, trials: int) -> float:
+    study = sampling(conditional(), sampler, objectives=2, seed=seed)
+    points = []
+    for _ in range(trials):
+        asked = study.ask()
+        assert asked is not None
+        points.append(spread(asked.recipe))
+        study.tell(asked.number, points[-1])
+    return hypervolume(points, (1.0, 2.0))
+
+
+def test_the_front_of_nsga2_covers_more_than_chance() -> None:
+    seeds = range(20)
+    by_genes = median(volume_of(Sampler.NSGA2, seed, 72) for seed in seeds)
+    by_chance = median(volume_of(Sampler.RANDOM, seed, 72) for seed in seeds)
+    assert by_genes > by_chance
+
+
+def test_tpe_takes_several_objectives() -> None:
+    assert volume_of(Sampler.TPE, 0, 25) > 0
+
+
+def misses(recipe: Recipe) -> float:
+    """Only what is pruned by half misses nothing."""
+    ratios = [step.ratio for step in recipe.steps if isinstance(step, PruneChannels)]
+    return abs(ratios[0] - 0.5) if ratios else 1.0
+
+
+@pytest.mark.parametrize("sampler", [Sampler.TPE, Sampler.NSGA2])
+def test_what_misses_nothing_is_proposed_more_often(sampler: Sampler) -> None:
+    study = sampling(conditional(), sampler, seed=3)
+    missed = []
+    for _ in range(60):
+        asked = study.ask()
+        assert asked is not None
+        missed.append(misses(asked.recipe))
+        # The more a recipe misses, the smaller its value: only violations can lead.
+        study.tell(asked.number, [-missed[-1]], missed[-1])
+    assert sum(one == 0 for one in missed[-20:]) > sum(one == 0 for one in missed[:20])
+
+
+@pytest.mark.parametrize("sampler", list(Sampler))
+def test_every_recipe_is_proposed_once_and_then_none(sampler: Sampler) -> None:
+    study = sampling(small(), sampler)
+    recipes = []
+    while (asked := study.ask()) is not None:
+        recipes.append(asked.recipe)
+        study.tell(asked.number, [0.0])
+    assert sorted(map(str, recipes)) == sorted(map(str, small().grid()))
+    assert len(set(map(repr, recipes))) == len(recipes)
+    assert study.ask() is None
+
+
+def test_a_grid_is_gone_through_in_its_order() -> None:
+    study = sampling(conditional(), Sampler.GRID)
+    grid = conditional().grid()
+    for _ in range(20):
+        asked = study.ask()
+        assert asked is not None
+        assert (asked.recipe, asked.origin) == (next(grid), "grid")
+
+
+@pytest.mark.parametrize("sampler", [Sampler.RANDOM, Sampler.TPE, Sampler.NSGA2])
+def test_the_same_seed_and_history_propose_the_same(sampler: Sampler, tmp_path: Path) -> None:
+    def proposals(storage: str, opened_again: bool) -> list[Asked | None]:
+        found = []
+        study = sampling(conditional(), sampler, seed=7, storage=storage)
+        for index in range(16):
+            if opened_again and index % 5 == 4:
+                study.close()
+                study = sampling(conditional(), sampler, seed=7, storage=storage)
+            asked = study.ask()
+            assert asked is not None
+            study.tell(asked.number, [cost(asked.recipe)])
+            found.append(asked)
+        study.close()
+        return found
+
+    kept = proposals(f"sqlite:///{tmp_path}/study.db", opened_again=True)
+    assert kept == proposals("", opened_again=False)
+    other = sampling(conditional(), sampler, seed=8).ask()
+    assert other is not None
+    assert kept[0] is not None
+    assert other.recipe != kept[0].recipe
+
+
+def test_what_is_enqueued_comes_first_and_in_order_and_once() -> None:
+    study = sampling(conditional())
+    inside = Recipe(steps=(PruneChannels(ratio=0.25), Distill()))
+    outside = Recipe(steps=(DynamicInt8(exclude=("a",)),))
+    assert study.enqueue(inside, "conv is 83 %")
+    assert study.enqueue(outside, "a guess")
+    assert not study.enqueue(inside, "again")
+    assert not study.enqueue(Recipe(), "the original")
+    first, second, third = study.ask(), study.ask(), study.ask()
+    assert first == Asked(number=0, recipe=inside, origin="conv is 83 %")
+    assert second == Asked(number=1, recipe=outside, origin="a guess")
+    assert third is not None
+    assert third.origin == "tpe"
+
+
+@pytest.mark.parametrize("sampler", list(Sampler))
+def test_a_recipe_from_outside_the_space_is_remembered_and_harms_no_sampler(
+    sampler: Sampler,
+) -> None:
+    study = sampling(conditional(), sampler, objectives=2)
+    outside = Recipe(steps=(Fp16(),))
+    study.enqueue(outside, "a guess")
+    for _ in range(16):
+        asked = study.ask()
+        assert asked is not None
+        study.tell(asked.number, spread(asked.recipe), 0.25)
+    first = study.told()[0]
+    assert (first.recipe, first.values, first.violation) == (outside, spread(outside), 0.25)
+    assert len(study.told()) == 16
+    assert not study.enqueue(outside, "again")
+
+
+def test_a_failed_trial_has_its_reason_and_is_not_tried_again() -> None:
+    study = sampling(small(), Sampler.GRID)
+    asked = study.ask()
+    assert asked is not None
+    study.fail(asked.number, "it did not fit")
+    [told] = study.told()
+    assert (told.number, told.recipe, told.values) == (asked.number, asked.recipe, ())
+    assert told.reason == "it did not fit"
+    assert study.ask() != asked
+
+
+def test_the_first_who_tells_counts() -> None:
+    study = sampling(small())
+    asked = study.ask()
+    assert asked is not None
+    study.tell(asked.number, [1.0], 0.5)
+    study.tell(asked.number, [2.0])
+    study.fail(asked.number, "too late")
+    [told] = study.told()
+    assert (told.values, told.violation, told.reason) == ((1.0,), 0.5, "")
+
+
+@pytest.mark.parametrize("values", [[nan], [], [1.0, 2.0]])
+def test_values_that_mean_nothing_are_refused(values: list[float]) -> None:
+    study = sampling(small())
+    asked = study.ask()
+    assert asked is not None
+    with pytest.raises(ValueError, match="expected 1 values"):
+        study.tell(asked.number, values)
+
+
+def test_the_worst_is_infinite(tmp_path: Path) -> None:
+    study = sampling(conditional(), storage=f"sqlite:///{tmp_path}/study.db")
+    for _ in range(14):
+        asked = study.ask()
+        assert asked is not None
+        study.tell(asked.number, [inf], inf)
+    assert {one.values for one in study.told()} == {(inf,)}
+    study.close()
+
+
+def test_earlier_studies_lead_the_sampler_and_their_best_are_measured_again() -> None:
+    earlier = sampling(conditional(), Sampler.RANDOM, seed=11)
+    for _ in range(60):
+        asked = earlier.ask()
+        assert asked is not None
+        earlier.tell(asked.number, [cost(asked.recipe)])
+    known = [Known(recipe=one.recipe, values=one.values) for one in earlier.told()]
+    best = sorted(known, key=lambda one: one.values)[:3]
+
+    def first_proposals(warm: bool) -> list[float]:
+        study = sampling(conditional(), seed=2)
+        if warm:
+            study.warm([*known, Known(recipe=Recipe(steps=(Fp16(),)), values=(-9.0,))])
+            study.warm(known)
+            assert study.told() == ()
+            for one in best:
+                asked = study.ask()
+                assert asked is not None
+                assert (asked.recipe, asked.origin) == (
+                    one.recipe,
+                    "among the best of an earlier study",
+                )
+        proposals = [study.ask() for _ in range(8)]
+        return [cost(asked.recipe) for asked in proposals if asked is not None]
+
+    assert median(first_proposals(warm=True)) < median(first_proposals(warm=False))
+
+
+def test_earlier_studies_of_another_goal_are_passed_over() -> None:
+    study = sampling(conditional())
+    study.warm([Known(recipe=Recipe(steps=(Merge(),)), values=(0.0, 0.0))])
+    asked = study.ask()
+    assert asked is not None
+    assert asked.origin == "tpe"
+
+
+HELD = """
+import sys
+from tests.search.test_sampling import conditional, cost, sampling
+study = sampling(conditional(), seed=5, storage=sys.argv[1])
+for _ in range(3):
+    asked = study.ask()
+    study.tell(asked.number, [cost(asked.recipe)], 0.5)
+print(study.ask().number, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_study_that_is_killed_loses_only_the_trial_that_ran(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    with subprocess.Popen(
+        [sys.executable, "-c", HELD, storage],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        number = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+    study = sampling(conditional(), seed=5, storage=storage)
+    told = study.told()
+    assert [one.values for one in told] == [(cost(one.recipe),) for one in told]
+    assert {one.violation for one in told} == {0.5}
+    assert len(told) == 3
+    [lost] = study.running()
+    assert lost.number == number
+    assert study.retry(number) == lost
+    with pytest.raises(KeyError):
+        study.retry(told[0].number)
+    study.tell(number, [cost(lost.recipe)])
+    assert study.running() == ()
+    assert len(study.told()) == 4
+    following = study.ask()
+    assert following is not None
+    assert following.recipe not in [one.recipe for one in study.told()]
+    study.close()
+
+
+SHARED = """
+import sys
+from tests.search.test_sampling import sampling, small
+study = sampling(small(), seed=5, storage=sys.argv[1])
+while (asked := study.ask()) is not None:
+    study.tell(asked.number, [0.0])
+    print(asked.recipe.to_data(), flush=True)
+"""
+
+
+def test_two_that_begin_at_once_share_the_work(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", SHARED, storage],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outputs = [worker.communicate(timeout=120)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    recipes = "".join(outputs).splitlines()
+    assert sorted(recipes) == sorted(str(recipe.to_data()) for recipe in small().grid())
+
+
+def test_another_space_is_no_way_to_go_on(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    sampling(small(), storage=storage).close()
+    with pytest.raises(InvalidDocument, match=r"prune_channels\.importance"):
+        sampling(conditional(), storage=storage)
+    with pytest.raises(InvalidDocument, match="figures to optimise"):
+        sampling(small(), objectives=2, storage=storage)
+
+
+@pytest.mark.parametrize(
+    "storage",
+    ["sqlite:////nowhere/at/all/study.db", "nonsense://host/name", "postgresql://127.0.0.1:1/hone"],
+)
+def test_a_database_out_of_reach_is_named(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optimizers.search.storage._PAUSE_S", 0.0)
+    with pytest.raises(NotSupported, match=r"search\.storage cannot be opened"):
+        sampling(small(), storage=storage)
+
+
+def test_addresses_name_the_driver_that_is_there() -> None:
+    assert engine_address("postgresql://u@h/n") == "postgresql+psycopg://u@h/n"
+    assert engine_address("postgresql+psycopg2://u@h/n") == "postgresql+psycopg2://u@h/n"
+    assert engine_address("sqlite:////a/b.db") == "sqlite:////a/b.db"
