@@ -47,11 +47,11 @@ from optimizers.search.chronicle import Chronicle
 from optimizers.search.database import open_database
 from optimizers.search.ladder import Ladder
 from optimizers.search.leases import Leases, this_process
+from optimizers.search.ledger import Ledger
 from optimizers.search.measuring import Measuring
 from optimizers.search.naming import database_url, study_name
 from optimizers.search.objectives import objectives, violation
 from optimizers.search.pieces import Memory
-from optimizers.search.ledger import Ledger
 from optimizers.search.sampling import Known, Sampling
 from optimizers.search.satisfiable import unsatisfiable
 from optimizers.search.space import space_of
@@ -239,7 +239,7 @@ def _part(bench: _Bench, frame: Explanation, share: float, *, submission: str) -
         clock = stack.enter_context(closing(WorkingTime()))
 
         def status() -> tuple[float, str]:
-            done = sum(one.trial.state is not TrialState.RUNNING for one in ledger.all()())
+            done = sum(one.trial.state is not TrialState.RUNNING for one in ledger.all())
             spent = max(done / limits.trials, study.seconds / limits.seconds)
             left = f"{done} of {limits.trials} trials, {study.seconds_left / 60:.0f} min left"
             return share * min(1.0, spent), left
@@ -266,12 +266,12 @@ def _part(bench: _Bench, frame: Explanation, share: float, *, submission: str) -
         stack.callback(engine.dispose)
         ledger = Ledger(engine, frame.study, spec.original_sha256)
         sampling = Sampling(
-                space_of(frame.evidence, goal, search),
-                study=frame.study,
-                sampler=search.sampler,
-                objectives=len(goal.optimize),
-                seed=search.seed,
-                storage=url,
+            space_of(frame.evidence, goal, search),
+            study=frame.study,
+            sampler=search.sampler,
+            objectives=len(goal.optimize),
+            seed=search.seed,
+            storage=url,
         )
         stack.callback(sampling.close)
         memory = Memory(

@@ -14,9 +14,9 @@ from optimizers.contract.study import (
     write_explanation,
 )
 from optimizers.search.explaining import why_lost
+from optimizers.search.ledger import Ledger
 from optimizers.search.nearest_miss import nearest_miss
 from optimizers.search.outcome import outcome
-from optimizers.search.ledger import Ledger
 
 
 class Chronicle:

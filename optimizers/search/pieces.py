@@ -16,8 +16,8 @@ from optimizers.search.dominance import ranking
 from optimizers.search.evaluator import Level
 from optimizers.search.ladder import Ladder, Standing
 from optimizers.search.leases import MOST_ATTEMPTS, Lease, Leases
-from optimizers.search.objectives import objectives
 from optimizers.search.ledger import Budget, Entry, Ledger
+from optimizers.search.objectives import objectives
 from optimizers.search.sampling import Asked, Sampling
 
 _GIVEN_UP: Final = (TrialState.FAILED, TrialState.ABANDONED)

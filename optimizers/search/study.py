@@ -17,10 +17,10 @@ from optimizers.contract.goal import Goal
 from optimizers.contract.study import Trial, TrialState
 from optimizers.search.evaluator import Evaluator, Measured
 from optimizers.search.ladder import Ladder, Standing
+from optimizers.search.ledger import Entry
 from optimizers.search.objectives import cannot_win, meets, objectives, violation
 from optimizers.search.outcome import outcome
 from optimizers.search.pieces import Memory, Piece, Pieces
-from optimizers.search.ledger import Entry
 from optimizers.search.working_time import TimeIsUp
 
 CUT: Final = "cut when the search's time was up; a search that is resumed goes on with it"
