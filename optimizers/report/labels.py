@@ -65,7 +65,7 @@ def place_labels(
     taken += [_between(one, other, canvas) for line in lines for one, other in pairwise(line)]
     placed: list[Label] = []
     for text, point in wanted:
-        width, height = len(text) * canvas.character, canvas.line
+        width, height = (len(text) + 0.7) * canvas.character, canvas.line
         for spot in _candidates(point, width, height, canvas):
             box = _around(spot, width, height, canvas)
             if _is_inside(box, canvas) and not any(_overlap(box, other) for other in taken):

@@ -26,7 +26,8 @@ _FRONT: Final = "#9A9A9A"
 _MARK: Final = 42.0
 _POINT: Final = 72.0
 """Points of an inch."""
-_LONGEST: Final = 90
+_LONGEST_HEADING: Final = 90
+_LONGEST_ENTRY: Final = 40
 
 
 def draw(plot: Plot, heading: str) -> bytes:
@@ -63,7 +64,13 @@ def _draw_frame(axes: Axes, plot: Plot, heading: str) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.set_title(_shown(heading), fontsize=_TEXT + 2, loc="left", color=_INK, parse_math=False)
+    axes.set_title(
+        _shown(heading, _LONGEST_HEADING),
+        fontsize=_TEXT + 2,
+        loc="left",
+        color=_INK,
+        parse_math=False,
+    )
 
 
 def _draw_lines(axes: Axes, plot: Plot) -> None:
@@ -127,7 +134,14 @@ def _draw_legend(figure: Figure, plot: Plot) -> None:
     if plot.front:
         handles.append(Line2D([], [], color=_FRONT, linewidth=2, label="front"))
     handles += [
-        Line2D([], [], color=_INK, linewidth=1.0, dashes=_dashes(index), label=_shown(limit.text))
+        Line2D(
+            [],
+            [],
+            color=_INK,
+            linewidth=1.0,
+            dashes=_dashes(index),
+            label=_shown(limit.text, _LONGEST_ENTRY),
+        )
         for index, limit in enumerate(plot.limits)
     ]
     legend = figure.legend(
@@ -146,9 +160,9 @@ def _dashes(index: int) -> tuple[int, ...]:
     return DASHES[index % len(DASHES)]
 
 
-def _shown(text: str) -> str:
+def _shown(text: str, longest: int) -> str:
     """A text with the letters that the picture's font has, and not too long."""
-    short = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    short = text if len(text) <= longest else f"{text[: longest - 1]}…"
     return "".join(one if _is_drawn(one) else "?" for one in short)
 
 

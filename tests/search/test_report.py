@@ -26,7 +26,7 @@ from optimizers.contract.goal import FigureName, Goal, parse_requirement
 from optimizers.contract.manifest import StepRecord
 from optimizers.contract.quantization import DynamicInt8, StaticInt8
 from optimizers.contract.recipe import Recipe
-from optimizers.contract.study import Explanation
+from optimizers.contract.study import Explanation, read_explanation, write_explanation
 from optimizers.report.graphs import summarize
 from optimizers.report.labels import Canvas, place_labels
 from optimizers.report.marks import Kind
@@ -261,6 +261,14 @@ def test_a_verdict_that_is_not_good_comes_first(
     text = Page(report(tmp_path, example_explanation(), example_evaluation(verdict))[0]).text
     assert words in text.split("The recipe of trial")[0]
     assert "wanted 0.97" in text
+
+
+def test_an_explanation_that_was_stored_gives_the_same_report(tmp_path: Path) -> None:
+    write_explanation(tmp_path, example_explanation())
+    stored = read_explanation(tmp_path)
+    assert stored is not None
+    text, picture = report(tmp_path, stored, example_evaluation())
+    assert (text, picture) == report(tmp_path, example_explanation(), example_evaluation())
 
 
 def test_an_unfinished_search_is_reported_with_what_is_left(tmp_path: Path) -> None:
