@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-_TICKS: Final = 5
+_TICKS: Final = 7
 _MARGIN: Final = 0.06
 _FEW: Final = 5
 """Of fewer values none is called an outlier."""

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from optimizers.contract.evaluation import Evaluation, Verdict
+from optimizers.contract.goal import Goal
 from optimizers.contract.study import Explanation
 from optimizers.search.explaining import winner_text
-from optimizers.search.wording import duration
+from optimizers.search.wording import against_original, amount, duration
 
 
 class Tone(StrEnum):
@@ -47,6 +48,7 @@ def headline(explanation: Explanation, evaluation: Evaluation | None) -> Headlin
     reasons = "; ".join(evaluation.reasons)
     match evaluation.verdict:
         case Verdict.PROVED:
+            why += "".join(f"; the gate found {one}" for one in _found(evaluation, goal))
             return Headline(tone=Tone.GOOD, verdict="Proved by the gate", sentence=why)
         case Verdict.REFUSED:
             return Headline(tone=Tone.BAD, verdict="Refused by the gate", sentence=reasons)
@@ -61,6 +63,15 @@ def progress_text(explanation: Explanation) -> str:
     if explanation.ended_because:
         return f"{text}; the search ended: {explanation.ended_because}"
     return f"{text}; the search goes on, {duration(explanation.seconds_left)} left"
+
+
+def _found(evaluation: Evaluation, goal: Goal) -> list[str]:
+    """What the gate measured of each aim."""
+    figures = [figure for name in goal.optimize if (figure := evaluation.figure(name)) is not None]
+    return [
+        f"{one.name} {amount(one.name, one.value.value)}, {against_original(one)}".rstrip(", ")
+        for one in figures
+    ]
 
 
 def _without_winner(explanation: Explanation) -> Headline:

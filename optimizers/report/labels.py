@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+_STROKE: Final = 1.0
+"""Half the width of a line, with some room."""
 
 Spot = tuple[float, float]
 """Shares of an area's width and height, from its lower left corner."""
@@ -43,7 +48,10 @@ class Label:
 
 
 def place_labels(
-    wanted: Sequence[tuple[str, Spot]], points: Sequence[Spot], canvas: Canvas
+    wanted: Sequence[tuple[str, Spot]],
+    points: Sequence[Spot],
+    canvas: Canvas,
+    lines: Sequence[Sequence[Spot]] = (),
 ) -> tuple[Label, ...]:
     """Give each text a free place beside its point; one without any is left out.
 
@@ -51,11 +59,13 @@ def place_labels(
         wanted: Texts and their points, the most important first.
         points: All points that no text may cover.
         canvas: What is drawn on.
+        lines: Corners of lines of upright and level parts that no text may cover, either.
     """
     taken = [_around(point, 2 * canvas.radius, 2 * canvas.radius, canvas) for point in points]
+    taken += [_between(one, other, canvas) for line in lines for one, other in pairwise(line)]
     placed: list[Label] = []
     for text, point in wanted:
-        width, height = len(text) * canvas.character, canvas.line
+        width, height = (len(text) + 0.7) * canvas.character, canvas.line
         for spot in _candidates(point, width, height, canvas):
             box = _around(spot, width, height, canvas)
             if _is_inside(box, canvas) and not any(_overlap(box, other) for other in taken):
@@ -83,6 +93,12 @@ def _candidates(point: Spot, width: float, height: float, canvas: Canvas) -> lis
 def _around(spot: Spot, width: float, height: float, canvas: Canvas) -> _Box:
     x, y = spot[0] * canvas.width, spot[1] * canvas.height
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+
+def _between(one: Spot, other: Spot, canvas: Canvas) -> _Box:
+    x = sorted(spot[0] * canvas.width for spot in (one, other))
+    y = sorted(spot[1] * canvas.height for spot in (one, other))
+    return x[0] - _STROKE, y[0] - _STROKE, x[1] + _STROKE, y[1] + _STROKE
 
 
 def _is_inside(box: _Box, canvas: Canvas) -> bool:

@@ -40,7 +40,7 @@ class Mark:
         at: Where.
         label: Its number, or `original`.
         text: What it is, with its numbers.
-        is_labelled: Whether its label matters.
+        is_best: Whether it is on the front or won, or is the original.
         across: From where to where its bounds go, to the sides; None: they are not drawn.
         along: The same upwards.
     """
@@ -49,7 +49,7 @@ class Mark:
     at: Spot
     label: str
     text: str
-    is_labelled: bool = False
+    is_best: bool = False
     across: tuple[float, float] | None = None
     along: tuple[float, float] | None = None
 
@@ -81,14 +81,14 @@ def placed_trials(trials: Sequence[Trial], x: Dimension, y: Dimension) -> tuple[
 def trial_mark(
     explanation: Explanation, axes: Axes, one: Placed, best: Collection[int | None]
 ) -> Mark:
-    """The mark of a trial; those that are `best` are labelled and show their bounds."""
+    """The mark of a trial; those that are `best` show their bounds."""
     is_best = one.trial.number in best
     return Mark(
         kind=_kind(one.trial, explanation.winner),
         at=(axes[0].place(one.x.value), axes[1].place(one.y.value)),
         label=str(one.trial.number),
         text=_text(one.trial, explanation.profile.goal.figures),
-        is_labelled=is_best,
+        is_best=is_best,
         across=_reach(axes[0], one.x) if is_best else None,
         along=_reach(axes[1], one.y) if is_best else None,
     )
@@ -98,13 +98,13 @@ def original_mark(axes: Axes, x: Dimension, y: Dimension) -> Mark | None:
     """The mark of the original; None where it has no place."""
     if x.original is None or y.original is None:
         return None
-    text = ", ".join(f"{one.name} {one.original:.4g}" for one in (x, y))
+    text = ", ".join(f"{one.figure} {one.original:.4g} {one.unit}".rstrip() for one in (x, y))
     return Mark(
         kind=Kind.ORIGINAL,
         at=(axes[0].place(x.original), axes[1].place(y.original)),
         label="original",
-        text=f"original: {text}",
-        is_labelled=True,
+        text=text,
+        is_best=True,
     )
 
 

@@ -18,7 +18,7 @@ from optimizers.contract.manifest import StepRecord
 from optimizers.contract.study import Explanation
 from optimizers.report.graphs import GraphSummary
 from optimizers.report.headline import headline, progress_text
-from optimizers.report.labels import Canvas, Label, place_labels
+from optimizers.report.labels import Canvas
 from optimizers.report.plots import Plot
 from optimizers.report.rows import gate_table, trial_table
 from optimizers.report.styles import DASHES, STYLES
@@ -83,7 +83,7 @@ def render(
         progress=progress_text(explanation),
         winner=winner,
         records=records,
-        plots=[(plot, _labels(plot)) for plot in drawn],
+        plots=[(plot, plot.labels(_CANVAS)) for plot in drawn],
         canvas=_CANVAS,
         styles=STYLES,
         dashes=DASHES,
@@ -101,11 +101,6 @@ def render(
         style_digest=_digest(style),
         script_digest=_digest(script),
     )
-
-
-def _labels(plot: Plot) -> tuple[Label, ...]:
-    wanted = [(mark.label, mark.at) for mark in reversed(plot.marks) if mark.is_labelled]
-    return place_labels(wanted, [mark.at for mark in plot.marks], _CANVAS)
 
 
 def _operators(

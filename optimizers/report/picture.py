@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from optimizers.report.labels import Canvas, place_labels
+from optimizers.report.labels import Canvas
 from optimizers.report.plots import Plot
 from optimizers.report.styles import DASHES, STYLES
 
@@ -18,14 +18,16 @@ _INCHES: Final = (8.0, 5.6)
 _DPI: Final = 150
 WIDTH: Final = round(_INCHES[0] * _DPI)
 HEIGHT: Final = round(_INCHES[1] * _DPI)
-_AREA: Final = (0.10, 0.29, 0.87, 0.62)
+_AREA: Final = (0.105, 0.26, 0.875, 0.68)
 """Left, bottom, width and height of the plot, as shares of the picture."""
 _TEXT: Final = 9
 _INK: Final = "#222222"
+_FRONT: Final = "#9A9A9A"
 _MARK: Final = 42.0
 _POINT: Final = 72.0
 """Points of an inch."""
-_LONGEST: Final = 90
+_LONGEST_HEADING: Final = 90
+_LONGEST_ENTRY: Final = 40
 
 
 def draw(plot: Plot, heading: str) -> bytes:
@@ -62,18 +64,22 @@ def _draw_frame(axes: Axes, plot: Plot, heading: str) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.set_title(_shown(heading), fontsize=_TEXT + 2, loc="left", color=_INK, parse_math=False)
+    axes.set_title(
+        _shown(heading, _LONGEST_HEADING),
+        fontsize=_TEXT + 2,
+        loc="left",
+        color=_INK,
+        parse_math=False,
+    )
 
 
 def _draw_lines(axes: Axes, plot: Plot) -> None:
     if plot.front:
         x, y = zip(*plot.front, strict=True)
-        axes.plot(x, y, color=_INK, linewidth=1.2, zorder=2)
+        axes.plot(x, y, color=_FRONT, linewidth=2, zorder=2)
     for index, limit in enumerate(plot.limits):
-        across, along = ((limit.at, limit.at), (0, 1))
-        if not limit.is_upright:
-            across, along = along, across
-        axes.plot(across, along, color=_INK, linewidth=1.0, dashes=_dashes(index), zorder=1.5)
+        x, y = zip(*limit.line, strict=True)
+        axes.plot(x, y, color=_INK, linewidth=1.0, dashes=_dashes(index), zorder=1.5)
 
 
 def _draw_marks(axes: Axes, plot: Plot) -> None:
@@ -102,10 +108,9 @@ def _draw_labels(axes: Axes, plot: Plot) -> None:
         height=_AREA[3] * _INCHES[1] * _POINT,
         character=0.62 * _TEXT,
         line=1.15 * _TEXT,
-        radius=3.5,
+        radius=5.5,
     )
-    wanted = [(mark.label, mark.at) for mark in reversed(plot.marks) if mark.is_labelled]
-    for label in place_labels(wanted, [mark.at for mark in plot.marks], canvas):
+    for label in plot.labels(canvas):
         axes.text(
             *label.at, label.text, fontsize=_TEXT, ha="center", va="center", color=_INK, zorder=4
         )
@@ -127,9 +132,16 @@ def _draw_legend(figure: Figure, plot: Plot) -> None:
         for kind in plot.kinds
     ]
     if plot.front:
-        handles.append(Line2D([], [], color=_INK, linewidth=1.2, label="front"))
+        handles.append(Line2D([], [], color=_FRONT, linewidth=2, label="front"))
     handles += [
-        Line2D([], [], color=_INK, linewidth=1.0, dashes=_dashes(index), label=_shown(limit.text))
+        Line2D(
+            [],
+            [],
+            color=_INK,
+            linewidth=1.0,
+            dashes=_dashes(index),
+            label=_shown(limit.text, _LONGEST_ENTRY),
+        )
         for index, limit in enumerate(plot.limits)
     ]
     legend = figure.legend(
@@ -148,9 +160,9 @@ def _dashes(index: int) -> tuple[int, ...]:
     return DASHES[index % len(DASHES)]
 
 
-def _shown(text: str) -> str:
+def _shown(text: str, longest: int) -> str:
     """A text with the letters that the picture's font has, and not too long."""
-    short = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    short = text if len(text) <= longest else f"{text[: longest - 1]}…"
     return "".join(one if _is_drawn(one) else "?" for one in short)
 
 

@@ -15,12 +15,17 @@ from optimizers.contract.goal import FIGURES, FigureName, Requirement
 from optimizers.contract.study import Explanation, Trial, TrialState
 from optimizers.report.axes import Axis, axis
 from optimizers.report.dimensions import Dimension, dimension
-from optimizers.report.labels import Spot
+from optimizers.report.labels import Canvas, Label, Spot, place_labels
 from optimizers.report.marks import Axes, Kind, Mark, original_mark, placed_trials, trial_mark
 
 _FIDELITY: Final = (
     *(FigureName.ACCURACY, FigureName.AGREEMENT, FigureName.COSINE, FigureName.SQNR),
 )
+_LATER: Final = (
+    *(Kind.FAILED, Kind.RUNNING, Kind.ABANDONED, Kind.HALVED, Kind.MISSES, Kind.HOLDS),
+    *(Kind.WINNER, Kind.ORIGINAL),
+)
+"""What is drawn over what, and labelled sooner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,13 @@ class Limit:
     at: float
     is_upright: bool
 
+    @property
+    def line(self) -> tuple[Spot, Spot]:
+        """Its two ends."""
+        if self.is_upright:
+            return (self.at, 0.0), (self.at, 1.0)
+        return (0.0, self.at), (1.0, self.at)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
@@ -46,7 +58,8 @@ class Plot:
         title: What against what.
         x: The horizontal axis.
         y: The upright axis.
-        marks: Trials in the order of drawing, the best last, then the original.
+        marks: Trials in the order of drawing: those that ended early first, the best last; then
+            the original.
         front: Corners of the line that no trial is beyond.
         limits: Lines of the requirements.
         notes: What is not to be seen, in sentences.
@@ -59,6 +72,15 @@ class Plot:
     front: tuple[Spot, ...]
     limits: tuple[Limit, ...]
     notes: tuple[str, ...]
+
+    def labels(self, canvas: Canvas) -> tuple[Label, ...]:
+        """Numbers beside as many marks as have room for them, the most important first."""
+        return place_labels(
+            [(mark.label, mark.at) for mark in reversed(self.marks)],
+            [mark.at for mark in self.marks],
+            canvas,
+            [self.front, *(limit.line for limit in self.limits)],
+        )
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -118,7 +140,7 @@ def _plot(
         _axis(y, require, [one.y.value for one in placed], [one.y.value for one in of_best]),
     )
     marks = [trial_mark(explanation, axes, one, best) for one in placed]
-    marks.sort(key=lambda mark: (mark.kind is Kind.WINNER, mark.is_labelled))
+    marks.sort(key=lambda mark: (mark.is_best, _LATER.index(mark.kind)))
     original = original_mark(axes, x, y)
     members = [
         (one.x.value, one.y.value)

@@ -41,10 +41,8 @@ def why_lost(trial: Trial, winner: Trial | None, goal: Goal, front: Sequence[Tri
         case TrialState.FAILED:
             return _cut(trial, "no reason was given")
         case TrialState.ABANDONED:
-            return _cut(
-                trial,
-                _missed(trial, goal) or _beaten(trial, winner, goal, front) or "it cannot win",
-            )
+            missed = _missed(trial, goal, of_measured=True)
+            return _cut(trial, missed or _beaten(trial, winner, goal, front) or "it cannot win")
         case TrialState.HALVED:
             return _cut(trial, _not_among_the_best(trial, winner, goal))
         case TrialState.COMPLETE:
@@ -85,8 +83,14 @@ def _cut(trial: Trial, otherwise: str) -> str:
     return f"{prefix}{trial.reason.removeprefix(prefix) or otherwise}"
 
 
-def _missed(trial: Trial, goal: Goal) -> str:
-    """The requirements that a trial does not surely meet: what was found and what is wanted."""
+def _missed(trial: Trial, goal: Goal, *, of_measured: bool = False) -> str:
+    """The requirements that a trial does not surely meet: what was found and what is wanted.
+
+    Args:
+        trial: The one in question.
+        goal: What was wanted.
+        of_measured: Whether only those count that could be judged.
+    """
     texts = []
     for one in goal.require:
         under = one.under.text if one.under else ""
@@ -96,9 +100,11 @@ def _missed(trial: Trial, goal: Goal) -> str:
             if figure.name is one.figure and figure.under == under
         )
         check = check_requirement(one, next(found, None), Gate.LINT, 1 - goal.confidence)
-        if not check.passed:
+        if check.passed is False:
+            texts.append(f"misses {check.text}")
+        elif check.passed is None and not of_measured:
             texts.append(check.text)
-    return f"misses {'; '.join(texts)}" if texts else ""
+    return "; ".join(texts)
 
 
 def _beaten(trial: Trial, winner: Trial | None, goal: Goal, front: Sequence[Trial]) -> str:
@@ -120,7 +126,7 @@ def _beaten(trial: Trial, winner: Trial | None, goal: Goal, front: Sequence[Tria
 
 def _not_among_the_best(trial: Trial, winner: Trial | None, goal: Goal) -> str:
     text = f"not among the best of its rung: {_aims(trial, goal)}"
-    missed = _missed(trial, goal)
+    missed = _missed(trial, goal, of_measured=True)
     if trial.violation and missed:
         text += f"; it {missed}"
     if winner is not None:

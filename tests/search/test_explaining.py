@@ -63,6 +63,22 @@ def test_an_abandoned_trial_keeps_the_bound_that_ended_it() -> None:
     assert why_lost(lost, winner, GOAL, [winner]) == f"abandoned at level 1 of 2: {bound}"
 
 
+def test_an_abandoned_trial_without_a_noted_bound_is_told_who_is_better() -> None:
+    winner = example_explanation().trial(WINNER)
+    lost = replace(example_explanation().trial(6), reason="")
+    assert why_lost(lost, winner, GOAL, [winner]) == (
+        "abandoned at level 1 of 2: trial 7 is better: latency_p50 at most 0.299 of the "
+        "original's, here at most 1.349 of the original's"
+    )
+
+
+def test_a_requirement_that_nothing_was_measured_for_is_missed() -> None:
+    unknown = trial(1, (), latency=0.4, size=0.3, violation=1.0)
+    assert why_lost(unknown, None, GOAL, []) == (
+        "'agreement >= 0.97' could not be judged: it was not measured"
+    )
+
+
 def test_a_halved_trial_names_its_rung_and_its_numbers() -> None:
     text = told(example_explanation(), 5)
     assert text.startswith("halved at level 2 of 4: not among the best of its rung")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -13,7 +15,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
 from optimizers.contract.evaluation import Evaluation, Verdict
@@ -22,7 +26,7 @@ from optimizers.contract.goal import FigureName, Goal, parse_requirement
 from optimizers.contract.manifest import StepRecord
 from optimizers.contract.quantization import DynamicInt8, StaticInt8
 from optimizers.contract.recipe import Recipe
-from optimizers.contract.study import Explanation
+from optimizers.contract.study import Explanation, read_explanation, write_explanation
 from optimizers.report.graphs import summarize
 from optimizers.report.labels import Canvas, place_labels
 from optimizers.report.marks import Kind
@@ -200,6 +204,14 @@ def test_the_table_sorts_by_what_was_measured(whole: tuple[str, bytes]) -> None:
     assert f'data-value="{figure.value.value}"' in whole[0]
 
 
+def test_what_draws_is_loaded_only_when_something_is_written() -> None:
+    code = (
+        "import sys, optimizers.report.write; "
+        "assert not {'jinja2', 'matplotlib', 'onnx'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 HOSTILE = "<script>alert('x')</script>\"&{{ 7 * 7 }}"
 
 
@@ -249,6 +261,14 @@ def test_a_verdict_that_is_not_good_comes_first(
     text = Page(report(tmp_path, example_explanation(), example_evaluation(verdict))[0]).text
     assert words in text.split("The recipe of trial")[0]
     assert "wanted 0.97" in text
+
+
+def test_an_explanation_that_was_stored_gives_the_same_report(tmp_path: Path) -> None:
+    write_explanation(tmp_path, example_explanation())
+    stored = read_explanation(tmp_path)
+    assert stored is not None
+    text, picture = report(tmp_path, stored, example_evaluation())
+    assert (text, picture) == report(tmp_path, example_explanation(), example_evaluation())
 
 
 def test_an_unfinished_search_is_reported_with_what_is_left(tmp_path: Path) -> None:
@@ -388,5 +408,39 @@ def test_labels_of_forty_trials_cover_neither_each_other_nor_a_mark() -> None:
 
 
 def test_products_that_are_not_counted_are_named(tmp_path: Path) -> None:
-    assert summarize(models.linear(tmp_path / "float.onnx")).uncounted == {}
-    assert summarize(models.linear(tmp_path / "float.onnx")).macs == 12
+    floating = summarize(models.linear(tmp_path / "float.onnx"))
+    assert (floating.macs, floating.uncounted) == (12, {})
+    integer = models.save(
+        tmp_path / "integer.onnx",
+        [
+            helper.make_node("MatMulInteger", ["x", "weight"], ["a"]),
+            helper.make_node("MatMulInteger", ["a8", "weight2"], ["y"]),
+            helper.make_node("Cast", ["a"], ["a8"], to=TensorProto.UINT8),
+        ],
+        [("x", TensorProto.UINT8, ["batch", 4])],
+        [("y", TensorProto.INT32, ["batch", 3])],
+        {"weight": np.ones((4, 4), np.uint8), "weight2": np.ones((4, 3), np.uint8)},
+    )
+    found = summarize(integer)
+    assert (found.macs, found.uncounted) == (0, {"MatMulInteger": 2})
+    assert found.operators == {"MatMulInteger": 2, "Cast": 1}
+    assert found.numbers == 28
+
+
+def test_a_model_with_weights_in_a_file_of_their_own_is_looked_at_without_them(
+    tmp_path: Path,
+) -> None:
+    whole = models.linear(tmp_path / "whole.onnx", inputs=64, outputs=10)
+    apart = tmp_path / "apart" / "model.onnx"
+    apart.parent.mkdir()
+    onnx.save(
+        onnx.load(str(whole)),
+        str(apart),
+        save_as_external_data=True,
+        location="weights",
+        size_threshold=0,
+    )
+    found = summarize(apart)
+    assert (found.numbers, found.macs) == (650, 640)
+    weights = apart.with_name("weights").stat().st_size
+    assert found.size_bytes == apart.stat().st_size + weights
