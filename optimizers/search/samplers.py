@@ -29,12 +29,21 @@ class SeededByTrial(BaseSampler):
     Args:
         kind: Which; a grid asks for nothing that is not given, so it gets a random one.
         seed: Of everything random.
+
+    Attributes:
+        at_random: Whether chance proposes for the time being, whatever the kind.
     """
 
     def __init__(self, kind: Sampler, seed: int) -> None:
+        self.at_random = False
         self._kind = kind
         self._seed = seed
         self._inner = self._begun(0)
+
+    @property
+    def kind(self) -> Sampler:
+        """Who proposes."""
+        return Sampler.RANDOM if self.at_random else self._kind
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Begin anew."""
@@ -72,10 +81,10 @@ class SeededByTrial(BaseSampler):
     def _begun(self, number: int) -> BaseSampler:
         entropy = (self._seed % 2**63, number)
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-        if self._kind is Sampler.TPE:
+        if self.kind is Sampler.TPE:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
-        if self._kind is Sampler.NSGA2:
+        if self.kind is Sampler.NSGA2:
             return NSGAIISampler(seed=seed, population_size=POPULATION)
         return RandomSampler(seed=seed)

@@ -8,12 +8,17 @@ it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
+from math import inf, isnan
 from typing import Any, Final
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalChoiceType,
+    CategoricalDistribution,
+    FloatDistribution,
+)
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -84,9 +89,10 @@ class Sampling:
         self._sampler = sampler
         self._objectives = objectives
         self._storage = open_storage(storage)
+        self._proposer = SeededByTrial(sampler, seed)
         self._study = optuna.create_study(
             storage=self._storage,
-            sampler=SeededByTrial(sampler, seed),
+            sampler=self._proposer,
             study_name=study,
             directions=["minimize"] * objectives,
             load_if_exists=True,
@@ -103,10 +109,11 @@ class Sampling:
         """The next recipe; None once every recipe of the space was proposed.
 
         What is enqueued comes first. A recipe that the study has had is not proposed again: when
-        a sampler goes on to propose such, the first one of the grid takes its place.
+        a sampler goes on to propose such, chance takes its place, and then the grid.
         """
-        for tries in range(2 * _TRIES):
-            walk = self._sampler is Sampler.GRID or tries >= _TRIES
+        for tries in range(3 * _TRIES):
+            self._proposer.at_random = tries >= _TRIES
+            walk = self._sampler is Sampler.GRID or tries >= 2 * _TRIES
             if walk and not self._trials(TrialState.WAITING) and not self._enqueue_from_grid():
                 return None
             asked = self._drawn()
@@ -126,7 +133,7 @@ class Sampling:
             violation: By how much it misses what is required, at least 0.
         """
         told = [float(value) for value in values]
-        if len(told) != self._objectives or any(map(math.isnan, [*told, violation])):
+        if len(told) != self._objectives or any(map(isnan, [*told, violation])):
             raise ValueError(f"expected {self._objectives} values and no NaN, got {told}")
         trial = self._trial(number)
         try:
@@ -142,13 +149,14 @@ class Sampling:
             return
 
     def fail(self, number: int, reason: str) -> None:
-        """Record that nothing came of a trial; samplers do not learn from it.
+        """Record that nothing came of a trial, which samplers keep away from.
 
         Without effect where somebody else has told it.
         """
+        trial = self._trial(number)
         try:
-            self._trial(number).set_user_attr(REASON, reason)
-            self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+            trial.set_user_attr(REASON, reason)
+            self._end_badly(trial)
         except UpdateFinishedTrialError:
             return
 
@@ -221,16 +229,30 @@ class Sampling:
         text = trial.user_attrs.get(RECIPE)
         if text is None:
             recipe = self._composed(trial)
-            trial.set_user_attr(ORIGIN, str(self._sampler))
+            trial.set_user_attr(ORIGIN, str(self._proposer.kind))
             trial.set_user_attr(RECIPE, recipe_text(recipe))
         else:
             recipe = recipe_of(text)
             self._answer(trial, recipe)
         if not recipe.steps or self._is_known(recipe, trial.number, enqueued=text is not None):
             trial.set_user_attr(DUPLICATE, True)
-            self._study.tell(trial, state=TrialState.FAIL)
+            self._end_badly(trial)
             return None
         return Asked(number=trial.number, recipe=recipe, origin=trial.user_attrs[ORIGIN])
+
+    def _end_badly(self, trial: Trial) -> None:
+        """End a trial of which nothing came, so that the sampler looks elsewhere.
+
+        TPE models where bad values were told, so to it there is nothing worse; without that it
+        was seen to propose the same recipe until its tries were used up. Genes die out by
+        themselves.
+        """
+        if self._sampler is Sampler.TPE and trial.params:
+            if VIOLATION not in self._frozen(trial.number).constraints:
+                trial.set_constraint(VIOLATION, inf)
+            self._study.tell(trial, [inf] * self._objectives, skip_if_finished=True)
+        else:
+            self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
     def _answer(self, trial: Trial, recipe: Recipe) -> None:
         """Give a trial the parameters of its recipe, where they lie in the space."""
@@ -241,8 +263,7 @@ class Sampling:
         def choose(name: str, one: Range) -> Value:
             if isinstance(one, Real):
                 return trial.suggest_float(name, one.low, one.high, log=one.log)
-            answer: Value = trial.suggest_categorical(name, one.values)
-            return answer
+            return _answered(trial.suggest_categorical(name, one.values))
 
         if self._sampler is Sampler.NSGA2:
             # Parents are crossed in the answers that all trials have, so all have all.
@@ -324,6 +345,11 @@ def _distribution(one: Range) -> BaseDistribution:
     if isinstance(one, Choice):
         return CategoricalDistribution(one.values)
     return FloatDistribution(one.low, one.high, log=one.log)
+
+
+def _answered(choice: CategoricalChoiceType) -> Value:
+    assert choice is not None, "no step declares None as a value"
+    return choice
 
 
 def _plain(one: Range) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from math import inf, log10, nan
+from math import inf, nan
 from pathlib import Path
 from statistics import median
 
@@ -16,17 +16,16 @@ from optimizers.contract.declaration import Choice, Real
 from optimizers.contract.distillation import Distill
 from optimizers.contract.errors import InvalidDocument, NotSupported
 from optimizers.contract.pruning import PruneChannels
-from optimizers.contract.quantization import DynamicInt8, Fp16, StaticInt8
+from optimizers.contract.quantization import DynamicInt8, Fp16
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.search import Sampler
-from optimizers.search.dominance import hypervolume
-from optimizers.search.sampling import Asked, Known, Sampling
+from optimizers.search.sampling import Asked, Known
 from optimizers.search.space import Space
 from optimizers.search.storage import engine_address
-from tests.support.spaces import FAST_AND_TRUE, space_over
+from tests.support.spaces import space_over
+from tests.support.studies import conditional, cost, sampling, spread
 
 ROOT = Path(__file__).parents[2]
-OFFSETS = {"l2": 0.0, "l1": 0.1, "activation": 0.3, "minmax": 0.2, "entropy": 0.0}
 SMALL: dict[str, Choice | Real] = {
     "prune_channels.ratio": Choice((0.25, 0.5)),
     "prune_channels.importance": Choice(("l2",)),
@@ -34,123 +33,9 @@ SMALL: dict[str, Choice | Real] = {
 }
 
 
-def conditional() -> Space:
-    """Parameters of three steps count only where the step is in."""
-    return space_over("merge", "prune_channels", "static_int8", "distill", goal=FAST_AND_TRUE)
-
-
 def small() -> Space:
     """2 x 3 - 1 recipes."""
     return space_over("merge", "prune_channels", values=SMALL)
-
-
-def sampling(
-    space: Space,
-    sampler: Sampler = Sampler.TPE,
-    *,
-    objectives: int = 1,
-    seed: int = 0,
-    storage: str = "",
-) -> Sampling:
-    return Sampling(
-        space,
-        study="one",
-        sampler=sampler,
-        objectives=objectives,
-        seed=seed,
-        storage=storage,
-    )
-
-
-def cost(recipe: Recipe) -> float:
-    """Least with all steps in and each parameter at one of its values; made up."""
-    found = 2.0
-    for step in recipe.steps:
-        if isinstance(step, PruneChannels):
-            found += 8 * (step.ratio - 0.625) ** 2 + OFFSETS[step.importance] - 0.5
-        elif isinstance(step, StaticInt8):
-            found += OFFSETS.get(step.calibration, 0.3) - 0.2 * step.equalize - 0.3
-        elif isinstance(step, Distill):
-            training = step.training
-            found += 0.5 * abs(log10(training.learning_rate / 2e-3)) - 0.05 * training.epochs
-            found += {"adamw": 0.0, "sgd": 0.2}[training.optimizer] - 0.2
-    return found
-
-
-def best_of(sampler: Sampler, seed: int, trials: int) -> float:
-    study = sampling(conditional(), sampler, seed=seed)
-    found = inf
-    for _ in range(trials):
-        asked = study.ask()
-        assert asked is not None
-        study.tell(asked.number, [cost(asked.recipe)])
-        found = min(found, cost(asked.recipe))
-    return found
-
-
-def test_tpe_finds_better_recipes_than_chance() -> None:
-    seeds = range(20)
-    by_tpe = median(best_of(Sampler.TPE, seed, 40) for seed in seeds)
-    by_chance = median(best_of(Sampler.RANDOM, seed, 40) for seed in seeds)
-    assert by_tpe < by_chance
-
-
-def spread(recipe: Recipe) -> tuple[float, float]:
-    """Two aims that pull apart: what prunes and quantises more is faster and less true."""
-    fast, true = 1.0, 0.0
-    for step in recipe.steps:
-        if isinstance(step, PruneChannels):
-            fast *= 1 - 0.7 * step.ratio
-            true += step.ratio**2 + OFFSETS[step.importance]
-        elif isinstance(step, StaticInt8):
-            fast *= 0.6
-            true += OFFSETS.get(step.calibration, 0.3) + 0.2 - 0.1 * step.equalize
-        elif isinstance(step, Distill):
-            true = 0.5 * true + 0.1 * abs(log10(step.training.learning_rate / 2e-3))
-        elif isinstance(step, Merge):
-            fast *= 0.95
-    return fast, true
-
-
-def volume_of(sampler: Sampler, seed: int, trials: int) -> float:
-    study = sampling(conditional(), sampler, objectives=2, seed=seed)
-    points = []
-    for _ in range(trials):
-        asked = study.ask()
-        assert asked is not None
-        points.append(spread(asked.recipe))
-        study.tell(asked.number, points[-1])
-    return hypervolume(points, (1.0, 2.0))
-
-
-def test_the_front_of_nsga2_covers_more_than_chance() -> None:
-    seeds = range(20)
-    by_genes = median(volume_of(Sampler.NSGA2, seed, 72) for seed in seeds)
-    by_chance = median(volume_of(Sampler.RANDOM, seed, 72) for seed in seeds)
-    assert by_genes > by_chance
-
-
-def test_tpe_takes_several_objectives() -> None:
-    assert volume_of(Sampler.TPE, 0, 25) > 0
-
-
-def misses(recipe: Recipe) -> float:
-    """Only what is pruned by half misses nothing."""
-    ratios = [step.ratio for step in recipe.steps if isinstance(step, PruneChannels)]
-    return abs(ratios[0] - 0.5) if ratios else 1.0
-
-
-@pytest.mark.parametrize("sampler", [Sampler.TPE, Sampler.NSGA2])
-def test_what_misses_nothing_is_proposed_more_often(sampler: Sampler) -> None:
-    study = sampling(conditional(), sampler, seed=3)
-    missed = []
-    for _ in range(60):
-        asked = study.ask()
-        assert asked is not None
-        missed.append(misses(asked.recipe))
-        # The more a recipe misses, the smaller its value: only violations can lead.
-        study.tell(asked.number, [-missed[-1]], missed[-1])
-    assert sum(one == 0 for one in missed[-20:]) > sum(one == 0 for one in missed[:20])
 
 
 @pytest.mark.parametrize("sampler", list(Sampler))
@@ -176,7 +61,7 @@ def test_a_grid_is_gone_through_in_its_order() -> None:
 
 @pytest.mark.parametrize("sampler", [Sampler.RANDOM, Sampler.TPE, Sampler.NSGA2])
 def test_the_same_seed_and_history_propose_the_same(sampler: Sampler, tmp_path: Path) -> None:
-    def proposals(storage: str, opened_again: bool) -> list[Asked | None]:
+    def proposals(storage: str, opened_again: bool) -> list[Asked]:
         found = []
         study = sampling(conditional(), sampler, seed=7, storage=storage)
         for index in range(16):
@@ -194,7 +79,6 @@ def test_the_same_seed_and_history_propose_the_same(sampler: Sampler, tmp_path: 
     assert kept == proposals("", opened_again=False)
     other = sampling(conditional(), sampler, seed=8).ask()
     assert other is not None
-    assert kept[0] is not None
     assert other.recipe != kept[0].recipe
 
 
@@ -309,7 +193,7 @@ def test_earlier_studies_of_another_goal_are_passed_over() -> None:
 
 HELD = """
 import sys
-from tests.search.test_sampling import conditional, cost, sampling
+from tests.support.studies import conditional, cost, sampling
 study = sampling(conditional(), seed=5, storage=sys.argv[1])
 for _ in range(3):
     asked = study.ask()
@@ -352,7 +236,8 @@ def test_a_study_that_is_killed_loses_only_the_trial_that_ran(tmp_path: Path) ->
 
 SHARED = """
 import sys
-from tests.search.test_sampling import sampling, small
+from tests.search.test_sampling import small
+from tests.support.studies import sampling
 study = sampling(small(), seed=5, storage=sys.argv[1])
 while (asked := study.ask()) is not None:
     study.tell(asked.number, [0.0])
