@@ -110,8 +110,7 @@ class ModelPolicy:
             and which outputs are cut back to a request's own length: `trim: {hidden: 1}`, or
             `trim: {hidden: {axis: 1, like: tokens}}` where the padded inputs' edges differ.
         preprocess: What is done to every image of the data; arrays are taken as they are.
-        price: Of a processor second in whatever currency, above 0; the figure `cost` is the price of
-            1000 items.
+        price: Of a processor second in whatever currency, above 0; 1000 items come to `cost`.
     """
 
     task: Task = Task.OTHER

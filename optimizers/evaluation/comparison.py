@@ -75,9 +75,7 @@ def fidelity(task: Task, clusters: Clusters | None, answers: Answers, alpha: flo
     return [figure for figure in figures if figure is not None]
 
 
-def answer_figures(
-    task: Task, items: JudgedItems, answers: Answers, alpha: float
-) -> list[Figure]:
+def answer_figures(task: Task, items: JudgedItems, answers: Answers, alpha: float) -> list[Figure]:
     """Fidelity and, where there are labels, accuracy.
 
     Raises:

@@ -36,10 +36,12 @@ def latency_figures(
     Raises:
         Unstable: See `measure`.
     """
-    runs = max(_runs_in_window(session, feeds, terms.timing.window_s) for session in sessions)
-    if for_p99:
-        runs = max(runs, RUNS_FOR_P99 // 2)
-    one, other = (_latency_window(session, feeds, runs) for session in sessions)
+    runs = [_runs_in_window(session, feeds, terms.timing.window_s) for session in sessions]
+    least = max(RUNS_FOR_P99 // 2 if for_p99 else 1, max(runs) if terms.timing.same_runs else 1)
+    one, other = (
+        _latency_window(session, feeds, max(count, least))
+        for session, count in zip(sessions, runs, strict=True)
+    )
     series = measure(one, other, lambda unit: unit.median, terms)
     condition = f"batch {batch}" if batch > 1 else ""
     median = _paired_figure(
@@ -147,7 +149,8 @@ def _paired_figure(
         difference=median_interval([b - a for a, b in zip(one, other, strict=True)], alpha),
         ratio=median_interval(series.ratios(quantity), alpha),
         method=(
-            f"median over units, {_METHOD}, at most {len(terms.looks)} looks, {series.void} units void"
+            f"median over units, {_METHOD}, at most {len(terms.looks)} looks, "
+            f"{series.void} units void"
         ),
         condition=condition,
     )

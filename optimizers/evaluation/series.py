@@ -38,11 +38,14 @@ class Timing:
         precise: Half width of the ratio's interval, relative to the ratio, at which measuring
             stops.
         unstable: Half width above which the result counts as unstable after the last look.
+        same_runs: Whether both sides run as often in a window as the faster of them can; else each
+            fills it for itself, so that what is very slow takes no longer than the other.
     """
 
     window_s: float = 0.05
     precise: float = 0.025
     unstable: float = 0.10
+    same_runs: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,14 +1,14 @@
-"""Measures candidates of a search beside the original, on the search's data and never the gate's."""
+"""Measures candidates beside the original on the search's data, and never on the gate's."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
-import time
 
 from optimizers.calibration import take
 from optimizers.contract.errors import InvalidModel, NotSupported, RunFailed

@@ -203,7 +203,8 @@ def _to_minimise(name: FigureName, bound: float) -> float:
 def _at_best(comparison: Comparison) -> str:
     side = "at least" if comparison.lower_is_better else "at most"
     assert comparison.favourable is not None
-    return f"it is {side} {comparison.favourable:.4g} by its bound, the limit is {comparison.limit:.4g}"
+    bound, limit = f"{comparison.favourable:.4g}", f"{comparison.limit:.4g}"
+    return f"it is {side} {bound} by its bound, the limit is {limit}"
 
 
 def _beside(goal: Goal, theirs: Sequence[float], best: Sequence[float]) -> str:

@@ -67,9 +67,7 @@ def smallest_weights(evidence: Evidence, search: Search | None = None) -> Smalle
 
     kept = _kept(allowed, values, evidence)
     numbers = {"none of them": _Bits()} | {
-        name: bits
-        for name in allowed
-        if (bits := _bits(name, values)) is not None
+        name: bits for name in allowed if (bits := _bits(name, values)) is not None
     }
     totals = {name: _bytes(evidence, bits, kept) for name, bits in numbers.items()}
     name, fewest = min(totals.items(), key=lambda pair: pair[1])

@@ -18,10 +18,10 @@ from optimizers.evaluation.limits import compare, compare_with_original
 from optimizers.evaluation.quiet import Quiet
 from optimizers.evaluation.series import Terms, Timing
 
-LOOKS: Final = (8, 16, 32)
-"""Units; 32 of them take some 3 s beside the time of waiting for a quiet machine."""
+LOOKS: Final = (10, 20, 40)
+"""Units; 40 of them take some 3 s beside the time of waiting for a quiet machine."""
 
-TIMING: Final = Timing(window_s=0.02, precise=0.05, unstable=float("inf"))
+TIMING: Final = Timing(window_s=0.02, precise=0.05, unstable=float("inf"), same_runs=False)
 
 _RELATIVE: Final = (Relation.RELATIVE_GAIN, Relation.RELATIVE_LOSS)
 
@@ -70,9 +70,7 @@ def settles(
     needed = [one for one in of_name if one in goal.require]
 
     def settled(ratio: Estimate) -> bool:
-        figure = Figure(
-            name=name, unit=FIGURES[name].unit, samples=1, value=ratio, ratio=ratio
-        )
+        figure = Figure(name=name, unit=FIGURES[name].unit, samples=1, value=ratio, ratio=ratio)
         lost = [compare(one, figure) for one in needed]
         if goal.optimize[0] is name:
             lost.append(compare_with_original(figure))

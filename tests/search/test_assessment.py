@@ -20,6 +20,7 @@ from optimizers.evaluation.quiet import Usage
 from optimizers.pipeline import apply_step
 from optimizers.search.assessment import Assessment, Assessor, Terms
 from optimizers.search.objectives import cannot_win, objectives, violation
+from optimizers.search.timing import LOOKS
 from optimizers.step import StepContext
 from tests.support import faults, models
 from tests.support.data import write_data
@@ -74,7 +75,7 @@ def assessor(home: Path, goal: Goal, data: Path | None, **given: float) -> Asses
         task=Task.CLASSIFICATION,
         data=data,
         host=this_host(2),
-        timing_s=given.get("timing_s", 3.0),
+        timing_s=given.get("timing_s", 10.0),
         price=given.get("price", 1.0),
     )
     return Assessor(terms, undisturbed)
@@ -99,8 +100,15 @@ def found(assessment: Assessment, name: FigureName, under: str = "") -> Figure:
     return figure
 
 
-def test_structure_is_size_and_paired_times_without_answers(judge: Assessor, home: Path) -> None:
-    got = judge.structure(home / "int8.onnx", SESSION)
+@pytest.fixture(scope="module")
+def structure(judge: Assessor, home: Path) -> Assessment:
+    return judge.structure(home / "int8.onnx", SESSION)
+
+
+def test_structure_is_size_and_paired_times_without_answers(
+    structure: Assessment, home: Path
+) -> None:
+    got = structure
     assert got.broken == ""
     assert got.seconds > 0
     names = {figure.name for figure in got.figures}
@@ -111,7 +119,7 @@ def test_structure_is_size_and_paired_times_without_answers(judge: Assessor, hom
     assert size.ratio.upper is not None
     assert size.ratio.upper < 0.5
     latency = found(got, FigureName.LATENCY_P50)
-    assert latency.samples >= 8
+    assert latency.samples in LOOKS
     assert latency.ratio is not None
     assert latency.ratio.lower is not None
     assert latency.ratio.upper is not None
@@ -119,7 +127,9 @@ def test_structure_is_size_and_paired_times_without_answers(judge: Assessor, hom
     assert "at most 3 looks, 0 units void" in latency.method
 
 
-def test_answers_have_bounds_and_what_is_asked_under_noise(judge: Assessor, home: Path) -> None:
+def test_answers_have_bounds_and_what_is_asked_under_noise(
+    judge: Assessor, structure: Assessment, home: Path
+) -> None:
     got = judge.answers(home / "int8.onnx", SESSION)
     assert got.broken == ""
     assert not got.missing
@@ -129,7 +139,6 @@ def test_answers_have_bounds_and_what_is_asked_under_noise(judge: Assessor, home
         value = found(got, FigureName.AGREEMENT, under).value
         assert value.lower is not None
         assert 0.9 < value.lower < value.value
-    structure = judge.structure(home / "int8.onnx", SESSION)
     figures = (*structure.figures, *got.figures)
     assert violation(judge.goal, figures) == 0
     assert objectives(judge.goal, figures)[0] < np.log(0.5)
@@ -197,7 +206,7 @@ def test_a_slower_candidate_is_seen_through_soon(home: Path, tmp_path: Path) -> 
     with assessor(home, goal, home / "search.npz", timing_s=20) as judge:
         got = judge.structure(slow, SESSION)
         latency = found(got, FigureName.LATENCY_P50)
-        assert latency.samples == 8, "the first look settles it"
+        assert latency.samples == LOOKS[0], "the first look settles it"
         assert "'latency_p50 <= 5 % worse' cannot be met" in cannot_win(judge.goal, got.figures, [])
 
 

@@ -136,12 +136,12 @@ def test_what_can_be_met_is_not_called_impossible(home: Path, name: str) -> None
 @pytest.mark.parametrize("name", ["perceptron", "convolutional"])
 def test_what_nothing_can_meet_is_said_with_its_numbers(home: Path, name: str) -> None:
     hopeless = (
-        *("size <= 100 B", "latency_p50 <= 10 ns", "agreement >= 1.01", "sqnr >= 300 dB"),
-        *("accuracy >= 3 points better", "agreement >= 0.9999", "memory <= 50 B"),
+        *("size <= 2 kB", "latency_p50 <= 0.01 us", "agreement >= 1.01", "sqnr >= 300 dB"),
+        *("accuracy >= 3 points better", "agreement >= 0.9999", "memory <= 2 kB"),
         *("latency_p50 >= 100 % better", "accuracy <= 1 % worse", "agreement >= 1"),
     )
-    hopeless = tuple(one.replace("10 ns", "0.01 us") for one in hopeless)
-    assert impossible(home, name, *hopeless) == list(hopeless)
+    search = Search(steps=("dynamic_int8", "static_int8"))
+    assert impossible(home, name, *hopeless, search=search) == list(hopeless)
     goal, original = original_of(home, name, goal_of("agreement >= 0.999"))
     [said] = unsatisfiable(goal, evidence_of(home, name), original)
     assert "300 items, at least" in said
@@ -159,10 +159,14 @@ def test_a_run_that_is_mostly_launching_cannot_be_ten_times_as_fast(home: Path) 
 
 
 def test_what_a_search_is_good_with_must_be_possible_too(home: Path) -> None:
-    goal = replace(Goal(), stop_when=(parse_requirement("size <= 10 B"),))
+    goal = replace(Goal(), stop_when=(parse_requirement("size <= 18 kB"),))
     goal, original = original_of(home, "perceptron", goal)
-    [said] = unsatisfiable(goal, evidence_of(home, "perceptron"), original)
-    assert said.startswith("'size <= 10 B' cannot be met: its weights take 74")
+    known, search = evidence_of(home, "perceptron"), Search(steps=("simplify", "dynamic_int8"))
+    [said] = unsatisfiable(goal, known, original, search)
+    assert said == (
+        "'size <= 18 kB' cannot be met: its weights take 75 KiB and at least 18.5 KiB after any "
+        "recipe (fewest bits by dynamic_int8)"
+    )
 
 
 def test_without_search_data_nothing_can_be_said_of_answers(home: Path) -> None:
