@@ -16,9 +16,8 @@ from optimizers.contract.evidence import Evidence, Layer
 from optimizers.contract.goal import FigureName, Goal, Relation, Requirement
 from optimizers.contract.search import Search
 
-_LAUNCH_S: Final = 40e-6
-"""A run below it is mostly started and ended; int8 made such nets slower."""
-_LAUNCH_SHARE: Final = 0.5
+_LAUNCH: Final = 0.1
+"""Share of a run outside of nodes. Above it there is little to save: int8 slowed such nets down."""
 _JOINED: Final = 0.5
 """An item in a batch below this share of an item alone: starting runs is shared out."""
 
@@ -117,7 +116,7 @@ class Reading:
         shared_out = evidence.batch_item_s < _JOINED * evidence.item_s
         if self.goal.optimize[0] not in _LATENCIES and shared_out:
             return False
-        return evidence.outside_share >= _LAUNCH_SHARE or evidence.item_s < _LAUNCH_S
+        return evidence.outside_share >= _LAUNCH
 
     @property
     def convolutions(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +11,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from optimizers.contract.errors import InvalidData
+from optimizers.contract.errors import RunFailed
 from optimizers.contract.evidence import Evidence
 from optimizers.contract.goal import Goal
 from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
-from optimizers.contract.runtime import SessionSpec
+from optimizers.contract.runtime import Optimization, SessionSpec
 from optimizers.contract.search import Search
 from optimizers.demo.networks import TutorialNet, export
 from optimizers.evaluation.node_times import run_nodes
@@ -29,8 +29,9 @@ from tests.support.encoders import TOKENS, WORDS, encoder
 SPEC = SessionSpec(max_batch=8)
 
 
-def look(model: Path, spec: SessionSpec = SPEC, **data: Path) -> Evidence:
-    return profile(model, spec, host=this_host(2), task=Task.CLASSIFICATION, data=data, seed=0)
+def look(model: Path, spec: SessionSpec = SPEC, data: Mapping[str, Path] | None = None) -> Evidence:
+    host, task = this_host(2), Task.CLASSIFICATION
+    return profile(model, spec, host=host, task=task, data=data or {}, seed=0)
 
 
 def tutorial(path: Path) -> Path:
@@ -56,20 +57,25 @@ NETS: dict[str, Callable[[Path], Path]] = {
 
 
 @pytest.fixture(scope="module")
-def evidence(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Evidence]:
-    """Of every net; with data for what most steps need, as far as the planner is told."""
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("nets")
-    found = {name: look(make(folder / f"{name}.onnx")) for name, make in NETS.items()}
+    return {name: make(folder / f"{name}.onnx") for name, make in NETS.items()}
+
+
+@pytest.fixture(scope="module")
+def evidence(files: dict[str, Path]) -> dict[str, Evidence]:
+    """Of every net; with data for what most steps need, as far as the planner is told."""
+    found = {name: look(file) for name, file in files.items()}
     counts = {"calibration": 100, "train": 1000, "search": 500}
     return {name: replace(one, data=counts) for name, one in found.items()}
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_shares_are_of_all_nodes_and_named_as_in_the_model(
-    name: str, evidence: dict[str, Evidence], tmp_path: Path
+    name: str, evidence: dict[str, Evidence], files: dict[str, Path]
 ) -> None:
     one = evidence[name]
-    graph = onnx.load(str(NETS[name](tmp_path / "model.onnx"))).graph
+    graph = onnx.load(str(files[name])).graph
     operators = {node.op_type for node in graph.node} - {"Constant"}
 
     assert sum(share.share for share in one.operators) == pytest.approx(1)
@@ -149,9 +155,8 @@ def test_items_are_counted_and_the_gate_is_left_alone(tmp_path: Path) -> None:
     write_data(tmp_path, model, calibration_items=64, train_items=200)
     (tmp_path / "gate.npz").write_bytes(b"nobody may look here")
 
-    one = look(
-        model, **{name: tmp_path / f"{name}.npz" for name in ("calibration", "train", "gate")}
-    )
+    purposes = ("calibration", "train", "gate")
+    one = look(model, data={name: tmp_path / f"{name}.npz" for name in purposes})
 
     assert one.data == {"calibration": 64, "train": 200}
     assert one.has_labels
@@ -161,18 +166,24 @@ def test_training_items_without_labels_are_told_apart(tmp_path: Path) -> None:
     model = models.perceptron(tmp_path / "model.onnx")
     np.savez(tmp_path / "train.npz", x=np.zeros((20, 16), np.float32))
 
-    assert not look(model, train=tmp_path / "train.npz").has_labels
+    assert not look(model, data={"train": tmp_path / "train.npz"}).has_labels
 
 
 def test_real_items_are_run_where_there_are_some(tmp_path: Path) -> None:
-    """Numbers beyond the table would end the run: made-up ones are 0 and 1."""
+    """A number beyond the table ends the run; made-up ones are 0 and 1."""
     model = encoder(tmp_path / "model.onnx", layers=1)
-    np.savez(tmp_path / "search.npz", x=np.full((10, TOKENS), WORDS - 1))
-    np.savez(tmp_path / "calibration.npz", x=np.full((10, TOKENS - 1), 1))
+    np.savez(tmp_path / "good.npz", x=np.full((10, TOKENS), WORDS - 1))
+    np.savez(tmp_path / "bad.npz", x=np.full((10, TOKENS), WORDS))
+    good, bad = tmp_path / "good.npz", tmp_path / "bad.npz"
 
-    assert look(model, search=tmp_path / "search.npz").data == {"search": 10}
-    with pytest.raises(InvalidData, match="calibration"):
-        look(model, search=tmp_path / "search.npz", calibration=tmp_path / "calibration.npz")
+    for purpose in ("search", "calibration", "train"):
+        with pytest.raises(RunFailed):
+            look(model, data={purpose: bad})
+    assert look(model, data={"search": good, "calibration": bad}).data["search"] == 10
+    assert look(model, data={"calibration": good, "train": bad, "gate": bad}).data == {
+        "calibration": 10,
+        "train": 10,
+    }
 
 
 def test_a_batch_written_into_a_graph_is_run_and_shared_out(tmp_path: Path) -> None:
@@ -208,7 +219,9 @@ def test_what_runs_inside_of_a_node_is_not_counted_twice(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("optimization", ["all", "extended", "basic", "disabled"])
-def test_layers_are_found_at_every_level_of_optimisation(optimization: str, tmp_path: Path) -> None:
+def test_layers_are_found_at_every_level_of_optimisation(
+    optimization: Optimization, tmp_path: Path
+) -> None:
     spec = replace(SPEC, optimization=optimization)
     one = look(networks.resnet(tmp_path / "model.onnx"), spec)
 
