@@ -35,6 +35,7 @@ from optimizers.evaluation.gates import Judgement, judge
 from optimizers.evaluation.series import Unstable
 from optimizers.evaluation.subject import Subject
 from optimizers.process import limit_memory
+from optimizers.reporting import report_search
 
 _GOLDEN_ITEMS: Final = 8
 _GOLDEN_TOLERANCE: Final = 1e-3
@@ -71,6 +72,14 @@ def judge_job(directory: Path, spec: JobSpec, share: float) -> None:
     variant = _sealed(directory, spec, built, judgement)
     shutil.rmtree(directory / CANDIDATE_DIRECTORY)
     evaluation = judgement.evaluation
+    report_search(
+        directory,
+        spec,
+        variant=directory / VARIANT_DIRECTORY / MODEL_FILE,
+        session=judgement.session,
+        evaluation=evaluation,
+        records=built.records,
+    )
     report(directory, "sealed", 1.0, str(evaluation.verdict))
     reason = "; ".join(evaluation.reasons)
     end(directory, _VERDICT_STATES[evaluation.verdict], reason, variant)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from optimizers.building import checked_data, data_of
+from optimizers.calibration import open_data
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.host import Host, this_host
 from optimizers.contract.job import (
@@ -29,6 +30,7 @@ from optimizers.contract.job import (
     read_built,
     write_built,
 )
+from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.search import Search
 from optimizers.contract.study import (
     Explanation,
@@ -38,9 +40,11 @@ from optimizers.contract.study import (
     write_explanation,
 )
 from optimizers.ending import end, report
+from optimizers.evaluation.disjoint import check_disjoint
 from optimizers.evaluation.profiler import profile
 from optimizers.planner import propose
 from optimizers.process import PARENT_VARIABLE, limit_memory
+from optimizers.reporting import report_search
 from optimizers.search.assessment import Assessor, Terms
 from optimizers.search.candidates import Candidates
 from optimizers.search.chronicle import Chronicle
@@ -108,16 +112,35 @@ def search_job(directory: Path, spec: JobSpec, share: float) -> None:
     untouched = Untouched(spec)
     data = checked_data(directory, spec)
     untouched.check()
+    counts = _checked_for_search(spec, data)
     shutil.rmtree(_recipes(directory), ignore_errors=True)
     with _bench(directory, spec, data) as bench:
-        frame = _frame(bench)
+        frame = _frame(bench, counts)
         if frame.unsatisfiable:
             why = "; ".join(frame.unsatisfiable)
             write_explanation(directory, replace(frame, ended_because=_GOAL_CANNOT_BE_MET))
+            report_search(directory, bench.spec)
             end(directory, JobState.REFUSED, f"{_GOAL_CANNOT_BE_MET}: {why}")
             return
-        _search(bench, frame, share)
-    untouched.check()
+        _search(bench, frame, share, untouched)
+
+
+def _checked_for_search(spec: JobSpec, data: dict[str, Path]) -> dict[str, int]:
+    """Make sure that the search's data is its own; how many items there are for each purpose.
+
+    Raises:
+        InvalidData: There is none, or what steps learn from shares items with it.
+    """
+    if "search" not in data:
+        raise InvalidData("a search judges its trials on data.search; name that data in hone.yaml")
+    with closing(Session(spec.original_file, SessionSpec())) as original:
+        signature = original.signature
+    check_disjoint(data, spec.data_sha256, signature, judging="search")
+    counts = {}
+    for purpose, path in data.items():
+        with open_data(path, signature) as file:
+            counts[purpose] = file.count
+    return counts
 
 
 def assist(directory: Path, spec: JobSpec) -> None:
@@ -134,16 +157,18 @@ def assist(directory: Path, spec: JobSpec) -> None:
             part.study.run()
 
 
-def _search(bench: _Bench, frame: Explanation, share: float) -> None:
+def _search(bench: _Bench, frame: Explanation, share: float, untouched: Untouched) -> None:
     directory = bench.directory
     with _part(bench, frame, share, submission=_submission(bench.spec)) as part:
         _prepare(bench, frame, part)
         with _assistants(bench):
             ended = part.study.run()
+        untouched.check()
         part.study.settle()
         told = part.chronicle.close(ended, seconds=part.study.seconds)
         if told.winner is None:
             reason = f"no recipe was found that holds the goal, and {ended}; {told.nearest_miss}"
+            report_search(directory, bench.spec)
             end(directory, JobState.REFUSED, reason)
             return
         recipe = told.trial(told.winner).recipe
@@ -160,8 +185,6 @@ def _bench(directory: Path, spec: JobSpec, data: dict[str, Path]) -> Iterator[_B
     search = spec.profile.search
     if search is None:
         raise InvalidDocument(f"profile {spec.profile.name} has no search")
-    if "search" not in data:
-        raise InvalidData("a search judges its trials on data.search; name that data in hone.yaml")
     given = {purpose: path for purpose, path in data.items() if purpose != "gate"}
     home = directory / SEARCH_DIRECTORY
     _recipes(directory).mkdir(parents=True, exist_ok=True)
@@ -189,7 +212,7 @@ def _bench(directory: Path, spec: JobSpec, data: dict[str, Path]) -> Iterator[_B
         )
 
 
-def _frame(bench: _Bench) -> Explanation:
+def _frame(bench: _Bench, counts: dict[str, int]) -> Explanation:
     """What does not change while a search goes on; looked at once for each job."""
     spec, search, goal = bench.spec, bench.search, bench.assessor.goal
     study = study_name(spec, search, bench.host)
@@ -212,7 +235,7 @@ def _frame(bench: _Bench) -> Explanation:
         profile=spec.profile,
         evidence=evidence,
         proposals=propose(evidence, goal, search) if search.planner else (),
-        data=dict(evidence.data),
+        data=counts,
         unsatisfiable=unsatisfiable(goal, evidence, bench.assessor.original_figures(), search),
     )
 
