@@ -79,7 +79,10 @@ class Reading:
 
     @property
     def kind(self) -> Kind:
-        """What takes most of what the aim counts."""
+        """What takes most of what the aim counts; steps want weights that are floating point."""
+        nothing = not self.evidence.layers and not self.evidence.embedding_bytes
+        if nothing or self.is_integer:
+            return Kind.LAUNCH if self.is_launch_bound else Kind.OTHER
         if self.aim in (Aim.SIZE, Aim.MEMORY):
             return self._kind_by_weight
         if self.is_launch_bound:
@@ -90,6 +93,12 @@ class Reading:
             return Kind.PRODUCT
         gated = self.depthwise >= _DEPTHWISE or self.gates >= _MANY_GATES
         return Kind.DEPTHWISE if gated else Kind.CONVOLUTION
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the model came with narrow weights."""
+        operators = {one.operator for one in self.evidence.operators}
+        return any("Quantize" in one or "Integer" in one or "NBits" in one for one in operators)
 
     @property
     def _kind_by_weight(self) -> Kind:
@@ -106,8 +115,9 @@ class Reading:
     @property
     def is_encoder(self) -> bool:
         """Whether it looks like a transformer, whose activations int8 with fixed ranges ruins."""
-        operators = {one.operator for one in self.evidence.operators}
-        return bool(self.evidence.attention_heads) or "LayerNormalization" in operators
+        nodes = {one.operator: one.nodes for one in self.evidence.operators}
+        softened = nodes.get("Softmax", 0) > 1  # a classifier has one, at its end
+        return bool(self.evidence.attention_heads) or "LayerNormalization" in nodes or softened
 
     @property
     def is_launch_bound(self) -> bool:

@@ -16,13 +16,17 @@ from optimizers.contract.evidence import Evidence
 from optimizers.contract.goal import Goal
 from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
+from optimizers.contract.quantization import Fp16, StaticInt8
 from optimizers.contract.runtime import Optimization, SessionSpec
 from optimizers.contract.search import Search
+from optimizers.contract.steps import Step
 from optimizers.demo.networks import TutorialNet, export
 from optimizers.evaluation.node_times import run_nodes
 from optimizers.evaluation.profiler import profile
+from optimizers.pipeline import apply_step
 from optimizers.planner import propose
 from tests.support import models, networks
+from tests.support.contexts import step_context
 from tests.support.data import write_data
 from tests.support.encoders import TOKENS, WORDS, encoder
 
@@ -227,6 +231,21 @@ def test_layers_are_found_at_every_level_of_optimisation(
 
     assert all(layer.share > 0 for layer in one.layers)
     assert sum(share.share for share in one.operators) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("step", [StaticInt8(), StaticInt8(scheme="s8s8"), Fp16()])
+def test_layers_of_narrow_numbers_are_found(step: Step, tmp_path: Path) -> None:
+    """The runtime puts them into another layout, or casts them, and names them anew."""
+    images = np.random.default_rng(0).random((32, 3, 16, 16), np.float32)
+    np.savez(tmp_path / "calibration.npz", x=images)
+    context = step_context(tmp_path, data={"calibration": tmp_path / "calibration.npz"})
+    made = apply_step(networks.resnet(tmp_path / "model.onnx"), step, context)
+
+    one = look(made.model)
+
+    assert all(layer.share > 0 for layer in one.layers)
+    assert len(one.layers) == 10
+    assert "QLinearConv" not in {share.operator for share in one.operators}
 
 
 def test_a_model_without_names_is_led_back_as_well(tmp_path: Path) -> None:
