@@ -104,13 +104,7 @@ class Reading:
     def _kind_by_weight(self) -> Kind:
         """Which steps can take the bytes away; static int8 takes those of products as well."""
         stored = {one.operator: one.weight_bytes for one in self.evidence.operators}
-        convolved, multiplied = (
-            stored.get("Conv", 0),
-            stored.get("MatMul", 0) + stored.get("Gemm", 0),
-        )
-        if not convolved + multiplied + self.evidence.embedding_bytes:
-            return Kind.OTHER
-        return Kind.CONVOLUTION if convolved and not self.is_encoder else Kind.PRODUCT
+        return Kind.CONVOLUTION if stored.get("Conv") and not self.is_encoder else Kind.PRODUCT
 
     @property
     def is_encoder(self) -> bool:
