@@ -32,7 +32,7 @@ from optimizers.evaluation.parts import (
     size_bytes,
     weight_bytes_by_operator,
 )
-from optimizers.evaluation.run_times import median_run_s, starting_s
+from optimizers.evaluation.run_times import run_seconds, starting_s
 from optimizers.graph import load_with_constants
 from optimizers.saving import saved
 from optimizers.structure.attention import attentions
@@ -86,7 +86,8 @@ def profile(
         items = _items(data, signature)
         rows = fixed_batch(signature) or 1
         feeds = _feeds(signature, items, rows, seed)
-        run_s = median_run_s(opened, feeds)
+        seconds = run_seconds(opened, feeds)
+        run_s = float(np.median(seconds))
         batch, batch_item_s = _joined(opened, items, seed, run_s / rows)
     loaded = load_with_constants(model)
     runs = int(np.clip(_PROFILED_S / run_s, _FEWEST_PROFILED, _MOST_PROFILED))
@@ -105,7 +106,7 @@ def profile(
         item_s=run_s / rows,
         batch_item_s=batch_item_s,
         batch=batch,
-        outside_share=min(1.0, starting_s(loaded, session, feeds) / run_s),
+        outside_share=min(1.0, starting_s(loaded, session, feeds) / min(seconds)),
         attention_heads=heads,
         residual_blocks=blocks,
         has_batch_norm=any(node.op_type == "BatchNormalization" for node in loaded.graph.node),
@@ -157,10 +158,10 @@ def _joined(session: Session, items: Arrays | None, seed: int, item_s: float) ->
     if rows == 1 or not session.signature.has_batch_dimension:
         return 1, item_s
     try:
-        run_s = median_run_s(session, _feeds(session.signature, items, rows, seed))
+        seconds = run_seconds(session, _feeds(session.signature, items, rows, seed))
     except RunFailed:  # a length written into the graph, whatever its inputs say
         return 1, item_s
-    return rows, run_s / rows
+    return rows, float(np.median(seconds)) / rows
 
 
 def _shares(model: onnx.GraphProto, optimized: onnx.GraphProto, ran: list[NodeRun]) -> _Shares:

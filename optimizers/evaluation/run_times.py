@@ -6,7 +6,6 @@ import time
 from contextlib import closing
 from typing import Final
 
-import numpy as np
 import onnx
 
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
@@ -17,8 +16,8 @@ _FEWEST: Final = 5
 _MOST: Final = 200
 
 
-def median_run_s(session: Session, feeds: Feeds) -> float:
-    """Median seconds of one caller's runs, for a guess: others may have used the machine.
+def run_seconds(session: Session, feeds: Feeds) -> list[float]:
+    """Seconds of one caller's runs, for a guess: others may use the machine meanwhile.
 
     Raises:
         RunFailed: The runtime refuses `feeds`.
@@ -32,11 +31,11 @@ def median_run_s(session: Session, feeds: Feeds) -> float:
         begun = time.perf_counter()
         session.run(feeds)
         seconds.append(time.perf_counter() - begun)
-    return float(np.median(seconds))
+    return seconds
 
 
 def starting_s(model: onnx.ModelProto, spec: SessionSpec, feeds: Feeds) -> float:
-    """Seconds of a run of a model with the same inputs that only tells the shape of the first.
+    """Fewest seconds of a run of a model with the same inputs that only tells one's shape.
 
     Args:
         model: Whose inputs are taken.
@@ -51,4 +50,4 @@ def starting_s(model: onnx.ModelProto, spec: SessionSpec, feeds: Feeds) -> float
         graph, opset_imports=model.opset_import, ir_version=model.ir_version
     )
     with saved(nothing) as file, closing(Session(file, spec)) as session:
-        return median_run_s(session, feeds)
+        return min(run_seconds(session, feeds))

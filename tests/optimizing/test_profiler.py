@@ -51,12 +51,17 @@ def wide(path: Path) -> Path:
     return models.perceptron(path, sizes=(784, 1024, 1024, 10))
 
 
+def tiny(path: Path) -> Path:
+    return models.perceptron(path, sizes=(64, 64, 10))
+
+
 NETS: dict[str, Callable[[Path], Path]] = {
     "residual": residual,
     "mobile": networks.mobilenet,
     "encoder": encoder,
     "perceptron": wide,
     "tutorial": tutorial,
+    "tiny": tiny,
 }
 
 
@@ -116,6 +121,25 @@ def test_a_convolutional_net_spends_its_time_in_convolutions(
     assert evidence["perceptron"].share_of("MatMul") > 0.5
 
 
+def test_products_without_weights_are_no_layers(evidence: dict[str, Evidence]) -> None:
+    """Those of queries and keys, and of shares and values, run under names of their own or not."""
+    sentences = evidence["encoder"]
+
+    assert len(sentences.layers) == 4 * 6
+    assert sum(layer.share for layer in sentences.layers) < 0.98 * sentences.share_of("MatMul")
+
+
+def test_threads_inside_a_run_change_nothing_of_what_is_found(
+    files: dict[str, Path], evidence: dict[str, Evidence]
+) -> None:
+    one = look(files["residual"], replace(SPEC, intra_op_threads=2))
+
+    assert {share.operator for share in one.operators} == {
+        share.operator for share in evidence["residual"].operators
+    }
+    assert all(layer.share > 0 for layer in one.layers)
+
+
 def test_what_a_net_is_made_of(evidence: dict[str, Evidence]) -> None:
     residual, mobile, sentences = (evidence[one] for one in ("residual", "mobile", "encoder"))
 
@@ -151,7 +175,7 @@ def test_the_planner_tells_the_nets_apart(evidence: dict[str, Evidence]) -> None
     assert first["residual"] == "static_int8"
     assert first["encoder"] == "merge → dynamic_int8"
     assert first["perceptron"] == "dynamic_int8"
-    assert first["tutorial"] == "simplify → merge"
+    assert first["tiny"] == "simplify → merge"
 
 
 def test_items_are_counted_and_the_gate_is_left_alone(tmp_path: Path) -> None:
