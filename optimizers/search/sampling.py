@@ -52,8 +52,8 @@ __all__ = ["Asked", "Known", "Sampling", "Told"]
 
 _WARM: Final = "warm"
 _SPACE: Final = "space"
-_TRIES: Final = 16
-"""How often a sampler may propose what the study has had, before the grid is gone through."""
+_TRIES: Final = 8
+"""How often a sampler, and then chance, may propose what the study has had."""
 _BEST_OF_EARLIER: Final = 3
 
 
