@@ -11,7 +11,6 @@ import errno
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from contextlib import closing
@@ -67,6 +66,7 @@ from optimizers.process import (
     limit_memory,
     lower_priority,
 )
+from optimizers.supervision import TookTooLong, run_child
 from optimizers.untouched import Untouched
 
 Stage = Literal["build", "measure"]
@@ -115,23 +115,15 @@ def _run_child(directory: Path, stage: Stage) -> JobResult | None:
     command = [sys.executable, "-m", "optimizers", "worker", str(directory), "--stage", stage]
     limit_s = read_spec(directory).build_timeout_s if stage == "build" else 0.0
     try:
-        with (directory / LOG_FILE).open("ab") as log:
-            done = subprocess.run(
-                command,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                check=False,
-                timeout=limit_s or None,
-            )
-    except subprocess.TimeoutExpired:
+        code = run_child(command, directory, environment=environment, limit_s=limit_s)
+    except TookTooLong:
         progress = last_progress(directory)
         at = progress.stage if progress is not None else stage
         reason = f"building took longer than its limit of {limit_s:g} s; it was ended in {at}"
         return read_result(directory) or _end(directory, JobState.FAILED, reason)
     result = read_result(directory)
-    if result is None and done.returncode != 0:
-        return _end(directory, JobState.FAILED, _why(directory, stage, done.returncode))
+    if result is None and code != 0:
+        return _end(directory, JobState.FAILED, _why(directory, stage, code))
     return result
 
 

@@ -7,7 +7,6 @@ fixed beforehand, between which alpha is divided: stopping early cannot flatter 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,6 +17,7 @@ from optimizers.contract.evaluation import Estimate
 from optimizers.evaluation.bounds import median_interval
 from optimizers.evaluation.progress import Share, unheard
 from optimizers.evaluation.quiet import Quiet
+from optimizers.pausing import working_time
 
 LOOKS: Final = (16, 32, 64, 128)
 """Numbers of units after which the interval is looked at, and at no other."""
@@ -51,7 +51,7 @@ class Terms:
 
     Attributes:
         alpha: Error probability of each bound, all looks together.
-        deadline: On the monotonic clock.
+        deadline: By `pausing.working_time`.
         quiet: Judge of disturbances.
         timing: How finely.
         decides: Whether the goal names what is measured; what is only told is looked at once,
@@ -151,7 +151,7 @@ def measure(original: Window, variant: Window, quantity: Quantity, terms: Terms)
     series = Series()
     width = float("inf")
     while len(series.units) < LOOKS[-1]:
-        if time.monotonic() > terms.deadline:
+        if working_time() > terms.deadline:
             raise Unstable(
                 f"only {len(series.units)} quiet measurements were had in time ({series.void} were "
                 "void because others used the machine), or their spread was too large"
