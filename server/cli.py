@@ -359,7 +359,9 @@ def optimize(
     elif wait:
         _console.print(job_line(job), markup=False, highlight=False)
         if job.HasField("search"):
-            _print_account(_call(admin, "Explain", pb.ExplainRequest(job=job.id), pb.ExplainResponse))
+            _print_account(
+                _call(admin, "Explain", pb.ExplainRequest(job=job.id), pb.ExplainResponse)
+            )
     if wait and job.state != "succeeded":
         raise typer.Exit(3)
 

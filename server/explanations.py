@@ -58,7 +58,7 @@ class Explanations:
         variant = model.resolve(address)
         if variant == ORIGINAL:
             raise InvalidRequest(
-                f"the original of '{model.name}' was delivered as it is: there is nothing to explain"
+                f"the original of '{model.name}' came as it is: there is nothing to explain"
             )
         manifest = model.variants[variant].manifest
         job = self._jobs.find(manifest.job)
@@ -71,7 +71,7 @@ class Explanations:
         return Account(job=job, manifest=manifest, directory=directory)
 
     def newest(self, model: ModelVersion) -> Account:
-        """What there is to say on the newest search of a version, else on its newest job or variant.
+        """What there is to say on a version's newest search, else on its newest job or variant.
 
         Raises:
             FailedPrecondition: Nothing was built of it yet.

@@ -68,9 +68,9 @@ async def specify(
     }
     if profile.search is not None and "search" not in declared:
         raise InvalidData(
-            f"{entry.name}/hone.yaml: data.search is missing: profile '{profile.name}' searches for "
-            "its recipe, and recipes are compared on items that are used for nothing else; declare, "
-            "for example, data: {search: data/search.npz}"
+            f"{entry.name}/hone.yaml: data.search is missing: profile '{profile.name}' searches "
+            "for its recipe, and recipes are compared on items that are used for nothing else; "
+            "declare, for example, data: {search: data/search.npz}"
         )
     for name, path in declared.items():
         require_data(path, entry.directory, f"{entry.name}/hone.yaml names data.{name}")

@@ -88,7 +88,7 @@ class Metrics:
         )
         self.job_paused_seconds = Counter(
             "hone_job_paused_seconds_total",
-            "How long the work on jobs was stopped because live requests were late, summed over jobs.",
+            "How long the work on jobs was stopped because live requests were late, all together.",
             registry=registry,
         )
         self.cpu_budget = Gauge(

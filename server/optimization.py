@@ -232,8 +232,8 @@ class Optimization:
         made = any(variant.manifest.job == spec.id for variant in model.variants.values())
         if former is None and not made:
             raise FailedPrecondition(
-                f"there is no search of {model.name} for profile '{spec.profile.name}' that could be "
-                "resumed: none was begun with this model, this profile and this data; leave out "
+                f"there is no search of {model.name} for profile '{spec.profile.name}' that could "
+                "be resumed: none was begun with this model, this profile and this data; leave out "
                 "--resume to begin one"
             )
 

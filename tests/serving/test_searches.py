@@ -138,9 +138,7 @@ async def test_a_search_without_a_winner_tells_what_it_missed(tmp_path: Path) ->
         assert f"refused: no recipe holds the goal: {MISS}" in done.stdout
         [job] = await jobs(server.admin)
         report = tmp_path / "report.html"
-        written = hone(
-            *("report", "net", "--job", job.id, "-o", str(report)), admin=server.admin
-        )
+        written = hone(*("report", "net", "--job", job.id, "-o", str(report)), admin=server.admin)
         assert written.returncode == 0, written.stderr
         assert report.read_text() == PAGE
 
