@@ -54,7 +54,9 @@ def run_child(
     environment = {**environment, PAUSES_VARIABLE: str((directory / PAUSES_FILE).absolute())}
     with (
         (directory / LOG_FILE).open("ab") as log,
-        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as child,
+        subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, process_group=_own_group()
+        ) as child,
         _EndOf(child) as end,
     ):
         begun, paused_s = time.monotonic(), 0.0
@@ -68,6 +70,16 @@ def run_child(
             child.kill()
             raise
     return child.returncode
+
+
+def _own_group() -> int | None:
+    """What makes a child the first of a process group of its own, where a server started us.
+
+    When the last of a session that is outside of a group ends, the kernel lets stopped processes of
+    that group go on and hangs up on them: those that were stopped before they could ask to die with
+    their parent are not left behind. On a terminal, groups are the shell's to make.
+    """
+    return 0 if os.getsid(0) == os.getpid() else None
 
 
 class _EndOf:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,8 @@ def repository(directory: Path, policy: str = POLICY) -> Path:
     return directory
 
 
-def serving(tmp_path: Path, policy: str = POLICY):  # type: ignore[no-untyped-def]
-    return running(
-        repository(tmp_path / "models", policy),
-        tmp_path / "state",
-        under=COMMAND,
-    )
+def serving(tmp_path: Path, policy: str = POLICY) -> AbstractContextManager[Server]:
+    return running(repository(tmp_path / "models", policy), tmp_path / "state", under=COMMAND)
 
 
 async def submit(server: Server, profile: str, *, resume: bool = False) -> management.Job:
