@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from optimizers.pausing import pauses, working_time
+
 BUSY_OTHERS: Final = 0.25
 """Processors' worth of work by others, beside those not handed out, that void a window."""
 
@@ -31,6 +33,7 @@ class Usage:
         stolen: Taken by the hypervisor.
         own: Of this process.
         processors: How many there are.
+        pauses: See `pausing.pauses`.
     """
 
     clock: float
@@ -38,6 +41,7 @@ class Usage:
     stolen: float
     own: float
     processors: int
+    pauses: int = 0
 
 
 ReadUsage = Callable[[], Usage]
@@ -56,6 +60,7 @@ def read_usage() -> Usage:
         stolen=stolen,
         own=time.process_time(),
         processors=sum(line.startswith("cpu") for line in lines) - 1,
+        pauses=pauses(),
     )
 
 
@@ -77,11 +82,11 @@ class Quiet:
 
         Args:
             look_s: How long to look on, at first; while others are busy looks grow longer.
-            deadline: When to give up, on the monotonic clock.
+            deadline: When to give up, by `pausing.working_time`.
         """
-        while time.monotonic() < deadline:
+        while (left_s := deadline - working_time()) > 0:
             self.start()
-            time.sleep(min(look_s, max(0.0, deadline - time.monotonic())))
+            time.sleep(min(look_s, left_s))
             if self.was_quiet():
                 return True
             look_s = min(2 * look_s, _LONGEST_LOOK_S)
@@ -91,8 +96,11 @@ class Quiet:
         """Whether the window that began with `start` and ends now was undisturbed.
 
         Others may use the processors that are not handed out: there they are in nobody's way.
+        A window that a pause fell into is void, whatever others did.
         """
         before, after = self._before, self._read()
+        if after.pauses != before.pauses:
+            return False
         seconds = max(after.clock - before.clock, 1e-9)
         others = (after.busy - before.busy) - (after.own - before.own)
         theirs = BUSY_OTHERS + max(0, after.processors - self._cpus)

@@ -7,7 +7,6 @@ fixed beforehand, between which alpha is divided: stopping early cannot flatter 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,6 +17,7 @@ from optimizers.contract.evaluation import Estimate
 from optimizers.evaluation.bounds import median_interval
 from optimizers.evaluation.progress import Share, unheard
 from optimizers.evaluation.quiet import Quiet
+from optimizers.pausing import working_time
 
 LOOKS: Final = (16, 32, 64, 128)
 """Looks at what decides a verdict."""
@@ -54,7 +54,7 @@ class Terms:
 
     Attributes:
         alpha: Error probability of each bound, all looks together.
-        deadline: On the monotonic clock.
+        deadline: By `pausing.working_time`.
         quiet: Judge of disturbances.
         timing: How finely.
         decides: Whether the goal names what is measured; what is only told is looked at once,
@@ -160,7 +160,7 @@ def measure(original: Window, variant: Window, quantity: Quantity, terms: Terms)
     most = terms.looks[-1]
     width = float("inf")
     while len(series.units) < most:
-        if time.monotonic() > terms.deadline:
+        if working_time() > terms.deadline:
             if terms.keeps_unfinished and series.units:
                 return series
             raise Unstable(
