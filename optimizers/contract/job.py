@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -41,6 +42,8 @@ GATE_OPENED_FILE: Final = "gate.opened"
 VARIANT_DIRECTORY: Final = "variant"
 LOG_FILE: Final = "worker.log"
 CACHE_LIMIT_BYTES: Final = 4 << 30
+_NEWEST_BYTES: Final = 1 << 13
+"""Of the end of a worker's progress, which is read again and again; longer lines are not seen."""
 
 
 class JobState(StrEnum):
@@ -230,7 +233,10 @@ def append_progress(directory: Path, progress: Progress) -> None:
 def last_progress(directory: Path) -> Progress | None:
     """The newest complete line of progress, or None before the first."""
     try:
-        lines = (directory / PROGRESS_FILE).read_bytes().splitlines(keepends=True)
+        with (directory / PROGRESS_FILE).open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - _NEWEST_BYTES))
+            lines = file.read().splitlines(keepends=True)
     except OSError:
         return None
     for line in reversed(lines):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
@@ -76,7 +77,7 @@ def _step(data: object, document: Document, path: Path) -> Step:
         if key not in known:
             raise document.error((*path, name, key), unknown_key(str(key), known))
     try:
-        return TypeAdapter(kind).validate_python(parameters)
+        step: Step = _adapter(name).validate_python(parameters)
     except InvalidDocument as error:
         raise document.error((*path, name), str(error)) from error
     except ValidationError as error:
@@ -85,3 +86,9 @@ def _step(data: object, document: Document, path: Path) -> Step:
         raise document.error(
             (*path, name, *keys), f"{first['msg']}, got {shown(first['input'])}"
         ) from error
+    return step
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(STEPS_BY_NAME[name])

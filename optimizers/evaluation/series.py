@@ -156,7 +156,9 @@ def measure(original: Window, variant: Window, quantity: Quantity, terms: Terms)
                 f"only {len(series.units)} quiet measurements were had in time ({series.void} were "
                 "void because others used the machine), or their spread was too large"
             )
+        began = time.monotonic()
         unit = _unit(original, variant, terms.quiet)
+        took_s = time.monotonic() - began
         if unit is None:
             series.void += 1
             terms.quiet.wait(terms.look_s, terms.deadline)
@@ -169,6 +171,7 @@ def measure(original: Window, variant: Window, quantity: Quantity, terms: Terms)
             clear = width <= terms.timing.unstable and terms.is_clear(ratio)
             if width <= terms.timing.precise or clear or not terms.decides:
                 return series
+        terms.quiet.give_way(took_s, terms.deadline)
     if width <= terms.timing.unstable:
         return series
     raise Unstable(
