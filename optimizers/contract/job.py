@@ -47,8 +47,8 @@ PAUSES_FILE: Final = "pauses"
 VARIANT_DIRECTORY: Final = "variant"
 LOG_FILE: Final = "worker.log"
 CACHE_LIMIT_BYTES: Final = 4 << 30
-_NEWEST_BYTES: Final = 1 << 16
-"""The end of a worker's progress, which is read again and again; longer lines are cut."""
+_NEWEST_BYTES: Final = 1 << 13
+"""Of the end of a worker's progress, which is read again and again; longer lines are not seen."""
 
 
 class JobState(StrEnum):

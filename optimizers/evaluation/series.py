@@ -7,6 +7,7 @@ fixed beforehand, between which alpha is divided: stopping early cannot flatter 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -167,7 +168,9 @@ def measure(original: Window, variant: Window, quantity: Quantity, terms: Terms)
                 f"only {len(series.units)} quiet measurements were had in time ({series.void} were "
                 "void because others used the machine), or their spread was too large"
             )
+        began = time.monotonic()
         unit = _unit(original, variant, terms.quiet)
+        took_s = time.monotonic() - began
         if unit is None:
             series.void += 1
             terms.quiet.wait(terms.look_s, terms.deadline)
@@ -180,6 +183,7 @@ def measure(original: Window, variant: Window, quantity: Quantity, terms: Terms)
             clear = width <= terms.timing.unstable and terms.is_clear(ratio)
             if width <= terms.timing.precise or clear or not terms.decides:
                 return series
+        terms.quiet.give_way(took_s, terms.deadline)
     if width <= terms.timing.unstable or terms.keeps_unfinished:
         return series
     raise Unstable(
