@@ -158,15 +158,20 @@ def test_a_run_that_is_mostly_launching_cannot_be_ten_times_as_fast(home: Path) 
     )
 
 
-def test_what_a_search_is_good_with_must_be_possible_too(home: Path) -> None:
-    goal = replace(Goal(), stop_when=(parse_requirement("size <= 18 kB"),))
-    goal, original = original_of(home, "perceptron", goal)
+def test_a_file_that_is_too_small_for_the_fewest_bits_is_told(home: Path) -> None:
+    goal, original = original_of(home, "perceptron", goal_of("size <= 18 kB"))
     known, search = evidence_of(home, "perceptron"), Search(steps=("simplify", "dynamic_int8"))
     [said] = unsatisfiable(goal, known, original, search)
     assert said == (
         "'size <= 18 kB' cannot be met: its weights take 75 KiB and at least 18.5 KiB after any "
         "recipe (fewest bits by dynamic_int8)"
     )
+
+
+def test_what_would_only_end_a_search_early_is_no_requirement(home: Path) -> None:
+    goal = replace(Goal(), stop_when=(parse_requirement("latency_p50 <= 0.01 us"),))
+    goal, original = original_of(home, "perceptron", goal)
+    assert unsatisfiable(goal, evidence_of(home, "perceptron"), original) == ()
 
 
 def test_without_search_data_nothing_can_be_said_of_answers(home: Path) -> None:
