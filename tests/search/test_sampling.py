@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from math import inf, nan
 from pathlib import Path
 from statistics import median
@@ -22,6 +23,7 @@ from optimizers.contract.search import Sampler
 from optimizers.search.sampling import Asked, Known
 from optimizers.search.space import Space
 from optimizers.search.storage import engine_address
+from tests.support.postgres import new_database, postgres
 from tests.support.spaces import space_over
 from tests.support.studies import conditional, cost, sampling, spread
 
@@ -33,6 +35,20 @@ SMALL: dict[str, Choice | Real] = {
 }
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgres() as folder:
+        yield folder
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/study.db"
+    return new_database(request.getfixturevalue("server"))
+
+
 def small() -> Space:
     """2 x 3 - 1 recipes."""
     return space_over("merge", "prune_channels", values=SMALL)
@@ -41,7 +57,7 @@ def small() -> Space:
 @pytest.mark.parametrize("sampler", list(Sampler))
 def test_every_recipe_is_proposed_once_and_then_none(sampler: Sampler) -> None:
     study = sampling(small(), sampler)
-    recipes = []
+    recipes: list[Recipe] = []
     while (asked := study.ask()) is not None and len(recipes) < 10:
         recipes.append(asked.recipe)
         study.tell(asked.number, [0.0])
@@ -145,8 +161,8 @@ def test_values_that_mean_nothing_are_refused(values: list[float]) -> None:
         study.tell(asked.number, values)
 
 
-def test_the_worst_is_infinite(tmp_path: Path) -> None:
-    study = sampling(conditional(), storage=f"sqlite:///{tmp_path}/study.db")
+def test_the_worst_is_infinite(storage: str) -> None:
+    study = sampling(conditional(), storage=storage)
     for _ in range(14):
         asked = study.ask()
         assert asked is not None
@@ -217,10 +233,9 @@ sys.stdin.read()
 """
 
 
-def test_a_study_that_is_killed_loses_only_the_trial_that_ran(tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path}/study.db"
+def test_a_study_that_is_killed_loses_only_the_trial_that_ran(storage: str) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", HELD, storage],
+        [sys.executable, "-W", "error", "-c", HELD, storage],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -256,14 +271,14 @@ study = sampling(small(), seed=5, storage=sys.argv[1])
 while (asked := study.ask()) is not None:
     study.tell(asked.number, [0.0])
     print(asked.recipe.to_data(), flush=True)
+study.close()
 """
 
 
-def test_two_that_begin_at_once_share_the_work(tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path}/study.db"
+def test_two_that_begin_at_once_share_the_work(storage: str) -> None:
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", SHARED, storage],
+            [sys.executable, "-W", "error", "-c", SHARED, storage],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
