@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -35,7 +35,7 @@ from optimizers.contract.runtime import SessionSpec
 from optimizers.conversion.confinement import confine
 from optimizers.process import die_with_parent
 from optimizers.rebuild import rebuild
-from optimizers.worker import run_stage, supervise
+from optimizers.worker import STAGES, run_stage, supervise
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -75,17 +75,17 @@ def _optimizers() -> None:
 @cli.command()
 def worker(
     directory: Annotated[Path, typer.Argument(exists=True, file_okay=False)],
-    stage: Annotated[str, typer.Option(help="build or measure; both when left out.")] = "",
+    stage: Annotated[str, typer.Option(help="Only this part of the work.")] = "",
 ) -> None:
     """Build and judge the job in a directory; the server starts this."""
-    if stage in ("build", "measure"):
-        chosen: Literal["build", "measure"] = "build" if stage == "build" else "measure"
-        run_stage(directory, chosen)
-    elif stage:
-        raise typer.BadParameter(f"expected build or measure, got '{stage}'")
-    else:
-        die_with_parent()
-        supervise(directory)
+    for known in STAGES:
+        if stage == known:
+            run_stage(directory, known)
+            return
+    if stage:
+        raise typer.BadParameter(f"expected one of {', '.join(STAGES)}, got '{stage}'")
+    die_with_parent()
+    supervise(directory)
 
 
 @cli.command()

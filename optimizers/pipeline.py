@@ -92,6 +92,7 @@ def build(directory: Path, spec: JobSpec, host: Host, report: Report) -> Built:
     copy_model(made.model, candidate)
     shutil.rmtree(directory / "work", ignore_errors=True)
     return Built(
+        recipe=spec.profile.recipe,
         session=made.session,
         records=reuse.noted(made.records),
         built_with=ingredients.versions,

@@ -14,7 +14,6 @@ from onnx_ir.passes import common
 
 from optimizers.architecture.batch_norm import merge_batch_norms
 from optimizers.architecture.branches import merge_branches
-from optimizers.architecture.editing import read_model, write_model
 from optimizers.architecture.parallel import (
     merge_parallel_products,
     products_with_shared_weights,
@@ -23,6 +22,7 @@ from optimizers.architecture.proof import why_different
 from optimizers.architecture.serial import merge_serial_maps
 from optimizers.contract.architecture import MERGINGS, Merge, Merging
 from optimizers.step import StepContext, StepResult
+from optimizers.structure.editing import read_model, write_model
 
 _TOLERANCE: Final = 1e-5
 _MERGERS: Final[dict[Merging, tuple[Callable[[ir.Model], int], str]]] = {

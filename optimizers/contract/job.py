@@ -6,6 +6,8 @@ data/            for each image folder, where it lies and how its images are rea
 candidate/       what the recipe made, before it was judged
 built.json       written when the candidate is complete: what each step did
 gate.opened      the worker has looked at the gate data
+pause            there while the job must not use the processor; says why
+pauses           grows whenever a pause begins and ends
 variant/         the sealed variant, proved or refused
 result.json      written last, atomically; its presence means that the job has ended
 worker.log       what the worker printed
@@ -30,6 +32,7 @@ from optimizers.contract.ingredients import Ingredients
 from optimizers.contract.manifest import StepRecord
 from optimizers.contract.preprocessing import Preprocessing
 from optimizers.contract.profile import StoredProfile, Task
+from optimizers.contract.recipe import StoredRecipe
 from optimizers.contract.runtime import SessionSpec
 
 SPEC_FILE: Final = "spec.json"
@@ -39,11 +42,13 @@ DATA_DIRECTORY: Final = "data"
 CANDIDATE_DIRECTORY: Final = "candidate"
 BUILT_FILE: Final = "built.json"
 GATE_OPENED_FILE: Final = "gate.opened"
+PAUSE_FILE: Final = "pause"
+PAUSES_FILE: Final = "pauses"
 VARIANT_DIRECTORY: Final = "variant"
 LOG_FILE: Final = "worker.log"
 CACHE_LIMIT_BYTES: Final = 4 << 30
-_NEWEST_BYTES: Final = 1 << 16
-"""The end of a worker's progress, which is read again and again; longer lines are cut."""
+_NEWEST_BYTES: Final = 1 << 13
+"""Of the end of a worker's progress, which is read again and again; longer lines are not seen."""
 
 
 class JobState(StrEnum):
@@ -161,12 +166,14 @@ class Built:
     """A finished candidate: what lies in `candidate/` and how it came about.
 
     Attributes:
+        recipe: What was built.
         session: How it is to be opened.
         records: What each step did.
         built_with: Name → version of what took part.
         made_from: All that decided the outcome; None where that is not known.
     """
 
+    recipe: StoredRecipe
     session: SessionSpec
     records: tuple[StepRecord, ...]
     built_with: dict[str, str]
@@ -190,12 +197,17 @@ def job_id(
     data_sha256: dict[str, str],
     models_sha256: dict[str, str],
     host: Host,
+    price: float = 1.0,
 ) -> str:
-    """The id of the work: equal for the same model, profile and data on the same machine."""
+    """The id of the work: equal for the same model, profile and data on the same machine.
+
+    The price of a processor second is part of it where there is one: it decides what cost is.
+    """
     content = [
         *(model, version, profile.to_data(), str(task), original_sha256, data_sha256),
         *(host.architecture, host.cpu_features, host.cpus, host.onnxruntime, host.gpus),
         *(asdict(original_session), models_sha256),
+        *(() if price == 1.0 else (price,)),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

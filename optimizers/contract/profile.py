@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from optimizers.contract.below import why_not_below
 from optimizers.contract.documents import Document, Path, cut, shown, shown_key
+from optimizers.contract.duration import duration_s
 from optimizers.contract.goal import Goal, Requirement, parse_figure, parse_requirement
 from optimizers.contract.padding import PaddingPolicy, padding_policy
 from optimizers.contract.preprocessing import Preprocessing, preprocessing_from_data
@@ -22,11 +23,12 @@ _HASH_LIKE: Final = re.compile(r"[0-9a-f]{8,64}")
 _NO_LABELS: Final = frozenset({"original", "latest"})
 _NO_PROFILES: Final = _NO_LABELS | {"stable", "canary"}
 _LARGEST_VERSION: Final = 10**18 - 1
+_LARGEST_PRICE: Final = 1e12
 _LONGEST_SENTENCE: Final = 200
 _Choice = TypeVar("_Choice", bound=StrEnum)
 _TOP_KEYS: Final = (
     *("task", "data", "serve", "hold_version", "profiles", "labels"),
-    *("padding", "trim", "preprocess"),
+    *("padding", "trim", "preprocess", "price", "latency_budget"),
 )
 _DATA_KEYS: Final = ("calibration", "train", "search", "gate")
 
@@ -109,6 +111,10 @@ class ModelPolicy:
             and which outputs are cut back to a request's own length: `trim: {hidden: 1}`, or
             `trim: {hidden: {axis: 1, like: tokens}}` where the padded inputs' edges differ.
         preprocess: What is done to every image of the data; arrays are taken as they are.
+        price: Of a processor second in whatever currency, above 0; 1000 items come to `cost`.
+        latency_budget_s: What 99 of 100 requests of the model may take before builds are paused
+            for them, from a request to its encoded answer; 0: builds are never paused for it;
+            None: what the server was told.
     """
 
     task: Task = Task.OTHER
@@ -119,6 +125,8 @@ class ModelPolicy:
     labels: dict[str, int] = field(default_factory=dict)
     padding: PaddingPolicy = field(default_factory=PaddingPolicy)
     preprocess: Preprocessing = field(default_factory=Preprocessing)
+    price: float = 1.0
+    latency_budget_s: float | None = None
 
     @property
     def served_profile(self) -> Profile | None:
@@ -147,6 +155,8 @@ def model_policy(text: str, source: str) -> ModelPolicy:
         labels=_labels(document, profiles) if "labels" in top else {},
         padding=padding_policy(document, top),
         preprocess=_preprocess(document, top),
+        price=_price(document, top.get("price", 1.0)),
+        latency_budget_s=_latency_budget(document, top),
     )
 
 
@@ -172,10 +182,28 @@ StoredProfile = Annotated[
 """A profile as a field of a stored value."""
 
 
+def _price(document: Document, value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= _LARGEST_PRICE:
+        raise document.error(
+            ("price",),
+            f"expected what a processor second costs, above 0 and at most {_LARGEST_PRICE:g}, got "
+            f"{shown(value)}",
+        )
+    return float(value)
+
+
 def _preprocess(document: Document, top: dict[str, Any]) -> Preprocessing:
     if "preprocess" not in top:
         return Preprocessing()
     return preprocessing_from_data(top["preprocess"], document, ("preprocess",))
+
+
+def _latency_budget(document: Document, top: dict[str, Any]) -> float | None:
+    if "latency_budget" not in top:
+        return None
+    with document.at(("latency_budget",)):
+        return duration_s(top["latency_budget"])
 
 
 def _data(document: Document, top: dict[str, Any]) -> DataFiles:

@@ -262,7 +262,11 @@ def judged(home: Path, groups: Groups | None, *require: str) -> Findings:
         items = read_gate(subject, original)
         assert items is not None
         answers = ask(
-            subject, (original, variant), items.items, findings, lambda stage, share, text: None
+            (original, variant),
+            items.items,
+            subject.seed,
+            findings,
+            lambda stage, share, text: None,
         )
         with suppress(Broken):
             judge_answers(subject.task, items, answers, findings)
