@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from optimizers.building import checked_data, data_of
 from optimizers.calibration import open_data
+from optimizers.checking import checked_data, data_of
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.host import Host, this_host
 from optimizers.contract.job import (
@@ -176,7 +176,7 @@ def _search(bench: _Bench, frame: Explanation, share: float, untouched: Untouche
         with part.candidates.built(recipe, said, lambda: math.inf) as candidate:
             target = directory / CANDIDATE_DIRECTORY
             shutil.rmtree(target, ignore_errors=True)
-            shutil.move(candidate.directory, target)
+            shutil.move(candidate.model.parent, target)
             write_built(directory, candidate.built)
 
 
