@@ -205,7 +205,7 @@ def judge_memory(
 
 
 def feeds_of(signature: Signature, items: Arrays | None, rows: int) -> Arrays:
-    """Inputs of one run: gate items where there are enough, else made-up ones."""
+    """Inputs of one run: given items where there are enough, else made-up ones."""
     rows = rows if signature.has_batch_dimension else 1
     if items is None or item_count(items) < rows:
         return random_feeds(signature, rows)

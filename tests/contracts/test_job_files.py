@@ -88,6 +88,7 @@ def identity(
     original: str = "f",
     lanes: int = 1,
     models: dict[str, str] | None = None,
+    price: float = 1.0,
 ) -> str:
     return job_id(
         model="m",
@@ -99,6 +100,7 @@ def identity(
         data_sha256={"gate": gate * 64},
         models_sha256=models or {},
         host=this_host(2),
+        price=price,
     )
 
 
@@ -107,4 +109,5 @@ def test_the_same_work_is_the_same_job_and_other_work_is_not() -> None:
     assert identity() == identity()
     others = {identity(other), identity(gate="d"), identity(original="a"), identity(lanes=2)}
     others |= {identity(models={"teacher.onnx": one}) for one in ("a", "b")}
-    assert len({identity(), *others}) == 7
+    others |= {identity(price=0.5)}
+    assert len({identity(), *others}) == 8
