@@ -72,6 +72,13 @@ def test_only_complete_lines_of_progress_count(tmp_path: Path) -> None:
     assert last_progress(tmp_path) == one
 
 
+def test_only_the_end_of_long_progress_is_read(tmp_path: Path) -> None:
+    (tmp_path / "progress.jsonl").write_bytes(b"x" * 100_000 + b"\n")
+    one = Progress(unix_s=1.0, stage="building", fraction=0.5, text="t" * 2000)
+    append_progress(tmp_path, one)
+    assert last_progress(tmp_path) == one
+
+
 def test_a_result_is_there_or_not(tmp_path: Path) -> None:
     assert read_result(tmp_path) is None
     result = JobResult(state=JobState.REFUSED, reason="slower", variant="a", finished_unix_s=3.0)
