@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from optimizers.contract.errors import (
     NotSupported,
     OutOfMemory,
 )
-from optimizers.contract.evaluation import Verdict
+from optimizers.contract.evaluation import Check, Evaluation, Gate, Verdict
 from optimizers.contract.host import this_host
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
@@ -58,7 +59,7 @@ from optimizers.contract.processors import processors_for_workers
 from optimizers.contract.profile import Task
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
-from optimizers.evaluation.disjoint import check_disjoint
+from optimizers.evaluation.disjoint import check_disjoint, not_compared
 from optimizers.evaluation.labelled import check_labelled
 from optimizers.evaluation.named import check_models
 from optimizers.process import (
@@ -276,9 +277,9 @@ def _measure(directory: Path, spec: JobSpec) -> None:
     variant = directory / VARIANT_DIRECTORY
     shutil.rmtree(variant, ignore_errors=True)
     shutil.copytree(candidate, variant)
-    evaluation = judgement.evaluation
     with closing(Session(spec.original_file, spec.original_session)) as original:
         signature = original.signature
+    evaluation = _noting(judgement.evaluation, not_compared(spec.data, signature))
     golden = None
     if evaluation.verdict is not Verdict.REFUSED:
         golden = _write_golden(variant, spec, judgement.session)
@@ -309,6 +310,12 @@ def _measure(directory: Path, spec: JobSpec) -> None:
     _report(directory, "sealed", 1.0, str(evaluation.verdict))
     reason = "; ".join(evaluation.reasons)
     _end(directory, _VERDICT_STATES[evaluation.verdict], reason, sealed.manifest.variant)
+
+
+def _noting(evaluation: Evaluation, notes: Sequence[str]) -> Evaluation:
+    """An evaluation with what holds only as far as it could be looked at."""
+    noted = tuple(Check(gate=Gate.FIDELITY, passed=True, text=note) for note in notes)
+    return replace(evaluation, checks=(*noted, *evaluation.checks))
 
 
 def _write_golden(variant: Path, spec: JobSpec, session_spec: SessionSpec) -> Golden:

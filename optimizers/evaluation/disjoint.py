@@ -9,7 +9,15 @@ from typing import Final
 
 import numpy as np
 
-from optimizers.calibration import Arrays, Groups, item_count, load_groups, load_in_parts, open_data
+from optimizers.calibration import (
+    HOLD_GROUPS,
+    Arrays,
+    Groups,
+    item_count,
+    load_groups,
+    load_in_parts,
+    open_data,
+)
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.signature import Signature
 
@@ -25,8 +33,8 @@ def check_disjoint(
 ) -> None:
     """Make sure that the gate's data shares no item and no cluster with any other.
 
-    Clusters are known by the names in `groups`; where one of two files names none, only their
-    items are compared.
+    Clusters are known by the names in `groups`. Where the gate names some, every other file of a
+    kind that can has to; of one that cannot, only the items are compared (`not_compared`).
 
     Args:
         data: Purpose → file; nothing is checked without a gate.
@@ -34,8 +42,8 @@ def check_disjoint(
         signature: The model's; an item is what goes into all of its inputs.
 
     Raises:
-        InvalidData: Two files are the same or share items or clusters, or one does not fit the
-            model.
+        InvalidData: Two files are the same or share items or clusters, one names no groups and
+            should, or one does not fit the model.
     """
     others = {name: path for name, path in data.items() if name != GATE}
     if GATE not in data or not others:
@@ -59,16 +67,40 @@ def check_disjoint(
                 f"{_row(path, signature, there)} of the other; {_USE_NOTHING_TWICE}"
             )
     groups = load_groups(data[GATE], signature)
-    for name, path in others.items():
-        _check_groups(data[GATE].name, groups, f"data.{name} ({path.name})", path, signature)
+    if groups is not None:
+        for name, path in others.items():
+            _check_groups(data[GATE].name, groups, f"data.{name} ({path.name})", path, signature)
 
 
-def _check_groups(
-    gate: str, groups: Groups | None, said: str, path: Path, signature: Signature
-) -> None:
-    there = None if groups is None else load_groups(path, signature)
-    if groups is None or there is None:
+def not_compared(data: Mapping[str, Path], signature: Signature) -> tuple[str, ...]:
+    """What `check_disjoint` could not see: a sentence for each file that can hold no groups.
+
+    Args:
+        data: Purpose → file.
+        signature: The model's.
+
+    Raises:
+        InvalidData: The gate's data does not fit the model.
+    """
+    mute = [name for name, path in data.items() if path.suffix not in HOLD_GROUPS]
+    if GATE not in data or not mute or load_groups(data[GATE], signature) is None:
+        return ()
+    return tuple(
+        f"no item of data.gate is in data.{name}; whether a group is cannot be seen, as "
+        f"{data[name].name} is of a kind that holds no `groups`"
+        for name in mute
+    )
+
+
+def _check_groups(gate: str, groups: Groups, said: str, path: Path, signature: Signature) -> None:
+    if path.suffix not in HOLD_GROUPS:
         return
+    there = load_groups(path, signature)
+    if there is None:
+        raise InvalidData(
+            f"data.gate ({gate}) names groups and {said} names none, so that a group which is in "
+            f"both would not be found; expected `groups`, one per item, in {path.name} as well"
+        )
     shared = np.intersect1d(groups, there)
     if shared.size:
         raise InvalidData(
