@@ -32,14 +32,17 @@ def die_with_parent() -> None:
         sys.exit("the process that started this worker is gone")
 
 
-def lower_priority() -> None:
+def lower_priority(leader: int) -> None:
     """Let everything else run first; an unprivileged process cannot undo this.
 
     Where the kernel groups processes by session, priorities count within a session only, and the
     session as a whole is lowered as well; not that of a terminal, which others share.
+
+    Args:
+        leader: Id of the process that leads the session if the session is there for this work.
     """
     os.nice(_LOWEST)
-    if os.getsid(0) == os.getppid():
+    if os.getsid(0) == leader:
         with contextlib.suppress(OSError):
             _AUTOGROUP.write_text(str(_LOWEST), encoding="ascii")
 

@@ -142,7 +142,7 @@ def run_stage(directory: Path, stage: Stage) -> None:
     spec = read_spec(directory)
     try:
         if stage == "build":
-            lower_priority()
+            lower_priority(leader=os.getppid())
             _build(directory, spec)
         else:
             _measure(directory, spec)
