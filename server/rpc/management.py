@@ -224,7 +224,7 @@ class Management:
         if evaluation is not None:
             message.verdict = evaluation.verdict
             message.reasons.extend(evaluation.reasons)
-            message.figures.extend(_figure(figure) for figure in evaluation.figures)
+            message.figures.extend(figure_message(figure) for figure in evaluation.figures)
             message.checks.extend(_check(check) for check in evaluation.checks)
         return message
 
@@ -262,7 +262,8 @@ def _route(route: Route) -> pb.RouteResponse:
     )
 
 
-def _figure(figure: Figure) -> pb.Figure:
+def figure_message(figure: Figure) -> pb.Figure:
+    """A figure as clients get it."""
     return pb.Figure(
         name=figure.name,
         unit=figure.unit,
@@ -273,6 +274,7 @@ def _figure(figure: Figure) -> pb.Figure:
         ratio=_estimate(figure.ratio),
         method=figure.method,
         condition=figure.condition,
+        of_items=figure.of_items,
     )
 
 
