@@ -182,6 +182,7 @@ def _build(directory: Path, spec: JobSpec) -> None:
         spec,
         this_host(spec.cpus),
         lambda stage, share, text: _report(directory, stage, _BUILDING * share, text),
+        untouched,
     )
     if not any(record.modified for record in built.records):
         notes = "; ".join(note for record in built.records for note in record.notes)
