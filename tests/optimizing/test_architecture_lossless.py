@@ -499,7 +499,7 @@ def test_a_merge_that_gives_other_answers_costs_only_itself(
             node("MatMul", "z w4", "other"),
         ],
         [("x", FLOAT, ["batch", 4]), ("z", FLOAT, ["batch", 6])],
-        [("y", FLOAT, ["batch", 1]), *((name, FLOAT, ["batch", 5]) for name in ("one", "other"))],
+        [("y", FLOAT, ["batch", 1]), ("one", FLOAT, ["batch", 5]), ("other", FLOAT, ["batch", 5])],
         {
             "w1": cancels,
             "w2": np.array([[1], [-1]], np.float32),

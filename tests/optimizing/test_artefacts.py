@@ -304,8 +304,8 @@ def test_what_came_of_a_file_that_was_overwritten_meanwhile_is_not_kept(
 
 
 def test_a_copy_that_cannot_be_written_costs_no_build(tmp_path: Path, spec: JobSpec) -> None:
-    assert spec.cache is not None
     spec = replace(spec, profile=profile(DynamicInt8()))
+    assert spec.cache is not None
     made = Artefact(model=spec.original_file, session=SessionSpec(), records=())
     Artefacts(spec.cache, 1 << 30).keep("a", made)
     reuse, target = Reuse(spec, ["a"]), tmp_path / "work/taken"
