@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,11 @@ TELL = "print(os.nice(0), pathlib.Path('/proc/self/autogroup').read_text().split
 LOWER = (
     "import os, pathlib\n"
     "from optimizers.process import lower_priority\n"
-    "lower_priority(leader=os.{leader}())\n"
+    "lower_priority(os.{leader}(), {niceness})\n"
 )
-BY_PARENT = LOWER.format(leader="getppid") + TELL
-BY_ITSELF = LOWER.format(leader="getpid") + TELL
+BY_PARENT = LOWER.format(leader="getppid", niceness=19) + TELL
+BY_ITSELF = LOWER.format(leader="getpid", niceness=10) + TELL
+TEN_LOWER = str(min(19, os.nice(0) + 10))
 START = "import subprocess, sys\nsys.exit(subprocess.call([sys.executable, '-c', *sys.argv[1:]]))"
 
 
@@ -41,15 +43,15 @@ def priorities(*generations: str) -> list[str]:
 def test_a_session_is_lowered_by_whom_it_is_there_for_only() -> None:
     assert priorities(START, BY_PARENT) == ["19", "19"]
     assert priorities(START, START, BY_PARENT) == ["19", "0"]
-    assert priorities(BY_ITSELF) == ["19", "19"]
-    assert priorities(START, BY_ITSELF) == ["19", "0"]
+    assert priorities(BY_ITSELF) == [TEN_LOWER, "10"]
+    assert priorities(START, BY_ITSELF) == [TEN_LOWER, "0"]
 
 
-def test_a_conversion_runs_at_the_lowest_priority(tmp_path: Path) -> None:
+def test_a_conversion_runs_at_a_low_priority(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     program = hostile_program(
         tmp_path / "model.pt2", f"import os; open({str(seen)!r}, 'w').write(str(os.nice(0)))"
     )
     command = [sys.executable, "-m", "optimizers", "convert", str(program), str(tmp_path / "made")]
     subprocess.run(command, capture_output=True, timeout=150, check=False)
-    assert seen.read_text() == "19"
+    assert seen.read_text() == TEN_LOWER
