@@ -17,6 +17,7 @@ from optimizers.contract.job import JobSpec
 from optimizers.contract.search import Search
 from optimizers.contract.study import Explanation, Trial, TrialState
 from optimizers.ending import report
+from optimizers.pausing import working_time
 from optimizers.process import limit_memory
 from optimizers.search.assessment import Assessor, Terms
 from optimizers.search.candidates import Candidates
@@ -32,7 +33,6 @@ from optimizers.search.sampling import Sampling
 from optimizers.search.space import space_of
 from optimizers.search.study import Limits, Study
 from optimizers.search.turns import Turns
-from optimizers.search.working_time import WorkingTime
 
 SEARCH_DIRECTORY: Final = "search"
 """Below a job's directory: what a search needs while it goes on."""
@@ -150,12 +150,11 @@ def opened_part(
         report(bench.directory, "search", fraction, f"{text}; trial {trial.number} {trial.state}")
 
     with ExitStack() as stack:
-        clock = stack.enter_context(closing(WorkingTime()))
         candidates = stack.enter_context(
             Candidates(
                 *(spec, bench.directory, bench.home / _RECIPES, bench.turns),
                 status=status,
-                clock=clock,
+                clock=working_time,
             )
         )
         limit_memory(spec.memory_limit_bytes)  # not that of the builder, which loads the tools
@@ -185,7 +184,7 @@ def opened_part(
             *(goal, limits, memory, Ladder()),
             Measuring(candidates, bench.assessor, bench.turns, lambda: study.seconds_left),
             worker=f"{socket.gethostname()}:{os.getpid()}",
-            clock=clock,
+            clock=working_time,
             changed=changed,
         )
         yield Part(study=study, chronicle=chronicle, candidates=candidates, memory=memory)
