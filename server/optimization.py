@@ -167,7 +167,7 @@ class Optimization:
         served = model.entry.policy.served_profile
         fallen = model.variants.get(model.fell_back)
         wanted = fallen.manifest.judged_by if fallen is not None else None
-        profile = wanted or served
+        profile = served if wanted is None or wanted == served else wanted  # served has passwords
         if profile is None:
             return
         try:
