@@ -85,7 +85,7 @@ class Store:
         digest = hashlib.sha256()
         try:
             with (
-                self._reached(),
+                self._reached(may_lack=True),
                 self._files.open(self._path(f"{below}/{sha256}"), "rb") as stored,
                 hidden.open("wb") as copy,
             ):
@@ -122,7 +122,7 @@ class Store:
             NotSupported: The store cannot be reached.
         """
         try:
-            with self._reached(), self._files.open(self._path(name), "rb") as stored:
+            with self._reached(may_lack=True), self._files.open(self._path(name), "rb") as stored:
                 content: bytes = stored.read()
         except FileNotFoundError:
             return None
@@ -135,7 +135,7 @@ class Store:
             NotSupported: The store cannot be reached.
         """
         try:
-            with self._reached():
+            with self._reached(may_lack=True):
                 found = self._files.ls(self._path(below), detail=True, refresh=True)
         except (FileNotFoundError, NotADirectoryError):
             return ()
@@ -148,7 +148,7 @@ class Store:
         Raises:
             NotSupported: The store cannot be reached or refuses.
         """
-        with contextlib.suppress(FileNotFoundError), self._reached():
+        with contextlib.suppress(FileNotFoundError), self._reached(may_lack=True):
             self._files.rm(self._path(name), recursive=True)
 
     @property
@@ -173,15 +173,15 @@ class Store:
             raise
 
     @contextlib.contextmanager
-    def _reached(self) -> Iterator[None]:
+    def _reached(self, *, may_lack: bool = False) -> Iterator[None]:
         """Say where and why when a file system of whatever kind fails.
 
-        Raises:
-            FileNotFoundError, NotADirectoryError: Left to whoever knows what that means.
+        Args:
+            may_lack: Whether it is left to the caller that something is not there.
         """
         try:
             yield
-        except (HoneError, FileNotFoundError, NotADirectoryError):
+        except HoneError:
             raise
         except ImportError as error:
             raise NotSupported(
@@ -189,6 +189,8 @@ class Store:
                 f"{without_password(str(error))}"
             ) from error
         except Exception as error:  # every file system has errors of its own
+            if may_lack and isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise
             raise NotSupported(
                 f"{self._shown} cannot be used: {type(error).__name__}: "
                 f"{without_password(_first_line(error))}; expected a path or URL that this "
