@@ -67,6 +67,10 @@ class Ledger:
         entry = {"study": study, "original": original_sha256}
         self._insert_once(insert(STUDIES).values(entry))
 
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
     def write(self, entry: Entry) -> None:
         """Keep the newest record of a trial."""
         content = {
