@@ -12,24 +12,28 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from optimizers.artefacts import Artefacts
 from optimizers.building import checked_data, data_of
 from optimizers.calibration import open_data
+from optimizers.contract.addresses import resolved_address
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.host import Host, this_host
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
     LOG_FILE,
+    Built,
     JobSpec,
     JobState,
     read_built,
     write_built,
 )
+from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.search import Search
 from optimizers.contract.study import (
@@ -49,6 +53,8 @@ from optimizers.search.assessment import Assessor, Terms
 from optimizers.search.candidates import Candidates
 from optimizers.search.chronicle import Chronicle
 from optimizers.search.database import open_database
+from optimizers.search.delivering import Delivery
+from optimizers.search.handover import Handover
 from optimizers.search.ladder import Ladder
 from optimizers.search.leases import Leases, this_process
 from optimizers.search.ledger import Ledger
@@ -58,7 +64,9 @@ from optimizers.search.objectives import objectives, violation
 from optimizers.search.pieces import Memory
 from optimizers.search.sampling import Known, Sampling
 from optimizers.search.satisfiable import unsatisfiable
+from optimizers.search.sharing import end_study, publish
 from optimizers.search.space import space_of
+from optimizers.search.store import Store
 from optimizers.search.study import Limits, Study
 from optimizers.search.turns import Turns
 from optimizers.search.working_time import WorkingTime
@@ -71,11 +79,27 @@ _GOAL_CANNOT_BE_MET: Final = "no recipe can meet the goal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """What a process on another machine than the job's knows besides.
+
+    Attributes:
+        served_on: The job's machine.
+        turns: Who measures when on this one.
+        leave: Why it is to take part no longer; "": it stays.
+    """
+
+    served_on: Host
+    turns: Turns
+    leave: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Bench:
     """What one process of a search works with.
 
     Attributes:
-        spec: The job's, with data as steps may open it, and without the gate's.
+        submitted: The job's specification, without the gate's data.
+        spec: The same, with data as steps may open it.
         search: What its profile says.
         directory: The job's.
         home: Below it, for what the search needs.
@@ -84,6 +108,7 @@ class _Bench:
         turns: Who measures when.
     """
 
+    submitted: JobSpec
     spec: JobSpec
     search: Search
     directory: Path
@@ -143,26 +168,34 @@ def _checked_for_search(spec: JobSpec, data: dict[str, Path]) -> dict[str, int]:
     return counts
 
 
-def assist(directory: Path, spec: JobSpec) -> None:
-    """Be a further process of a search that another one has begun.
+def assist(directory: Path, spec: JobSpec, visit: Visit | None = None) -> str:
+    """Be a further process of a search that another one has begun; returns why it has ended.
+
+    Args:
+        directory: The job's, with an explanation that has the search's evidence.
+        spec: What it says.
+        visit: What a process on another machine knows besides; None: this is the job's machine.
 
     Raises:
         HoneError: It cannot take part.
     """
-    with _bench(directory, spec, data_of(directory, spec)) as bench:
+    turns = None if visit is None else visit.turns
+    with _bench(directory, spec, data_of(directory, spec), turns) as bench:
         frame = read_explanation(directory)
         if frame is None:
             raise InvalidData(f"{directory.name} has no search to assist in")
-        with _part(bench, frame, 1.0, submission="") as part:
-            part.study.run()
+        with _part(bench, frame, 1.0, submission="", visit=visit) as part:
+            return part.study.run()
 
 
 def _search(bench: _Bench, frame: Explanation, share: float, untouched: Untouched) -> None:
     directory = bench.directory
     with _part(bench, frame, share, submission=_submission(bench.spec)) as part:
         _prepare(bench, frame, part)
+        tell_ended = _shared(bench, frame)
         with _assistants(bench):
             ended = part.study.run()
+        tell_ended(ended)
         untouched.check()
         part.study.settle()
         told = part.chronicle.close(ended, seconds=part.study.seconds)
@@ -173,21 +206,57 @@ def _search(bench: _Bench, frame: Explanation, share: float, untouched: Untouche
             return
         recipe = told.trial(told.winner).recipe
         said = f"the winner, trial {told.winner}"
+        target = directory / CANDIDATE_DIRECTORY
+        arrived = _fetched(bench, part, recipe, target)
+        if arrived is not None:
+            write_built(directory, arrived)
+            return
         with part.candidates.built(recipe, said, lambda: math.inf) as candidate:
-            target = directory / CANDIDATE_DIRECTORY
             shutil.rmtree(target, ignore_errors=True)
             shutil.move(candidate.directory, target)
             write_built(directory, candidate.built)
 
 
+def _fetched(bench: _Bench, part: _Part, recipe: Recipe, target: Path) -> Built | None:
+    """How the winner's candidate came about, where it arrives from another machine's work."""
+    spec = bench.spec
+    if part.delivery is None or spec.cache is None:
+        return None
+    report(bench.directory, "fetching", 1.0, "the winner, from search.artefacts")
+    return part.delivery.fetch(recipe, target, Artefacts(spec.cache, spec.cache_limit_bytes))
+
+
+def _shared(bench: _Bench, frame: Explanation) -> Callable[[str], None]:
+    """Have other machines know of the search; returns what tells them why it has ended."""
+    store = _store(bench.search)
+    if store is None:
+        return lambda because: None
+    report(bench.directory, "sharing", 0.0, "model and data go to search.artefacts")
+    publish(store, bench.submitted, frame, bench.host)
+    return lambda because: end_study(store, frame.study, because)
+
+
+def _store(search: Search) -> Store | None:
+    if not search.artefacts:
+        return None
+    return Store(resolved_address(search.artefacts, os.environ, "search.artefacts"))
+
+
 @contextmanager
-def _bench(directory: Path, spec: JobSpec, data: dict[str, Path]) -> Iterator[_Bench]:
+def _bench(
+    directory: Path, spec: JobSpec, data: dict[str, Path], turns: Turns | None = None
+) -> Iterator[_Bench]:
     search = spec.profile.search
     if search is None:
         raise InvalidDocument(f"profile {spec.profile.name} has no search")
     given = {purpose: path for purpose, path in data.items() if purpose != "gate"}
     home = directory / SEARCH_DIRECTORY
     _recipes(directory).mkdir(parents=True, exist_ok=True)
+    submitted = replace(
+        spec,
+        data={purpose: spec.data[purpose] for purpose in given},
+        data_sha256={purpose: spec.data_sha256[purpose] for purpose in given},
+    )
     spec = replace(spec, data=given, cache=spec.cache or home / "artefacts")
     host = this_host(spec.cpus)
     terms = Terms(
@@ -202,13 +271,14 @@ def _bench(directory: Path, spec: JobSpec, data: dict[str, Path]) -> Iterator[_B
     )
     with Assessor(terms) as assessor:
         yield _Bench(
+            submitted=submitted,
             spec=spec,
             search=search,
             directory=directory,
             home=home,
             host=host,
             assessor=assessor,
-            turns=Turns(home / "measuring", search.workers),
+            turns=turns or Turns(home / "measuring", search.workers),
         )
 
 
@@ -232,7 +302,7 @@ def _frame(bench: _Bench, counts: dict[str, int]) -> Explanation:
         study=study,
         model=spec.model,
         version=spec.version,
-        profile=spec.profile,
+        profile=spec.profile.without_secrets(),
         evidence=evidence,
         proposals=propose(evidence, goal, search) if search.planner else (),
         data=counts,
@@ -249,14 +319,28 @@ class _Part:
     candidates: Candidates
     sampling: Sampling
     ledger: Ledger
+    delivery: Delivery | None
+
+
+def _stays() -> str:
+    """A process of the search's own machine does not leave before it ends."""
+    return ""
 
 
 @contextmanager
-def _part(bench: _Bench, frame: Explanation, share: float, *, submission: str) -> Iterator[_Part]:
+def _part(
+    bench: _Bench,
+    frame: Explanation,
+    share: float,
+    *,
+    submission: str,
+    visit: Visit | None = None,
+) -> Iterator[_Part]:
     spec, search, goal = bench.spec, bench.search, bench.assessor.goal
     if frame.evidence is None:
         raise InvalidData(f"{bench.directory.name}: the model has not been looked at yet")
-    url = database_url(spec, search, bench.directory)
+    url = database_url(spec, search, bench.directory, os.environ)
+    leave = _stays if visit is None else visit.leave
     limits = Limits(trials=search.trials, seconds=60 * search.minutes)
     with ExitStack() as stack:
         clock = stack.enter_context(closing(WorkingTime()))
@@ -269,6 +353,8 @@ def _part(bench: _Bench, frame: Explanation, share: float, *, submission: str) -
 
         def changed(trial: Trial) -> None:
             chronicle.note(trial, seconds=study.seconds, seconds_left=study.seconds_left)
+            if delivery is not None and trial.state is TrialState.COMPLETE:
+                delivery.tidy()
             fraction, text = status()
             report(
                 bench.directory, "search", fraction, f"{text}; trial {trial.number} {trial.state}"
@@ -304,7 +390,15 @@ def _part(bench: _Bench, frame: Explanation, share: float, *, submission: str) -
             budget=ledger.budget(submission, another=spec.resume and bool(submission)),
         )
         chronicle = Chronicle(bench.directory, frame, goal, ledger)
-        measuring = Measuring(candidates, bench.assessor, bench.turns, lambda: study.seconds_left)
+        store = _store(search)
+        delivery = None if store is None else Delivery(Handover(store, frame.study), goal, ledger)
+        measuring = Measuring(
+            candidates,
+            bench.assessor,
+            bench.turns,
+            lambda: 0.0 if leave() else study.seconds_left,
+            keep=(lambda candidate: None) if delivery is None else delivery.give,
+        )
         study = Study(
             goal,
             limits,
@@ -312,8 +406,10 @@ def _part(bench: _Bench, frame: Explanation, share: float, *, submission: str) -
             Ladder(),
             measuring,
             worker=f"{socket.gethostname()}:{os.getpid()}",
+            differs="" if visit is None else visit.served_on.difference(bench.host),
             clock=clock,
             changed=changed,
+            leave=leave,
         )
         memory.leases.free_the_dead()
         yield _Part(
@@ -322,6 +418,7 @@ def _part(bench: _Bench, frame: Explanation, share: float, *, submission: str) -
             candidates=candidates,
             sampling=sampling,
             ledger=ledger,
+            delivery=delivery,
         )
 
 

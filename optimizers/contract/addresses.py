@@ -24,9 +24,12 @@ def without_password(address: str) -> str:
     return _SECRET_PARAMETER.sub(rf"\g<1>{_MASK}", masked)
 
 
-def has_masked_password(address: str) -> bool:
-    """Whether an address was kept without its password, so that nobody can use it as it is."""
-    return _MASK in address
+def without_masked_password(address: str) -> str:
+    """An address that was kept with `***` for its password, with none: the driver finds it itself.
+
+    That of PostgreSQL looks into PGPASSWORD and the password file of its user.
+    """
+    return address.replace(f":{_MASK}@", "@")
 
 
 def resolved_address(address: str, environment: Mapping[str, str], said: str) -> str:

@@ -78,9 +78,7 @@ class Search:
             raise InvalidDocument(f"minutes must be above 0, got {self.minutes}")
         if not 1 <= self.workers <= _MOST_WORKERS:
             raise InvalidDocument(f"workers must be in [1, {_MOST_WORKERS}], got {self.workers}")
-        if self.storage and not (
-            _URL.fullmatch(self.storage) or BY_NAME.fullmatch(self.storage)
-        ):
+        if self.storage and not (_URL.fullmatch(self.storage) or BY_NAME.fullmatch(self.storage)):
             raise InvalidDocument(
                 "storage must be the address of a database such as postgresql://user@host/name, "
                 f"or env:NAME, got {shown(without_password(self.storage))}"

@@ -77,9 +77,7 @@ def publish(store: Store, spec: JobSpec, frame: Explanation, host: Host) -> None
         NotSupported: The store cannot be reached or refuses.
     """
     placed = dict(_placed(spec))
-    files = {
-        name: _FOLDER if path.is_dir() else store.put(path) for name, path in placed.items()
-    }
+    files = {name: _FOLDER if path.is_dir() else store.put(path) for name, path in placed.items()}
     names = {path: Path(name) for name, path in placed.items()}
     shared = Shared(
         version=_version(),

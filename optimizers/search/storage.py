@@ -78,6 +78,6 @@ def cannot_be_reached(error: Exception, storage: str) -> NotSupported:
     said = " ".join(str(cause).partition("\n\n")[0].split())
     return NotSupported(
         f"search.storage cannot be opened here ({address}): {without_password(said)}; expected "
-        "the address of a database that this machine reaches and may write to, with a password where it wants "
-        "one, such as postgresql://user:password@host/name"
+        "the address of a database that this machine reaches and may write to, with its password, "
+        "such as postgresql://user:password@host/name"
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -58,10 +57,11 @@ class Store:
         Raises:
             NotSupported: The store cannot be reached or refuses.
         """
-        sha256 = file_sha256(file)
+        sha256, size_bytes = file_sha256(file), file.stat().st_size
         target = self._path(f"{below}/{sha256}")
         with self._reached():
-            if not (self._files.exists(target) and self._files.size(target) == os.stat(file).st_size):
+            is_there = self._files.exists(target) and self._files.size(target) == size_bytes
+            if not is_there:
                 with file.open("rb") as source, self._replaced(target) as stored:
                     while part := source.read(_PART_BYTES):
                         stored.write(part)
