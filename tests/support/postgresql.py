@@ -59,35 +59,35 @@ def postgresql() -> Iterator[Database]:
     home = programs()
     assert home is not None, "PostgreSQL is not installed"
     password = secrets.token_urlsafe(12)
-    user: dict[str, int] = {}
+    user: int | None = None
     with tempfile.TemporaryDirectory(prefix="hone-postgresql-") as name:
         directory = Path(name)
         secret, data, port = directory / "password", directory / "data", _free_port()
         secret.write_text(password, encoding="ascii")
         if os.geteuid() == 0:  # the server refuses to be root
             account = pwd.getpwnam(_UNPRIVILEGED)
-            user = {"user": account.pw_uid, "group": account.pw_gid}
+            user = account.pw_uid
             for path in (directory, secret):
                 os.chown(path, account.pw_uid, account.pw_gid)
         subprocess.run(
             [
-                *(home / "initdb", "-D", data, "-U", _USER, "-A", "scram-sha-256"),
+                *(str(home / "initdb"), "-D", str(data), "-U", _USER, "-A", "scram-sha-256"),
                 *(f"--pwfile={secret}", "--no-sync", "-E", "UTF8", "--locale=C"),
             ],
             check=True,
             capture_output=True,
             cwd=directory,
-            **user,
+            user=user,
         )
         server = subprocess.Popen(
             [
-                *(home / "postgres", "-D", data, "-p", str(port), "-k", directory),
+                *(str(home / "postgres"), "-D", str(data), "-p", str(port), "-k", name),
                 *("-h", "127.0.0.1", "-c", "fsync=off"),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=directory,
-            **user,
+            user=user,
         )
         try:
             _wait(home, port, server)
@@ -98,7 +98,7 @@ def postgresql() -> Iterator[Database]:
 
 
 def _wait(home: Path, port: int, server: subprocess.Popen[bytes]) -> None:
-    command = [home / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-t", "1"]
+    command = [str(home / "pg_isready"), "-h", "127.0.0.1", "-p", str(port), "-t", "1"]
     for _ in range(100):
         assert server.poll() is None, "PostgreSQL ended at once"
         if subprocess.run(command, check=False, capture_output=True).returncode == 0:
