@@ -55,7 +55,7 @@ class Delivery:
             _log.warning("the candidate of %s was not stored: %s", candidate.built.recipe, error)
 
     def tidy(self) -> None:
-        """Let go of candidates but those that lead, are among the latest, or may be on their way."""
+        """Let go of candidates but those that lead, are among the latest, or may be under way."""
         trials = [entry.trial for entry in self._ledger.all()]
         running = [one for one in trials if one.state is TrialState.RUNNING]
         ended = [one for one in trials if one.state is TrialState.COMPLETE]

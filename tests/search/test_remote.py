@@ -17,8 +17,11 @@ from typing import Final
 import pytest
 from optuna.storages import RDBStorage
 
+from optimizers.artefacts import Artefacts
 from optimizers.contract.errors import HoneError, InvalidData, NotSupported
+from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
+from optimizers.contract.ingredients import Ingredients, step_keys
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
     PROGRESS_FILE,
@@ -28,18 +31,32 @@ from optimizers.contract.job import (
     read_built,
     write_spec,
 )
+from optimizers.contract.manifest import StepRecord
 from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.quantization import DynamicInt8
 from optimizers.contract.recipe import Recipe
+from optimizers.contract.search import Sampler
 from optimizers.contract.study import Explanation, TrialState, read_explanation
+from optimizers.contract.tuning import TuneSession
 from optimizers.remote import Invitation, Leave, take_part
+from optimizers.search.candidates import Candidate
 from optimizers.search.database import open_database
+from optimizers.search.delivering import Delivery
+from optimizers.search.evaluator import Level, Measured
 from optimizers.search.handover import Handover
+from optimizers.search.ladder import Ladder
+from optimizers.search.levels import at_level
+from optimizers.search.outcome import outcome
 from optimizers.search.sharing import end_study, localised, publish, read_shared
 from optimizers.search.storage import open_storage
 from optimizers.search.store import Store
+from optimizers.search.study import Limits, Study
+from optimizers.search.working_time import TimeIsUp
 from tests.support.postgresql import Database, postgresql, programs
+from tests.support.replays import Clock, Replay, close, study_of, trials
 from tests.support.searches import GOAL, SEARCH, search_spec
+from tests.support.spaces import space_over
+from tests.support.studies import cost
 
 STORAGE: Final = "HONE_TEST_STORAGE"
 TRIALS: Final = 6
@@ -357,3 +374,117 @@ def test_a_worker_leaves_when_told_when_its_time_is_over_and_when_the_search_end
     finally:
         for one, handler in former.items():
             signal.signal(one, handler)
+
+
+def test_who_leaves_gives_his_trial_back_and_says_how_his_machine_differs(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class ToldMeanwhile:
+        def evaluate(self, recipe: Recipe, level: Level) -> Measured:
+            told.append("it was told to")
+            raise TimeIsUp
+
+    clock, space = Clock(), space_over("simplify", "dynamic_int8")
+    limits = Limits(trials=10, seconds=1e6)
+    _, memory = study_of(tmp_path, space, GOAL, ToldMeanwhile(), limits=limits, clock=clock)
+    try:
+        study = Study(
+            GOAL,
+            limits,
+            memory,
+            Ladder(),
+            ToldMeanwhile(),
+            worker="elsewhere:1",
+            differs="CPU features differ: avx512_vnni",
+            clock=clock,
+            leave=lambda: "".join(told),
+        )
+        assert study.run() == "it was told to"
+        (trial,) = trials(memory)
+        assert (trial.state, trial.worker) == (TrialState.RUNNING, "elsewhere:1")
+        assert trial.differs == "CPU features differ: avx512_vnni"
+        lease = memory.leases.claim(trial.number)
+        assert lease is not None
+        assert lease.attempt == 1
+    finally:
+        close(memory)
+
+
+def test_only_candidates_that_may_win_or_are_new_stay(tmp_path: Path, spec: JobSpec) -> None:
+    seen: list[Recipe] = []
+
+    def faster_and_faster(recipe: Recipe) -> float:
+        seen.append(recipe)
+        return 1 / (1 + len(seen))
+
+    def truest_at_first(recipe: Recipe) -> float:
+        return 0.99 if recipe == seen[0] else 0.95
+
+    goal = Goal(optimize=(FigureName.LATENCY_P50, FigureName.AGREEMENT))
+    clock, space = Clock(), space_over("merge", "prune_channels", goal=goal)
+    replay = Replay(clock, faster_and_faster, truest_at_first)
+    limits = Limits(trials=8, seconds=1e6)
+    study, memory = study_of(
+        tmp_path, space, goal, replay, limits=limits, clock=clock, sampler=Sampler.RANDOM
+    )
+    try:
+        handover = Handover(Store(f"{tmp_path}/store"), "one")
+        delivery = Delivery(handover, goal, memory.ledger)
+        study.run()
+        ended = [one for one in trials(memory) if one.state is TrialState.COMPLETE]
+        for one in ended:
+            recipe = at_level(one.recipe, Level(index=2, training_share=1.0))
+            (tmp_path / "made").mkdir(exist_ok=True)
+            (tmp_path / "made" / "model.onnx").write_bytes(str(one.number).encode())
+            made = Built(recipe=recipe, session=spec.original_session, records=(), built_with={})
+            delivery.give(Candidate(directory=tmp_path / "made", built=made))
+        delivery.tidy()
+        best = outcome(goal, ended).front
+        assert best == (ended[-1], ended[0])
+        stay = {one.number for one in (ended[0], *ended[-3:])}
+        cache = Artefacts(tmp_path / "cache", 1 << 20)
+        for one in ended:
+            arrived = delivery.fetch(one.recipe, tmp_path / "arrived", cache)
+            assert (arrived is not None) == (one.number in stay)
+    finally:
+        close(memory)
+
+
+def test_how_a_model_is_opened_is_chosen_where_it_is_served(tmp_path: Path, spec: JobSpec) -> None:
+    clock, space = Clock(), space_over("simplify", "dynamic_int8")
+    replay, limits = Replay(clock, cost, lambda recipe: 0.99), Limits(trials=1, seconds=1e6)
+    _, memory = study_of(tmp_path, space, GOAL, replay, limits=limits, clock=clock)
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "model.onnx").write_bytes(spec.original_file.read_bytes())
+    recipe, whole = Recipe(steps=(DynamicInt8(),)), Recipe(steps=(DynamicInt8(), TuneSession()))
+    made_from = Ingredients(
+        task=spec.task,
+        seed=0,
+        original_sha256=spec.original_sha256,
+        original_session=spec.original_session,
+        data_sha256={},
+        models_sha256={},
+        host=this_host(1),
+        versions={},
+        code_sha256="",
+    )
+    built = Built(
+        recipe=recipe,
+        session=spec.original_session,
+        records=(StepRecord(step="dynamic_int8", modified=True, notes=()),),
+        built_with={},
+        made_from=made_from,
+    )
+    try:
+        delivery = Delivery(Handover(Store(f"{tmp_path}/store"), "one"), GOAL, memory.ledger)
+        delivery.give(Candidate(directory=made, built=built))
+        cache = Artefacts(tmp_path / "cache", 1 << 30)
+        assert delivery.fetch(whole, tmp_path / "arrived", cache) is None
+        assert not (tmp_path / "arrived").exists()
+        key = step_keys(made_from, whole.steps)[0]
+        taken = cache.take(key, tmp_path / "taken")
+        assert taken is not None
+        assert file_sha256(taken.model) == spec.original_sha256
+    finally:
+        close(memory)
