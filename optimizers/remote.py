@@ -41,7 +41,8 @@ from optimizers.search.sharing import (
 from optimizers.search.storage import cannot_be_reached
 from optimizers.search.store import Store
 from optimizers.search.turns import Turns
-from optimizers.searching import Visit, assist
+from optimizers.search.workbench import Visit
+from optimizers.searching import assist
 
 _LOOK_EVERY_S: Final = 5.0
 _SEVERAL: Final = 2

@@ -48,9 +48,11 @@ class Delivery:
         self._ledger = ledger
 
     def give(self, candidate: Candidate) -> None:
-        """Keep a candidate that was measured to the end."""
+        """Keep a candidate that was measured to the end; one without steps is the original."""
+        if not candidate.built.recipe.steps:
+            return
         try:
-            self._handover.give(candidate.directory, candidate.built)
+            self._handover.give(candidate.model.parent, candidate.built)
         except NotSupported as error:
             _log.warning("the candidate of %s was not stored: %s", candidate.built.recipe, error)
 
@@ -76,6 +78,8 @@ class Delivery:
         """
         shutil.rmtree(target, ignore_errors=True)
         wanted = at_level(recipe, _WHOLE)
+        if not wanted.steps:
+            return None
         try:
             built = self._handover.take(wanted, target)
         except (InvalidData, NotSupported) as error:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import psycopg
 import pytest
 from optuna.storages import RDBStorage
 
@@ -52,7 +53,7 @@ from optimizers.search.storage import open_storage
 from optimizers.search.store import Store
 from optimizers.search.study import Limits, Study
 from optimizers.search.working_time import TimeIsUp
-from tests.support.postgresql import Database, postgresql, programs
+from tests.support.postgres import PASSWORD, new_database, postgres
 from tests.support.replays import Clock, Replay, close, study_of, trials
 from tests.support.searches import GOAL, SEARCH, search_spec
 from tests.support.spaces import space_over
@@ -77,11 +78,10 @@ CREATE TRIGGER note_told AFTER UPDATE ON trials FOR EACH ROW EXECUTE FUNCTION no
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
-    if programs() is None:
-        pytest.skip("NEEDS POSTGRESQL: install Debian's postgresql")
-    with postgresql() as running:
-        yield running
+def database() -> Iterator[str]:
+    """The address of an empty database, with its password."""
+    with postgres() as folder:
+        yield new_database(folder)
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +123,10 @@ class Starting:
 
     running: list[subprocess.Popen[bytes]]
     log: Path
-    database: Database
+    database: str
 
     def __call__(self, *arguments: str) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", STORAGE: self.database.url()}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", STORAGE: self.database}
         environment["PYTHONPATH"] = str(Path(__file__).parents[2])
         with self.log.open("ab") as log:
             process = subprocess.Popen(
@@ -154,27 +154,27 @@ class Starting:
         return False
 
     def _holds_a_trial(self, process: subprocess.Popen[bytes]) -> bool:
-        with self.database.connect() as connection:
+        with psycopg.connect(self.database) as connection:
             query = "SELECT 1 FROM hone_leases WHERE expires > 0 AND split_part(owner, ':', 2) = %s"
             return connection.execute(query, [str(process.pid)]).fetchone() is not None
 
 
 def test_machines_share_a_search_and_two_of_them_may_die_while_they_hold_a_trial(
     spec: JobSpec,
-    database: Database,
+    database: str,
     processes: list[subprocess.Popen[bytes]],
     tmp_path: Path,
 ) -> None:
     job, home = tmp_path / "job", tmp_path / "elsewhere"
     job.mkdir()
     address = f"file://{tmp_path}/store"
-    write_spec(job, _shared_by(spec, database.url(), address))
-    open_database(database.url()).dispose()
-    storage = open_storage(database.url())
+    write_spec(job, _shared_by(spec, database, address))
+    open_database(database).dispose()
+    storage = open_storage(database)
     assert isinstance(storage, RDBStorage)
     storage.remove_session()
     storage.engine.dispose()
-    with database.connect() as connection:
+    with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(HISTORY)
     start = Starting(running=processes, log=tmp_path / "log", database=database)
     serving = ["worker", str(job), "--stage", "search"]
@@ -208,16 +208,16 @@ def test_machines_share_a_search_and_two_of_them_may_die_while_they_hold_a_trial
     assert list(tmp_path.glob(f"store/studies/{told.study}/candidates/*/{arrived}"))
     assert "the winner, trial" not in (job / PROGRESS_FILE).read_text(encoding="utf-8")
 
-    secret = database.password.encode()
+    secret = PASSWORD.encode()
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path != job / SPEC_FILE]
     assert len(files) > 20
     assert not [path for path in files if secret in path.read_bytes()]
     assert not list(tmp_path.rglob("gate*"))
 
 
-def _check_history(database: Database, dead: set[int]) -> None:
+def _check_history(database: str, dead: set[int]) -> None:
     """No trial was in two hands, those of the dead were retried, and each was told once."""
-    with database.connect() as connection:
+    with psycopg.connect(database, autocommit=True) as connection:
         history = connection.execute(
             "SELECT trial, old_owner, owner, old_expires, expires FROM lease_history ORDER BY id"
         ).fetchall()
@@ -262,7 +262,7 @@ def _asked(study: str, storage: str = "", environment: dict[str, str] | None = N
 
 
 def test_a_worker_that_cannot_take_part_says_what_was_expected(
-    published: tuple[JobSpec, Path], database: Database, tmp_path: Path
+    published: tuple[JobSpec, Path], database: str, tmp_path: Path
 ) -> None:
     _, home = published
     assert "hone:secret" not in (home / "studies/one/spec.json").read_text(encoding="utf-8")
@@ -272,7 +272,7 @@ def test_a_worker_that_cannot_take_part_says_what_was_expected(
     unreachable = _asked(str(home), "env:HERE", {"HERE": "postgresql://hone:secret@127.0.0.1:1/n"})
     assert "postgresql://hone:***@127.0.0.1:1/n" in unreachable
     assert "onnection" in unreachable
-    assert "password" in _asked(str(home), database.url("secret"))
+    assert "password" in _asked(str(home), database.replace(PASSWORD, "secret"))
     empty = _asked(str(home), f"sqlite:///{tmp_path}/empty.sqlite")
     assert "has no study one; expected the one that the search keeps it in" in empty
     assert "Protocol not known: nonsense" in _asked("nonsense://hone:secret@host/path")
@@ -437,7 +437,7 @@ def test_only_candidates_that_may_win_or_are_new_stay(tmp_path: Path, spec: JobS
             (tmp_path / "made").mkdir(exist_ok=True)
             (tmp_path / "made" / "model.onnx").write_bytes(str(one.number).encode())
             made = Built(recipe=recipe, session=spec.original_session, records=(), built_with={})
-            delivery.give(Candidate(directory=tmp_path / "made", built=made))
+            delivery.give(Candidate(model=tmp_path / "made" / "model.onnx", built=made))
         delivery.tidy()
         best = outcome(goal, ended).front
         assert best == (ended[-1], ended[0])
@@ -478,7 +478,10 @@ def test_how_a_model_is_opened_is_chosen_where_it_is_served(tmp_path: Path, spec
     )
     try:
         delivery = Delivery(Handover(Store(f"{tmp_path}/store"), "one"), GOAL, memory.ledger)
-        delivery.give(Candidate(directory=made, built=built))
+        delivery.give(Candidate(model=made / "model.onnx", built=built))
+        original = replace(built, recipe=Recipe())
+        delivery.give(Candidate(model=spec.original_file, built=original))
+        assert len(list(tmp_path.glob("store/studies/one/candidates/*"))) == 1
         cache = Artefacts(tmp_path / "cache", 1 << 30)
         assert delivery.fetch(whole, tmp_path / "arrived", cache) is None
         assert not (tmp_path / "arrived").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from math import inf, nan
 from pathlib import Path
 from statistics import median
@@ -22,6 +23,7 @@ from optimizers.contract.search import Sampler
 from optimizers.search.sampling import Asked, Known
 from optimizers.search.space import Space
 from optimizers.search.storage import engine_address
+from tests.support.postgres import new_database, postgres
 from tests.support.spaces import space_over
 from tests.support.studies import conditional, cost, sampling, spread
 
@@ -33,6 +35,20 @@ SMALL: dict[str, Choice | Real] = {
 }
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgres() as folder:
+        yield folder
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/study.db"
+    return new_database(request.getfixturevalue("server"))
+
+
 def small() -> Space:
     """2 x 3 - 1 recipes."""
     return space_over("merge", "prune_channels", values=SMALL)
@@ -41,8 +57,8 @@ def small() -> Space:
 @pytest.mark.parametrize("sampler", list(Sampler))
 def test_every_recipe_is_proposed_once_and_then_none(sampler: Sampler) -> None:
     study = sampling(small(), sampler)
-    recipes = []
-    while (asked := study.ask()) is not None:
+    recipes: list[Recipe] = []
+    while (asked := study.ask()) is not None and len(recipes) < 10:
         recipes.append(asked.recipe)
         study.tell(asked.number, [0.0])
     assert sorted(map(str, recipes)) == sorted(map(str, small().grid()))
@@ -145,8 +161,8 @@ def test_values_that_mean_nothing_are_refused(values: list[float]) -> None:
         study.tell(asked.number, values)
 
 
-def test_the_worst_is_infinite(tmp_path: Path) -> None:
-    study = sampling(conditional(), storage=f"sqlite:///{tmp_path}/study.db")
+def test_the_worst_is_infinite(storage: str) -> None:
+    study = sampling(conditional(), storage=storage)
     for _ in range(14):
         asked = study.ask()
         assert asked is not None
@@ -155,32 +171,46 @@ def test_the_worst_is_infinite(tmp_path: Path) -> None:
     study.close()
 
 
-def test_earlier_studies_lead_the_sampler_and_their_best_are_measured_again() -> None:
+def results_of_chance() -> list[Known]:
     earlier = sampling(conditional(), Sampler.RANDOM, seed=11)
     for _ in range(60):
         asked = earlier.ask()
         assert asked is not None
         earlier.tell(asked.number, [cost(asked.recipe)])
-    known = [Known(recipe=one.recipe, values=one.values) for one in earlier.told()]
-    best = sorted(known, key=lambda one: one.values)[:3]
+    return [Known(recipe=one.recipe, values=one.values) for one in earlier.told()]
 
-    def first_proposals(warm: bool) -> list[float]:
-        study = sampling(conditional(), seed=2)
-        if warm:
-            study.warm([*known, Known(recipe=Recipe(steps=(Fp16(),)), values=(-9.0,))])
-            study.warm(known)
-            assert study.told() == ()
-            for one in best:
-                asked = study.ask()
+
+def test_the_best_of_earlier_studies_are_measured_again() -> None:
+    known = results_of_chance()
+    study = sampling(conditional())
+    study.warm([*known, Known(recipe=Recipe(steps=(Fp16(),)), values=(-9.0,))])
+    study.warm(known)
+    assert study.told() == ()
+    for one in sorted(known, key=lambda one: one.values)[:3]:
+        asked = study.ask()
+        assert asked is not None
+        assert asked.recipe == one.recipe
+        assert asked.origin == "among the best of an earlier study"
+    following = study.ask()
+    assert following is not None
+    assert following.origin == "tpe"
+
+
+def test_earlier_studies_lead_the_sampler() -> None:
+    known = results_of_chance()
+
+    def proposed(warm: bool) -> float:
+        costs = []
+        for seed in range(6):
+            study = sampling(conditional(), seed=seed)
+            study.warm(known if warm else [])
+            for asked in [study.ask() for _ in range(9)]:
                 assert asked is not None
-                assert (asked.recipe, asked.origin) == (
-                    one.recipe,
-                    "among the best of an earlier study",
-                )
-        proposals = [study.ask() for _ in range(8)]
-        return [cost(asked.recipe) for asked in proposals if asked is not None]
+                if asked.origin == "tpe":
+                    costs.append(cost(asked.recipe))
+        return median(costs)
 
-    assert median(first_proposals(warm=True)) < median(first_proposals(warm=False))
+    assert proposed(warm=True) < proposed(warm=False) - 0.2
 
 
 def test_earlier_studies_of_another_goal_are_passed_over() -> None:
@@ -203,10 +233,9 @@ sys.stdin.read()
 """
 
 
-def test_a_study_that_is_killed_loses_only_the_trial_that_ran(tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path}/study.db"
+def test_a_study_that_is_killed_loses_only_the_trial_that_ran(storage: str) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", HELD, storage],
+        [sys.executable, "-W", "error", "-c", HELD, storage],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -242,14 +271,14 @@ study = sampling(small(), seed=5, storage=sys.argv[1])
 while (asked := study.ask()) is not None:
     study.tell(asked.number, [0.0])
     print(asked.recipe.to_data(), flush=True)
+study.close()
 """
 
 
-def test_two_that_begin_at_once_share_the_work(tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path}/study.db"
+def test_two_that_begin_at_once_share_the_work(storage: str) -> None:
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", SHARED, storage],
+            [sys.executable, "-W", "error", "-c", SHARED, storage],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
