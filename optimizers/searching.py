@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -55,6 +56,8 @@ from optimizers.search.workbench import (
 )
 from optimizers.untouched import Untouched
 
+_LONGEST_FAREWELL_S: Final = 60.0
+_LOOK_EVERY_S: Final = 0.5
 _CANNOT_BE_MET: Final = "no recipe can meet the goal"
 
 
@@ -167,6 +170,7 @@ def _search(
         with _assistants(bench):
             ended = part.study.run()
         tell_ended(ended)
+        _wait_for_others(part)
         untouched.check()
         part.study.settle()
         told = part.chronicle.close(ended, seconds=part.study.seconds)
@@ -194,6 +198,15 @@ def _shared(bench: Bench, frame: Explanation) -> Callable[[str], None]:
     report(bench.directory, "sharing", 0.0, "model and data go to search.artefacts")
     publish(store, bench.submitted, frame, bench.host)
     return lambda because: end_study(store, frame.study, because)
+
+
+def _wait_for_others(part: Part) -> None:
+    """Let processes that were told of the end put down what they hold, or be gone."""
+    leases, until = part.memory.leases, time.monotonic() + _LONGEST_FAREWELL_S
+    leases.free_the_dead()
+    while leases.others_hold() and time.monotonic() < until:
+        time.sleep(_LOOK_EVERY_S)
+        leases.free_the_dead()
 
 
 def _arrived(bench: Bench, part: Part, recipe: Recipe, target: Path) -> Built | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import Final
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,10 +15,12 @@ from rich.text import Text
 from server.client import Client
 from server.explained import time_left, trial_line
 from server.pb import management_pb2 as pb
-from server.terminal import figure_line
+from server.terminal import short_figure
 
-_REDRAWN_EACH_S = 1.0
-_STATE_STYLES = {"complete": "green", "failed": "red", "running": "bold"}
+_REDRAWN_EACH_S: Final = 1.0
+_FRONT: Final = 5
+_FIGURES: Final = 2
+_STATE_STYLES: Final = {"complete": "green", "failed": "red", "running": "bold"}
 
 
 async def show_job(console: Console, client: Client, job: str, *, quiet: bool) -> pb.Job:
@@ -94,23 +97,19 @@ class _View:
         search = job.search
         left_s = max(0.0, search.seconds_left - (now_s - self._shown_s))
         done = f"{search.trials_done} of {search.trials_total} trials"
-        return Group(
-            head,
-            Text(f"{done}, {time_left(left_s)} left" if left_s else done),
-            _trials("newest trials", search.newest, search),
-            *([_trials("front so far", search.front, search)] if search.front else []),
-        )
+        done += f", {time_left(left_s)} left" if left_s else ""
+        front = [_table("front so far", search.front[:_FRONT], search)] if search.front else []
+        return Group(head, Text(done), _table("newest trials", search.newest, search), *front)
 
 
-def _trials(title: str, trials: Iterable[pb.Trial], search: pb.Search) -> Table:
-    table = Table(
-        *("", "recipe", "state", "figures", "why"),
-        title=title,
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-    )
+def _table(title: str, trials: Iterable[pb.Trial], search: pb.Search) -> Table:
+    """One line a trial, whatever the terminal's width: what is longer is cut."""
+    table = Table(box=None, pad_edge=False, show_header=False, expand=True)
+    table.title, table.title_justify = title, "left"
+    table.add_column(min_width=3, no_wrap=True, justify="right")
+    table.add_column(ratio=3, no_wrap=True, overflow="ellipsis")
+    table.add_column(min_width=13, no_wrap=True)
+    table.add_column(ratio=6, no_wrap=True, overflow="ellipsis")
     for trial in trials:
         won = search.HasField("winner") and trial.number == search.winner
         table.add_row(
@@ -120,7 +119,6 @@ def _trials(title: str, trials: Iterable[pb.Trial], search: pb.Search) -> Table:
                 "winner" if won else f"{trial.state} {trial.level}/{trial.levels}",
                 style="bold green" if won else _STATE_STYLES.get(trial.state, ""),
             ),
-            Text("\n".join(figure_line(figure) for figure in trial.figures[:2])),
-            Text(trial.reason),
+            Text(trial.reason or ", ".join(map(short_figure, trial.figures[:_FIGURES]))),
         )
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -60,11 +61,11 @@ class Builder:
 
     def stand_still(self, *, still: bool) -> None:
         """Stop the child that has not yet ended, or let it go on."""
-        os.kill(self._child, signal.SIGSTOP if still else signal.SIGCONT)
+        self._send(signal.SIGSTOP if still else signal.SIGCONT)
 
     def kill(self) -> None:
         """End the child that has not yet ended."""
-        os.kill(self._child, signal.SIGKILL)
+        self._send(signal.SIGKILL)
         self._number()
 
     def exit_code(self) -> int:
@@ -79,6 +80,10 @@ class Builder:
         """End the process and its child."""
         self._process.kill()
         self._process.communicate()
+
+    def _send(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself just now
+            os.kill(self._child, number)
 
     def _number(self) -> int:
         line = _pipe(self._process.stdout).readline()

@@ -138,13 +138,13 @@ class Candidates:
             self._builder = Builder()
         fraction, status = self._status()
         self._builder.begin([str(directory), str(self._job), f"{status}; {said}", fraction])
-        began, stood_s, stands = self._clock(), 0.0, False
+        began, stood_s, stood = self._clock(), 0.0, False
         limit_s = self._spec.build_timeout_s
         while not self._builder.has_ended(LOOK_EVERY_S):
-            if self._turns.others_measure() != stands:
-                stands = not stands
+            stands = self._turns.others_measure()
+            if stands or stood:  # again and again: the end of a pause lets everything go on
                 self._builder.stand_still(still=stands)
-            stood_s += LOOK_EVERY_S if stands else 0.0
+            stood, stood_s = stands, stood_s + (LOOK_EVERY_S if stands else 0.0)
             if not seconds_left():
                 self._builder.kill()
                 raise TimeIsUp

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from optimizers.contract.job import JobSpec
 from optimizers.contract.search import Search
 from optimizers.contract.study import Explanation, Trial, TrialState
 from optimizers.ending import report
+from optimizers.pausing import working_time
 from optimizers.process import limit_memory
 from optimizers.search.assessment import Assessor, Terms
 from optimizers.search.candidates import Candidate, Candidates
@@ -36,13 +38,14 @@ from optimizers.search.space import space_of
 from optimizers.search.store import Store
 from optimizers.search.study import Limits, Study
 from optimizers.search.turns import Turns
-from optimizers.search.working_time import WorkingTime
 
 SEARCH_DIRECTORY: Final = "search"
 """Below a job's directory: what a search needs while it goes on."""
 
 _RECIPES: Final = "recipes"
 """Below that: a directory for each recipe that is being built."""
+
+_TOLD_EVERY_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +184,7 @@ def opened_part(
     """
     spec, search, goal = bench.spec, bench.search, bench.assessor.goal
     url = database_url(spec, search, bench.directory, os.environ)
-    visit = bench.visit
+    visit, told_at = bench.visit, 0.0
     limits = Limits(trials=search.trials, seconds=60 * search.minutes)
 
     def status() -> tuple[float, str]:
@@ -197,13 +200,23 @@ def opened_part(
         fraction, text = status()
         report(bench.directory, "search", fraction, f"{text}; trial {trial.number} {trial.state}")
 
+    def pause(seconds: float) -> None:
+        """Wait for others; now and then, watchers and the server see that the search goes on."""
+        nonlocal told_at
+        time.sleep(seconds)
+        if time.monotonic() < told_at + _TOLD_EVERY_S:
+            return
+        told_at = time.monotonic()
+        chronicle.refresh(seconds=study.seconds, seconds_left=study.seconds_left)
+        fraction, text = status()
+        report(bench.directory, "search", fraction, f"{text}; others work")
+
     with ExitStack() as stack:
-        clock = stack.enter_context(closing(WorkingTime()))
         candidates = stack.enter_context(
             Candidates(
                 *(spec, bench.directory, bench.home / _RECIPES, bench.turns),
                 status=status,
-                clock=clock,
+                clock=working_time,
             )
         )
         limit_memory(spec.memory_limit_bytes)  # not that of the builder, which loads the tools
@@ -243,8 +256,9 @@ def opened_part(
             *(goal, limits, memory, Ladder(), measuring),
             worker=f"{socket.gethostname()}:{os.getpid()}",
             differs="" if visit is None else visit.served_on.difference(bench.host),
-            clock=clock,
+            clock=working_time,
             changed=changed,
+            pause=pause,
             leave=_stays if visit is None else visit.leave,
         )
         yield Part(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,6 +16,7 @@ from optimizers.contract.job import read_spec
 from optimizers.contract.profile import profile_document
 from optimizers.contract.study import EXPLANATION_FILE, explanation_from_json, trials_since
 from server.client import CallFailed, Client
+from server.explained import account_lines
 from server.live import show_job
 from server.pb import management_pb2 as management
 from tests.support import models
@@ -51,6 +52,17 @@ async def submit(server: Server, profile: str, *, resume: bool = False) -> manag
     async with Client(server.admin) as client:
         answer = await client.call("SubmitJob", request, management.SubmitJobResponse)
     return answer.job
+
+
+async def call(server: Server, method: str, request: Any, response: Any) -> Any:
+    async with Client(server.admin) as client:
+        return await client.call(method, request, response)
+
+
+async def explained(server: Server, **what: Any) -> list[str]:
+    """What `hone explain` prints."""
+    request = management.ExplainRequest(**what)
+    return list(account_lines(await call(server, "Explain", request, management.ExplainResponse)))
 
 
 def go(tmp_path: Path) -> None:
@@ -91,9 +103,6 @@ async def test_the_command_tells_trials_the_winner_and_why_others_lost_and_does_
     tmp_path: Path,
 ) -> None:
     with serving(tmp_path) as server:
-        nothing = hone("explain", "net", admin=server.admin)
-        assert nothing.returncode == 1
-        assert "nothing was built of 'net' version 1 yet" in nothing.stderr
         go(tmp_path)
         done = hone("optimize", "net", "--profile", "edge", "--wait", admin=server.admin)
         assert done.returncode == 0, done.stderr
@@ -102,28 +111,38 @@ async def test_the_command_tells_trials_the_winner_and_why_others_lost_and_does_
         assert "winner: trial 1: dynamic_int8" in lines
         assert f"  trial 0 (prune_channels (ratio 0.25)), abandoned: {LOST}" in lines
         assert any(one.startswith("  certificate of 2") for one in lines)
-        [job] = await jobs(server.admin)
-        await ended(server.admin, job.id)
-        told = hone("explain", "net", admin=server.admin).stdout
-        assert told.splitlines() == lines[lines.index(told.splitlines()[0]) :]
-        assert hone("jobs", "rm", job.id, admin=server.admin).returncode == 0
-        for what in ((), (job.variant,), ("edge",)):
-            assert hone("explain", "net", *what, admin=server.admin).stdout == told
+        told = hone("explain", "net", admin=server.admin).stdout.splitlines()
+        assert told == lines[lines.index(told[0]) :]
+        assert told[0].startswith("net version 1, profile edge, study ")
         raw = hone("explain", "net", "--json", admin=server.admin).stdout
         assert explanation_from_json(raw, "what was printed").winner == 1
+
+
+async def test_what_a_search_wrote_outlives_its_job_and_goes_with_its_variant(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path) as server:
+        go(tmp_path)
+        done = await ended(server.admin, (await submit(server, "edge")).id)
+        told = await explained(server, model="net")
+        request = management.RemoveJobRequest(id=done.id)
+        await call(server, "RemoveJob", request, management.RemoveJobResponse)
+        for what in ("", done.variant, "edge"):
+            assert await explained(server, model="net", variant=what) == told
         page, picture = tmp_path / "page.html", tmp_path / "front.png"
-        written = hone(
-            *("report", "net", "-o", str(page), "--png", str(picture)), admin=server.admin
-        )
+        files = ("-o", str(page), "--png", str(picture))
+        written = hone("report", "net", *files, admin=server.admin)
         assert written.returncode == 0, written.stderr
         assert page.read_text() == PAGE
         assert picture.read_bytes() == PICTURE
-        kept = tmp_path / "state/explanations/net/1" / job.variant
+        kept = tmp_path / "state/explanations/net/1" / done.variant
         assert (kept / EXPLANATION_FILE).exists()
-        assert hone("variants", "rm", "net", job.variant, admin=server.admin).returncode == 0
+        remove = management.RemoveVariantRequest(model="net", variant=done.variant)
+        await call(server, "RemoveVariant", remove, management.RemoveVariantResponse)
         assert not kept.exists()
-        gone = hone("explain", "net", job.variant, admin=server.admin)
-        assert (gone.returncode, "has no variant" in gone.stderr) == (1, True)
+        gone = management.ExplainRequest(model="net", variant=done.variant)
+        code, text = await refusal(server.admin, gone, "Explain")
+        assert (code, "has no variant" in text) == ("NOT_FOUND", True)
 
 
 async def test_a_search_without_a_winner_tells_what_it_missed(tmp_path: Path) -> None:
@@ -142,46 +161,48 @@ async def test_a_search_without_a_winner_tells_what_it_missed(tmp_path: Path) ->
 
 async def test_a_single_job_is_explained_by_its_verdict_and_has_no_report(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
+        nothing = management.ExplainRequest(model="net")
+        code, text = await refusal(server.admin, nothing, "Explain")
+        assert (code, "nothing was built of 'net'" in text) == ("FAILED_PRECONDITION", True)
         job = await submit(server, "fast")
         done = await ended(server.admin, job.id)
-        told = hone("explain", "net", admin=server.admin).stdout
-        assert f"job {job.id}: net/fast: succeeded" in told
-        assert f"variant {done.variant} is proved" in told
-        assert json.loads(hone("explain", "net", "--json", admin=server.admin).stdout)["variant"]
+        told = await explained(server, model="net")
+        assert told[0].startswith(f"job {job.id}: net/fast: succeeded")
+        assert told[1] == f"variant {done.variant} is proved"
         refused = hone("report", "net", "-o", str(tmp_path / "r.html"), admin=server.admin)
         assert refused.returncode == 1
         assert "there is a report of searches only" in refused.stderr
-        for arguments, part in (
-            (("nothere",), "unknown model: 'nothere'"),
-            (("net", "0123456789ab"), "has no variant '0123456789ab'"),
-            (("net", "original"), "there is nothing to explain"),
-            (("net", "--job", "0123456789ab"), "there is no job '0123456789ab'"),
-            (("net", "fast", "--job", job.id), "name a job or a variant, not both"),
+        for what, code, part in (
+            ({"model": "nothere"}, "NOT_FOUND", "unknown model: 'nothere'"),
+            ({"model": "net", "variant": "0123456789ab"}, "NOT_FOUND", "no variant '0123456789ab'"),
+            ({"model": "net", "variant": "original"}, "INVALID_ARGUMENT", "nothing to explain"),
+            ({"job": "0123456789ab"}, "NOT_FOUND", "there is no job '0123456789ab'"),
+            ({"job": job.id, "variant": "fast"}, "INVALID_ARGUMENT", "not both"),
         ):
-            wrong = hone("explain", *arguments, admin=server.admin)
-            assert (wrong.returncode, part in wrong.stderr) == (1, True), wrong.stderr
+            request = management.ExplainRequest(**what)
+            found, text = await refusal(server.admin, request, "Explain")
+            assert (found, part in text) == (code, True), text
 
 
 async def test_only_a_search_that_was_begun_is_resumed(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
-        early = hone("optimize", "net", "--profile", "edge", "--resume", admin=server.admin)
-        assert early.returncode == 1
-        assert "there is no search of net for profile 'edge' that could be resumed" in early.stderr
-        recipe = hone("optimize", "net", "--profile", "fast", "--resume", admin=server.admin)
-        assert "profile 'fast' has a recipe; only a search can be resumed" in recipe.stderr
+        for profile, code, part in (
+            ("edge", "FAILED_PRECONDITION", "there is no search of net for profile 'edge' that"),
+            ("fast", "INVALID_ARGUMENT", "profile 'fast' has a recipe; only a search"),
+        ):
+            early = management.SubmitJobRequest(model="net", profile=profile, resume=True)
+            found, text = await refusal(server.admin, early, "SubmitJob")
+            assert (found, part in text) == (code, True), text
         job = await submit(server, "edge")
         assert (await submit(server, "edge", resume=True)).id == job.id
         assert not read_spec(tmp_path / "state/jobs" / job.id).resume
-        async with Client(server.admin) as client:
-            request = management.CancelJobRequest(id=job.id)
-            await client.call("CancelJob", request, management.Job)
+        await call(server, "CancelJob", management.CancelJobRequest(id=job.id), management.Job)
         # What was cut short goes on without a word, what has ended only when it is asked for.
         go(tmp_path)
         await submit(server, "edge")
         assert (await ended(server.admin, job.id)).state == "succeeded"
         first = read_spec(tmp_path / "state/jobs" / job.id)
-        same = hone("optimize", "net", "--profile", "edge", admin=server.admin)
-        assert f"job {job.id} is the same job" in same.stdout
+        assert (await submit(server, "edge")).state == "succeeded"
         again = hone("optimize", "net", "--profile", "edge", "--resume", admin=server.admin)
         assert f"job {job.id} submitted" in again.stdout, again.stderr
         await ended(server.admin, job.id)

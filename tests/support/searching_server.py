@@ -15,6 +15,6 @@ WORKER = (sys.executable, "-m", "tests.support.searching")
 COMMAND = (sys.executable, "-m", "tests.support.searching_server")
 
 if __name__ == "__main__":
-    cli.App = partial(App, worker=WORKER)  # type: ignore[attr-defined]
+    cli.App = partial(App, worker=WORKER)  # type: ignore[assignment, attr-defined]
     sys.argv = ["hone", *sys.argv[sys.argv.index("serve") :]]
     cli.main()
