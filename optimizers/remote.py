@@ -17,9 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import SQLAlchemyError
-
 from optimizers.contract.addresses import (
     resolved_address,
     without_masked_password,
@@ -27,7 +24,6 @@ from optimizers.contract.addresses import (
 )
 from optimizers.contract.errors import InvalidData, InvalidDocument, NotSupported
 from optimizers.contract.host import cpu_budget
-from optimizers.contract.job import JobSpec
 from optimizers.contract.search import Search
 from optimizers.contract.study import write_explanation
 from optimizers.search.database import has_study
@@ -38,7 +34,6 @@ from optimizers.search.sharing import (
     read_shared,
     why_study_ended,
 )
-from optimizers.search.storage import cannot_be_reached
 from optimizers.search.store import Store
 from optimizers.search.turns import Turns
 from optimizers.search.workbench import Visit
@@ -110,7 +105,7 @@ def take_part(
             leave=Leave(store, study, invitation.minutes),
         )
         say(f"taking part in study {study}")
-        say(f"left study {study}: {_taken_part(directory, spec, visit)}")
+        say(f"left study {study}: {assist(directory, spec, visit)}")
 
 
 class Leave:
@@ -207,11 +202,3 @@ def _place_for_one(home: Path) -> Iterator[Path]:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _taken_part(directory: Path, spec: JobSpec, visit: Visit) -> str:
-    try:
-        return assist(directory, spec, visit)
-    except (SQLAlchemyError, StorageInternalError) as error:
-        search = spec.profile.search
-        raise cannot_be_reached(error, "" if search is None else search.storage) from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 import optuna
@@ -60,6 +62,22 @@ def open_storage(storage: str) -> BaseStorage:
     raise AssertionError("unreachable")
 
 
+@contextlib.contextmanager
+def failures_told(storage: str) -> Iterator[None]:
+    """Say of a database that fails while the block works with it which one it is.
+
+    Args:
+        storage: Its URL.
+
+    Raises:
+        NotSupported: It failed.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise cannot_be_reached(error, storage) from error
+
+
 def cannot_be_reached(error: Exception, storage: str) -> NotSupported:
     """What to tell of a database that failed, without any password.
 
@@ -77,7 +95,7 @@ def cannot_be_reached(error: Exception, storage: str) -> NotSupported:
         cause = cause.__cause__
     said = " ".join(str(cause).partition("\n\n")[0].split())
     return NotSupported(
-        f"search.storage cannot be opened here ({address}): {without_password(said)}; expected "
+        f"search.storage cannot be opened or used ({address}): {without_password(said)}; expected "
         "the address of a database that this machine reaches and may write to, with its password, "
         "such as postgresql://user:password@host/name"
     )

@@ -35,6 +35,7 @@ from optimizers.search.naming import database_url
 from optimizers.search.pieces import Memory
 from optimizers.search.sampling import Sampling
 from optimizers.search.space import space_of
+from optimizers.search.storage import failures_told
 from optimizers.search.store import Store
 from optimizers.search.study import Limits, Study
 from optimizers.search.turns import Turns
@@ -211,7 +212,7 @@ def opened_part(
         fraction, text = status()
         report(bench.directory, "search", fraction, f"{text}; others work")
 
-    with ExitStack() as stack:
+    with failures_told(url), ExitStack() as stack:
         candidates = stack.enter_context(
             Candidates(
                 *(spec, bench.directory, bench.home / _RECIPES, bench.turns),

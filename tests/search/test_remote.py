@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import onnx
 import psycopg
 import pytest
 from optuna.storages import RDBStorage
 
 from optimizers.artefacts import Artefacts
+from optimizers.contract.data_files import data_sha256
 from optimizers.contract.errors import HoneError, InvalidData, NotSupported
 from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
@@ -33,7 +35,7 @@ from optimizers.contract.job import (
     write_spec,
 )
 from optimizers.contract.manifest import StepRecord
-from optimizers.contract.onnx_file import file_sha256
+from optimizers.contract.onnx_file import file_sha256, read_onnx_file
 from optimizers.contract.quantization import DynamicInt8
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.search import Sampler
@@ -323,6 +325,41 @@ def test_what_comes_from_a_store_is_checked_by_its_digests(
     with pytest.raises(InvalidData, match="is missing"):
         localised(store, shared, tmp_path / "d")
     blob.write_bytes(whole)
+
+
+def test_folders_of_images_and_weights_beside_a_model_are_shared_by_their_names(
+    published: tuple[JobSpec, Path], tmp_path: Path
+) -> None:
+    spec, _ = published
+    model = tmp_path / "here" / "model.onnx"
+    (model.parent / "weights").mkdir(parents=True)
+    onnx.save(
+        onnx.load(spec.original_file),
+        model,
+        save_as_external_data=True,
+        location="weights/all.bin",
+        size_threshold=0,
+    )
+    images = tmp_path / "here" / "photographs"
+    for name in ("cats/one.png", "dogs/one.png", "dogs/two.png"):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        (images / name).write_bytes(name.encode())
+    (images / "birds").mkdir()
+    spec = replace(
+        spec,
+        original_file=model,
+        original_sha256=read_onnx_file(model).sha256(),
+        data={"train": images},
+        data_sha256={"train": data_sha256(images, spec.preprocess)},
+    )
+    frame = Explanation(study="two", model="digits", version=1, profile=spec.profile)
+    store = Store(str(tmp_path / "store"))
+    publish(store, spec, frame, this_host(spec.cpus))
+    there = localised(store, read_shared(store, "two"), tmp_path / "there")
+    assert there.original_file.is_relative_to(tmp_path / "there")
+    assert read_onnx_file(there.original_file).sha256() == spec.original_sha256
+    assert (there.data["train"] / "dogs/two.png").read_bytes() == b"dogs/two.png"
+    assert (there.data["train"] / "birds").is_dir()
 
 
 @pytest.mark.parametrize("scheme", ["", "file://", "local://"])
