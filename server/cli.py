@@ -538,6 +538,17 @@ def demo(context: typer.Context) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "optimizers", "demo", *context.args])
 
 
+@cli.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def worker(context: typer.Context) -> None:
+    """Take part in a search that another machine runs: --study ADDRESS."""
+    require_optimisers()
+    command = [sys.executable, "-m", "optimizers", "search-worker", *context.args]
+    os.execv(sys.executable, command)
+
+
 def _call(address: str, method: str, request: Any, response: type[Any]) -> Any:
     async def call() -> Any:
         async with Client(address) as client:
