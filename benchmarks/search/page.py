@@ -82,7 +82,7 @@ class Section:
             return Part(rows=rows, failures=[f"{name}: no recipe holds what is required"])
         best = best_to_median(sweep)
         rows.append(_row(f"{name}: the sweep's best to its median", [best], _LEAST_BEST, 1.5, "x"))
-        stick, races = self.one
+        _, races = self.one
         race = races.race(DEFAULT)
         rows += [
             _row(f"{name}: found with {BUDGET:.0%}", _percent(race.shares), 100 * REACHED, 99, "%"),
