@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from optimizers.building import data_of
 from optimizers.calibration import load_arrays
+from optimizers.checking import data_of
 from optimizers.contract.difference import largest_magnitude
 from optimizers.contract.directory import seal, write_golden
 from optimizers.contract.errors import InvalidModel

@@ -9,19 +9,18 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from optimizers.building import checked_data, data_of
 from optimizers.calibration import open_data
-from optimizers.contract.errors import InvalidData, InvalidDocument
-from optimizers.contract.host import Host, this_host
+from optimizers.checking import checked_data, data_of
+from optimizers.contract.errors import InvalidData
+from optimizers.contract.evidence import Evidence
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
     LOG_FILE,
@@ -31,66 +30,27 @@ from optimizers.contract.job import (
     write_built,
 )
 from optimizers.contract.runtime import Session, SessionSpec
-from optimizers.contract.search import Search
-from optimizers.contract.study import (
-    Explanation,
-    Trial,
-    TrialState,
-    read_explanation,
-    write_explanation,
-)
+from optimizers.contract.study import Explanation, TrialState, read_explanation, write_explanation
 from optimizers.ending import end, report
 from optimizers.evaluation.disjoint import check_disjoint
 from optimizers.evaluation.profiler import profile
 from optimizers.planner import propose
-from optimizers.process import PARENT_VARIABLE, limit_memory
+from optimizers.process import PARENT_VARIABLE
 from optimizers.reporting import report_search
-from optimizers.search.assessment import Assessor, Terms
-from optimizers.search.candidates import Candidates
-from optimizers.search.chronicle import Chronicle
-from optimizers.search.database import open_database
-from optimizers.search.ladder import Ladder
-from optimizers.search.leases import Leases, this_process
-from optimizers.search.ledger import Ledger
-from optimizers.search.measuring import Measuring
-from optimizers.search.naming import database_url, study_name
+from optimizers.search.naming import study_name
 from optimizers.search.objectives import objectives, violation
-from optimizers.search.pieces import Memory
-from optimizers.search.sampling import Known, Sampling
+from optimizers.search.sampling import Known
 from optimizers.search.satisfiable import unsatisfiable
-from optimizers.search.space import space_of
-from optimizers.search.study import Limits, Study
-from optimizers.search.turns import Turns
-from optimizers.search.working_time import WorkingTime
+from optimizers.search.workbench import (
+    SEARCH_DIRECTORY,
+    Bench,
+    Part,
+    opened_bench,
+    opened_part,
+)
 from optimizers.untouched import Untouched
 
-SEARCH_DIRECTORY: Final = "search"
-"""Below a job's directory: what a search needs while it goes on."""
-
-_GOAL_CANNOT_BE_MET: Final = "no recipe can meet the goal"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Bench:
-    """What one process of a search works with.
-
-    Attributes:
-        spec: The job's, with data as steps may open it, and without the gate's.
-        search: What its profile says.
-        directory: The job's.
-        home: Below it, for what the search needs.
-        host: This machine.
-        assessor: Measures.
-        turns: Who measures when.
-    """
-
-    spec: JobSpec
-    search: Search
-    directory: Path
-    home: Path
-    host: Host
-    assessor: Assessor
-    turns: Turns
+_CANNOT_BE_MET: Final = "no recipe can meet the goal"
 
 
 def search_job(directory: Path, spec: JobSpec, share: float) -> None:
@@ -113,16 +73,30 @@ def search_job(directory: Path, spec: JobSpec, share: float) -> None:
     data = checked_data(directory, spec)
     untouched.check()
     counts = _checked_for_search(spec, data)
-    shutil.rmtree(_recipes(directory), ignore_errors=True)
-    with _bench(directory, spec, data) as bench:
-        frame = _frame(bench, counts)
+    shutil.rmtree(directory / SEARCH_DIRECTORY / "recipes", ignore_errors=True)
+    with opened_bench(directory, spec, data) as bench:
+        frame, evidence = _frame(bench, counts)
         if frame.unsatisfiable:
-            why = "; ".join(frame.unsatisfiable)
-            write_explanation(directory, replace(frame, ended_because=_GOAL_CANNOT_BE_MET))
-            report_search(directory, bench.spec)
-            end(directory, JobState.REFUSED, f"{_GOAL_CANNOT_BE_MET}: {why}")
+            write_explanation(directory, replace(frame, ended_because=_CANNOT_BE_MET))
+            _refuse(bench, f"{_CANNOT_BE_MET}: {'; '.join(frame.unsatisfiable)}")
             return
-        _search(bench, frame, share, untouched)
+        _search(bench, frame, evidence, share, untouched)
+
+
+def assist(directory: Path, spec: JobSpec) -> None:
+    """Be a further process of a search that another one has begun.
+
+    Raises:
+        HoneError: It cannot take part.
+    """
+    frame = read_explanation(directory)
+    if frame is None or frame.evidence is None:
+        raise InvalidData(f"{directory.name} has no search to assist in")
+    with (
+        opened_bench(directory, spec, data_of(directory, spec)) as bench,
+        opened_part(bench, frame, frame.evidence, share=1.0, submission="") as part,
+    ):
+        part.study.run()
 
 
 def _checked_for_search(spec: JobSpec, data: dict[str, Path]) -> dict[str, int]:
@@ -143,82 +117,13 @@ def _checked_for_search(spec: JobSpec, data: dict[str, Path]) -> dict[str, int]:
     return counts
 
 
-def assist(directory: Path, spec: JobSpec) -> None:
-    """Be a further process of a search that another one has begun.
-
-    Raises:
-        HoneError: It cannot take part.
-    """
-    with _bench(directory, spec, data_of(directory, spec)) as bench:
-        frame = read_explanation(directory)
-        if frame is None:
-            raise InvalidData(f"{directory.name} has no search to assist in")
-        with _part(bench, frame, 1.0, submission="") as part:
-            part.study.run()
-
-
-def _search(bench: _Bench, frame: Explanation, share: float, untouched: Untouched) -> None:
-    directory = bench.directory
-    with _part(bench, frame, share, submission=_submission(bench.spec)) as part:
-        _prepare(bench, frame, part)
-        with _assistants(bench):
-            ended = part.study.run()
-        untouched.check()
-        part.study.settle()
-        told = part.chronicle.close(ended, seconds=part.study.seconds)
-        if told.winner is None:
-            reason = f"no recipe was found that holds the goal, and {ended}; {told.nearest_miss}"
-            report_search(directory, bench.spec)
-            end(directory, JobState.REFUSED, reason)
-            return
-        recipe = told.trial(told.winner).recipe
-        said = f"the winner, trial {told.winner}"
-        with part.candidates.built(recipe, said, lambda: math.inf) as candidate:
-            target = directory / CANDIDATE_DIRECTORY
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.move(candidate.directory, target)
-            write_built(directory, candidate.built)
-
-
-@contextmanager
-def _bench(directory: Path, spec: JobSpec, data: dict[str, Path]) -> Iterator[_Bench]:
-    search = spec.profile.search
-    if search is None:
-        raise InvalidDocument(f"profile {spec.profile.name} has no search")
-    given = {purpose: path for purpose, path in data.items() if purpose != "gate"}
-    home = directory / SEARCH_DIRECTORY
-    _recipes(directory).mkdir(parents=True, exist_ok=True)
-    spec = replace(spec, data=given, cache=spec.cache or home / "artefacts")
-    host = this_host(spec.cpus)
-    terms = Terms(
-        original=spec.original_file,
-        original_session=spec.original_session,
-        goal=spec.profile.goal,
-        task=spec.task,
-        data=given["search"],
-        host=host,
-        price=spec.price,
-        seed=spec.seed,
-    )
-    with Assessor(terms) as assessor:
-        yield _Bench(
-            spec=spec,
-            search=search,
-            directory=directory,
-            home=home,
-            host=host,
-            assessor=assessor,
-            turns=Turns(home / "measuring", search.workers),
-        )
-
-
-def _frame(bench: _Bench, counts: dict[str, int]) -> Explanation:
+def _frame(bench: Bench, counts: dict[str, int]) -> tuple[Explanation, Evidence]:
     """What does not change while a search goes on; looked at once for each job."""
     spec, search, goal = bench.spec, bench.search, bench.assessor.goal
     study = study_name(spec, search, bench.host)
     former = read_explanation(bench.directory)
     if former is not None and former.study == study and former.evidence is not None:
-        return replace(former, ended_because="", nearest_miss="")
+        return replace(former, ended_because=""), former.evidence
     report(bench.directory, "profiling", 0.0, "")
     evidence = profile(
         spec.original_file,
@@ -228,7 +133,7 @@ def _frame(bench: _Bench, counts: dict[str, int]) -> Explanation:
         data=spec.data,
         seed=spec.seed,
     )
-    return Explanation(
+    frame = Explanation(
         study=study,
         model=spec.model,
         version=spec.version,
@@ -238,112 +143,57 @@ def _frame(bench: _Bench, counts: dict[str, int]) -> Explanation:
         data=counts,
         unsatisfiable=unsatisfiable(goal, evidence, bench.assessor.original_figures(), search),
     )
+    write_explanation(bench.directory, frame)
+    return frame, evidence
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """One process's part in a search."""
-
-    study: Study
-    chronicle: Chronicle
-    candidates: Candidates
-    sampling: Sampling
-    ledger: Ledger
-
-
-@contextmanager
-def _part(bench: _Bench, frame: Explanation, share: float, *, submission: str) -> Iterator[_Part]:
-    spec, search, goal = bench.spec, bench.search, bench.assessor.goal
-    if frame.evidence is None:
-        raise InvalidData(f"{bench.directory.name}: the model has not been looked at yet")
-    url = database_url(spec, search, bench.directory)
-    limits = Limits(trials=search.trials, seconds=60 * search.minutes)
-    with ExitStack() as stack:
-        clock = stack.enter_context(closing(WorkingTime()))
-
-        def status() -> tuple[float, str]:
-            done = sum(one.trial.state is not TrialState.RUNNING for one in ledger.all())
-            spent = max(done / limits.trials, study.seconds / limits.seconds)
-            left = f"{done} of {limits.trials} trials, {study.seconds_left / 60:.0f} min left"
-            return share * min(1.0, spent), left
-
-        def changed(trial: Trial) -> None:
-            chronicle.note(trial, seconds=study.seconds, seconds_left=study.seconds_left)
-            fraction, text = status()
-            report(
-                bench.directory, "search", fraction, f"{text}; trial {trial.number} {trial.state}"
-            )
-
-        candidates = stack.enter_context(
-            Candidates(
-                spec,
-                bench.directory,
-                _recipes(bench.directory),
-                bench.turns,
-                status=status,
-                clock=clock,
-            )
-        )
-        limit_memory(spec.memory_limit_bytes)  # not that of the builder, which loads the tools
-        engine = open_database(url)
-        stack.callback(engine.dispose)
-        ledger = Ledger(engine, frame.study, spec.original_sha256)
-        sampling = Sampling(
-            space_of(frame.evidence, goal, search),
-            study=frame.study,
-            sampler=search.sampler,
-            objectives=len(goal.optimize),
-            seed=search.seed,
-            storage=url,
-        )
-        stack.callback(sampling.close)
-        memory = Memory(
-            sampling=sampling,
-            ledger=ledger,
-            leases=Leases(engine, frame.study, owner=this_process()),
-            budget=ledger.budget(submission, another=spec.resume and bool(submission)),
-        )
-        chronicle = Chronicle(bench.directory, frame, goal, ledger)
-        measuring = Measuring(candidates, bench.assessor, bench.turns, lambda: study.seconds_left)
-        study = Study(
-            goal,
-            limits,
-            memory,
-            Ladder(),
-            measuring,
-            worker=f"{socket.gethostname()}:{os.getpid()}",
-            clock=clock,
-            changed=changed,
-        )
-        memory.leases.free_the_dead()
-        yield _Part(
-            study=study,
-            chronicle=chronicle,
-            candidates=candidates,
-            sampling=sampling,
-            ledger=ledger,
-        )
+def _search(
+    bench: Bench, frame: Explanation, evidence: Evidence, share: float, untouched: Untouched
+) -> None:
+    submission = f"{bench.spec.id}@{bench.spec.submitted_unix_s}"
+    with opened_part(bench, frame, evidence, share=share, submission=submission) as part:
+        _prepare(bench, frame, part)
+        with _assistants(bench):
+            ended = part.study.run()
+        untouched.check()
+        part.study.settle()
+        told = part.chronicle.close(ended, seconds=part.study.seconds)
+        if told.winner is None:
+            reason = f"no recipe was found that holds the goal: {ended}"
+            _refuse(bench, f"{reason}; {told.nearest_miss}".rstrip("; "))
+            return
+        recipe, said = told.trial(told.winner).recipe, f"the winner, trial {told.winner}"
+        with part.candidates.built(recipe, said, lambda: math.inf) as candidate:
+            target = bench.directory / CANDIDATE_DIRECTORY
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.move(candidate.model.parent, target)
+            write_built(bench.directory, candidate.built)
 
 
-def _prepare(bench: _Bench, frame: Explanation, part: _Part) -> None:
+def _refuse(bench: Bench, reason: str) -> None:
+    report_search(bench.directory, bench.spec)
+    end(bench.directory, JobState.REFUSED, reason)
+
+
+def _prepare(bench: Bench, frame: Explanation, part: Part) -> None:
     """Have the sampler know what is known: the planner's proposals, and earlier studies."""
-    goal = bench.assessor.goal
+    goal, sampling = bench.assessor.goal, part.memory.sampling
     for proposal in frame.proposals:
-        part.sampling.enqueue(proposal.recipe, f"planner: {proposal.reason}")
-    part.sampling.warm(
+        sampling.enqueue(proposal.recipe, f"planner: {proposal.reason}")
+    sampling.warm(
         Known(
             recipe=trial.recipe,
             values=objectives(goal, trial.figures),
             violation=violation(goal, trial.figures),
         )
-        for trial in part.ledger.of_other_studies()
+        for trial in part.memory.ledger.of_other_studies()
         if trial.state is TrialState.COMPLETE
         and all(map(math.isfinite, objectives(goal, trial.figures)))
     )
 
 
 @contextmanager
-def _assistants(bench: _Bench) -> Iterator[None]:
+def _assistants(bench: Bench) -> Iterator[None]:
     """The search's further processes, which end with the block."""
     command = [sys.executable, "-m", "optimizers", "worker", str(bench.directory)]
     command += ["--stage", "assist"]
@@ -359,13 +209,3 @@ def _assistants(bench: _Bench) -> Iterator[None]:
             for process in running:
                 process.kill()
                 process.wait()
-
-
-def _recipes(directory: Path) -> Path:
-    """Where directories of recipes are made, one for each that is being built."""
-    return directory / SEARCH_DIRECTORY / "recipes"
-
-
-def _submission(spec: JobSpec) -> str:
-    """Names this search, however often it is started again."""
-    return f"{spec.id}@{spec.submitted_unix_s}"

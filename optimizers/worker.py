@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Final, Literal
@@ -33,6 +32,7 @@ from optimizers.process import (
     lower_priority,
     lower_session,
 )
+from optimizers.supervision import TookTooLong, run_child
 
 Stage = Literal["build", "search", "assist", "measure"]
 """What a child does; `assist` is a further process of a search."""
@@ -77,23 +77,15 @@ def _run_child(directory: Path, stage: Stage) -> JobResult | None:
     command = [sys.executable, "-m", "optimizers", "worker", str(directory), "--stage", stage]
     limit_s = spec.build_timeout_s if stage == "build" else 0.0
     try:
-        with (directory / LOG_FILE).open("ab") as log:
-            done = subprocess.run(
-                command,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                check=False,
-                timeout=limit_s or None,
-            )
-    except subprocess.TimeoutExpired:
+        code = run_child(command, directory, environment=environment, limit_s=limit_s)
+    except TookTooLong:
         progress = last_progress(directory)
         at = progress.stage if progress is not None else stage
         reason = f"building took longer than its limit of {limit_s:g} s; it was ended in {at}"
         return read_result(directory) or end(directory, JobState.FAILED, reason)
     result = read_result(directory)
-    if result is None and done.returncode != 0:
-        return end(directory, JobState.FAILED, _why(directory, stage, done.returncode))
+    if result is None and code != 0:
+        return end(directory, JobState.FAILED, _why(directory, stage, code))
     return result
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import platform
 import signal
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +25,8 @@ from server.cache import ResponseCache
 from server.config import ServerConfig
 from server.conversion import Conversion, ConversionLimits
 from server.errors import FailedPrecondition
+from server.explanations import Explanations
+from server.job_worker import WORKER
 from server.journal import Journal
 from server.loader import Loader
 from server.loading import Loading
@@ -45,6 +47,7 @@ from server.rpc.traced import keep_metadata
 from server.rpc.transport import Connections, choose_transport, new_server
 from server.shared_memory import SharedMemory, SharedMemoryLimits
 from server.watch import RepositoryWatch
+from server.yielding import Yielding
 
 if TYPE_CHECKING:
     from server.tracing import Tracing
@@ -58,8 +61,12 @@ _LOCAL: Final = ("127.0.0.1", "::1", "localhost")
 class App:
     """A whole server in one process."""
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, worker: Sequence[str] = WORKER) -> None:
         """Build everything; nothing listens or loads yet.
+
+        Args:
+            config: What the server was told.
+            worker: The command that works on the job directory given as its last argument.
 
         Raises:
             FailedPrecondition: The repository or the state directory cannot be used.
@@ -133,6 +140,14 @@ class App:
             metrics=self.metrics,
             config=config,
             host=self.host,
+            worker=worker,
+        )
+        self._yielding = Yielding(
+            self.registry,
+            self.metrics,
+            self.journal,
+            self.optimization.jobs,
+            budget_s=config.latency_budget,
         )
         self._inference = Inference(
             self.registry,
@@ -147,7 +162,12 @@ class App:
         )
         before_each = keep_metadata if self._tracing is not None else None
         management = Management(
-            self.registry, self.residency, self.routes, self.optimization, self.journal
+            self.registry,
+            self.residency,
+            self.routes,
+            self.optimization,
+            self.journal,
+            Explanations(self.store, self.optimization.jobs),
         )
         connections = Connections(
             max_message_bytes=config.max_message_bytes,
@@ -227,6 +247,8 @@ class App:
         if follows:
             follow = asyncio.create_task(self._watch.follow(config.poll_seconds), name="watch")
             stack.push_async_callback(_end, follow)
+        yielding = asyncio.create_task(self._yielding.follow(), name="yielding")
+        stack.push_async_callback(_end, yielding)
         health = asyncio.create_task(self._keep_health(), name="health")
         stack.push_async_callback(_end, health)
         await self._tell_health()

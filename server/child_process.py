@@ -1,4 +1,4 @@
-"""Processes that work for the server: started without a fork, waited for, ended as a group."""
+"""Processes that work for the server: started without a fork, waited for, ended as a session."""
 
 from __future__ import annotations
 
@@ -61,6 +61,20 @@ async def end_of(process: subprocess.Popen[bytes]) -> None:
 
 
 def kill_group(process_id: int) -> None:
-    """End a process with everything in its session's group."""
+    """End a process with everything in its group, and in other groups of its session."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process_id, signal.SIGKILL)
+    for process in _in_session(process_id):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _in_session(session: int) -> list[int]:
+    """The processes of a session that live."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                if os.getsid(int(folder.name)) == session:
+                    found.append(int(folder.name))
+    return found

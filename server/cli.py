@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import sys
@@ -16,7 +15,6 @@ import numpy as np
 import typer
 import uvloop
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from optimizers.contract.errors import HoneError
 from optimizers.contract.samples import random_feeds
@@ -24,7 +22,9 @@ from server import logs
 from server.app import App, product_version, serve
 from server.client import Client, as_data
 from server.config import ServerConfig, server_config
+from server.explained import account_lines
 from server.job_preparation import require_optimisers
+from server.live import show_job
 from server.pb import management_pb2 as pb
 from server.pb import open_inference_pb2 as inference
 from server.story import tell_story
@@ -204,6 +204,10 @@ def serve_command(
     job_stall_seconds: Annotated[
         float | None, typer.Option(help="A worker silent for longer is ended.")
     ] = None,
+    latency_budget: Annotated[
+        str | None,
+        typer.Option(help="Pause jobs while a model's p99 is above it, like '20 ms'; 0: never."),
+    ] = None,
     trace_endpoint: Annotated[
         str | None, typer.Option(help="URL of an OpenTelemetry collector (OTLP over HTTP).")
     ] = None,
@@ -324,6 +328,9 @@ def optimize(
         Path | None, typer.Option(help="A file with `recipe` and `goal`.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until the verdict.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a search; another budget if it has ended.")
+    ] = False,
     version: Version = 0,
     admin: AdminAddress = _DEFAULT_ADMIN,
     as_json: AsJson = False,
@@ -331,7 +338,9 @@ def optimize(
     """Build and judge a profile in the background. Exit code 3: it was refused."""
     if (profile is None) == (profile_file is None):
         raise typer.BadParameter("give either --profile NAME or --profile-file FILE")
-    request = pb.SubmitJobRequest(model=model, version=version, profile=profile or "")
+    request = pb.SubmitJobRequest(
+        model=model, version=version, profile=profile or "", resume=resume
+    )
     if profile_file is not None:
         try:
             request.profile_text = profile_file.read_text(encoding="utf-8")
@@ -349,8 +358,66 @@ def optimize(
         _print_json(job)
     elif wait:
         _console.print(job_line(job), markup=False, highlight=False)
+        if job.HasField("search"):
+            _print_account(
+                _call(admin, "Explain", pb.ExplainRequest(job=job.id), pb.ExplainResponse)
+            )
     if wait and job.state != "succeeded":
         raise typer.Exit(3)
+
+
+@cli.command()
+def explain(
+    model: Annotated[str, typer.Argument(help="Its name.")],
+    variant: Annotated[
+        str, typer.Argument(help="An id or a profile; nothing for the newest search.")
+    ] = "",
+    job: Annotated[str, typer.Option(help="Id of a job instead of a variant.")] = "",
+    raw: Annotated[bool, typer.Option("--json", help="Print what the search wrote.")] = False,
+    version: Version = 0,
+    admin: AdminAddress = _DEFAULT_ADMIN,
+) -> None:
+    """Tell how a variant came about, what else was tried, and why it lost."""
+    request = pb.ExplainRequest(model=model, version=version, variant=variant, job=job)
+    answer = _call(admin, "Explain", request, pb.ExplainResponse)
+    if not raw:
+        _print_account(answer)
+    elif answer.explanation:
+        print(answer.explanation)
+    else:
+        _print_json(answer)
+
+
+@cli.command()
+def report(
+    model: Annotated[str, typer.Argument(help="Its name.")],
+    variant: Annotated[
+        str, typer.Argument(help="An id or a profile; nothing for the newest search.")
+    ] = "",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the page goes.")] = Path(
+        "report.html"
+    ),
+    png: Annotated[Path | None, typer.Option(help="Where the picture of the front goes.")] = None,
+    job: Annotated[str, typer.Option(help="Id of a job instead of a variant.")] = "",
+    version: Version = 0,
+    admin: AdminAddress = _DEFAULT_ADMIN,
+) -> None:
+    """Write the page on a search: what was tried, the front, the winner and its certificate."""
+    request = pb.ExplainRequest(model=model, version=version, variant=variant, job=job)
+
+    async def fetch() -> list[tuple[Path, bytes]]:
+        async with Client(admin) as client:
+            files = [(output, await client.report(request))]
+            if png is not None:
+                files.append((png, await client.report(request, picture=True)))
+            return files
+
+    for file, content in asyncio.run(fetch()):
+        try:
+            file.write_bytes(content)
+        except OSError as error:
+            raise typer.BadParameter(f"{file} cannot be written: {error.strerror}") from error
+        print(f"{file} is written")
 
 
 @cli.command()
@@ -491,25 +558,13 @@ def _load(file: Path, names: list[str]) -> dict[str, Any]:
 
 
 async def _watch(address: str, job: str, *, quiet: bool) -> pb.Job:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    shown = ""
-    last = pb.Job()
-    bars = (
-        Progress(*columns, console=_console)
-        if _console.is_terminal and not quiet
-        else contextlib.nullcontext()
-    )
     async with Client(address) as client:
-        with bars as progress:
-            task = progress.add_task("", total=1.0) if progress else None
-            async for last in client.watch_job(job):
-                line = f"{last.state} {last.stage}".rstrip()
-                if progress is not None and task is not None:
-                    progress.update(task, completed=last.fraction, description=line)
-                elif not quiet and line != shown:
-                    _console.print(line, highlight=False)
-                shown = line
-    return last
+        return await show_job(_console, client, job, quiet=quiet)
+
+
+def _print_account(answer: pb.ExplainResponse) -> None:
+    for line in account_lines(answer):
+        _console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_json(message: Any) -> None:

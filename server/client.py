@@ -172,6 +172,23 @@ class Client:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE or not attempts:
                     raise self._failure(error) from error
 
+    async def report(self, of: management.ExplainRequest, *, picture: bool = False) -> bytes:
+        """The page that a search wrote, or its picture.
+
+        Raises:
+            CallFailed: There is none, or the server went away.
+        """
+        call: Any = self._channel.unary_stream(
+            _MANAGEMENT + "Report",
+            request_serializer=_serialize,
+            response_deserializer=management.ReportPart.FromString,
+        )
+        request = management.ReportRequest(of=of, picture=picture)
+        try:
+            return b"".join([part.content async for part in call(request)])
+        except grpc.aio.AioRpcError as error:
+            raise self._failure(error) from error
+
     async def is_serving(self, timeout: float = 5.0) -> bool:
         """Whether the health service says SERVING.
 

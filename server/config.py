@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from optimizers.contract.documents import cut, read_text, shown, shown_key, unknown_key
+from optimizers.contract.duration import duration_s
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.job import CACHE_LIMIT_BYTES
 from optimizers.contract.provider_options import MOST_DEVICES, Provider, ProviderOptions
@@ -54,6 +55,14 @@ def _bytes(value: object) -> object:
     if match is None:
         raise ValueError(f"expected a whole number, alone or with one of {', '.join(_UNITS)}")
     return int(match[1]) * _UNITS[match[2] or "B"]
+
+
+def _duration(value: object) -> object:
+    """A text like `20 ms`, or 0."""
+    try:
+        return duration_s(value)
+    except InvalidDocument as error:
+        raise ValueError(str(error)) from error
 
 
 def _names(value: object) -> object:
@@ -167,6 +176,9 @@ class ServerConfig(BaseSettings):
     """How long a job may build before it is ended as failed; 0 for no limit."""
     job_stall_seconds: Seconds = 900.0
     """A worker silent for longer is ended."""
+    latency_budget: Annotated[float, BeforeValidator(_duration)] = 0.0
+    """What 99 of 100 requests of a model may take, for example `20 ms`, before jobs are paused for
+    them; for models whose `hone.yaml` names no `latency_budget`. 0: jobs are never paused."""
 
     trace_endpoint: str = Field(default="", pattern=r"^(https?://[!-~]+)?$")
     """URL of an OpenTelemetry collector (OTLP over HTTP); nothing is traced without one."""

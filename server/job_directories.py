@@ -12,6 +12,7 @@ from pathlib import Path
 
 from optimizers.contract.errors import HoneError, InvalidData
 from optimizers.contract.job import (
+    PAUSE_FILE,
     RESULT_FILE,
     SPEC_FILE,
     JobResult,
@@ -132,6 +133,17 @@ class JobDirectories:
             write_result(self._folder / job_id, result)
         except OSError:  # a full disk must not leave a job that seems to wait
             self._unwritten[job_id] = result
+
+    def pause(self, job_id: str, why: str) -> None:
+        """Tell whoever works on a job to stop, and why; with an empty reason, to go on."""
+        file = self._folder / job_id / PAUSE_FILE
+        try:
+            if why:
+                file.write_text(why, encoding="utf-8")
+            else:
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("job %s cannot be paused: %s", job_id, error)
 
     def hide(self, job_id: str) -> Path:
         """Rename a job's directory to where nobody looks and `sweep` finds it.

@@ -12,6 +12,7 @@ from typing import Final
 
 from optimizers.contract.data_files import data_sha256, require_data
 from optimizers.contract.directory import VariantDirectory
+from optimizers.contract.errors import InvalidData
 from optimizers.contract.host import Host, memory_available_bytes
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
@@ -34,16 +35,29 @@ _DISK_PER_MODEL_BYTE: Final = 4
 _MEMORY_PER_MODEL_BYTE: Final = 4
 _MEMORY_MARGIN_BYTES: Final = 512 << 20
 _NEEDED_PACKAGES: Final = ("onnx", "onnx_ir", "scipy", "torch")
+_NEEDED_BY_SEARCHES: Final = ("optuna", "jinja2", "matplotlib")
 
 
 async def specify(
-    model: ModelVersion, profile: Profile, host: Host, config: ServerConfig
+    model: ModelVersion,
+    profile: Profile,
+    host: Host,
+    config: ServerConfig,
+    *,
+    resume: bool = False,
 ) -> JobSpec:
     """Everything a worker needs to know to build `profile` for a version.
 
+    Args:
+        model: The version.
+        profile: What is wanted.
+        host: This machine.
+        config: The server's.
+        resume: Whether a search that has ended gets another budget.
+
     Raises:
         InvalidData: Data or a model that hone.yaml names is missing, links elsewhere or cannot be
-            read.
+            read; or a profile searches and no data is declared for that.
         InvalidModel: A file that the recipe names is no ONNX model.
     """
     entry = model.entry
@@ -52,6 +66,12 @@ async def specify(
         for name, path in asdict(entry.policy.data).items()
         if path is not None
     }
+    if profile.search is not None and "search" not in declared:
+        raise InvalidData(
+            f"{entry.name}/hone.yaml: data.search is missing: profile '{profile.name}' searches "
+            "for its recipe, and recipes are compared on items that are used for nothing else; "
+            "declare, for example, data: {search: data/search.npz}"
+        )
     for name, path in declared.items():
         require_data(path, entry.directory, f"{entry.name}/hone.yaml names data.{name}")
     models = named_models(profile.recipe, entry.directory, f"{entry.name}/hone.yaml")
@@ -95,17 +115,20 @@ async def specify(
         price=entry.policy.price,
         cache=config.state.absolute() / "artefacts" if config.job_cache_bytes else None,
         cache_limit_bytes=config.job_cache_bytes,
+        studies=config.state.absolute() / "studies",
+        resume=resume,
         submitted_unix_s=time.time(),
     )
 
 
-def require_optimisers() -> None:
-    """Make sure that a worker could run here.
+def require_optimisers(profile: Profile | None = None) -> None:
+    """Make sure that a worker could run here, on `profile` if one is given.
 
     Raises:
         FailedPrecondition: It could not; the text says what to install.
     """
-    missing = missing_packages(_NEEDED_PACKAGES)
+    searches = profile is not None and profile.search is not None
+    missing = missing_packages(_NEEDED_PACKAGES + (_NEEDED_BY_SEARCHES if searches else ()))
     if missing:
         raise FailedPrecondition(how_to_install_optimisers(missing))
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from optimizers.contract.errors import HoneError
 from optimizers.contract.job import JobResult, JobSpec, JobState, Progress
 from server.errors import FailedPrecondition
 from server.job_directories import JobDirectories, delete
+from server.job_search import SearchReader, SearchState
 from server.job_worker import WORKER, run_worker
 
 _log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Job:
         progress: The worker's newest line, if any.
         result: How it ended, if it has.
         position: Place in the queue, counted from 1; 0 when it is not queued.
+        search: What its search shows, told to those who watch only; None without one.
     """
 
     spec: JobSpec
@@ -44,6 +46,7 @@ class Job:
     progress: Progress | None
     result: JobResult | None
     position: int = 0
+    search: SearchState | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -93,6 +96,7 @@ class Jobs:
         self._running: dict[str, asyncio.Event] = {}
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._ended: dict[str, Job] = {}
+        self._pause = ""
         self._closing = False
 
     def recover(self) -> list[Job]:
@@ -190,11 +194,15 @@ class Jobs:
 
     async def watch(self, job_id: str) -> AsyncIterator[Job]:
         """The job now and after each change, until it has ended and all that follows is done."""
+        reader: SearchReader | None = None
         seen: Job | None = None
         while True:
             job = self.get(job_id)
             if job.has_ended:
                 await self._settle(job_id)
+            if job.spec.profile.search is not None:
+                reader = reader or SearchReader(self._directories.path(job_id), job.spec)
+                job = replace(job, search=await reader.read())
             if job != seen:
                 yield job
                 seen = job
@@ -235,6 +243,24 @@ class Jobs:
         del self._ended[job_id]
         self._changed()
         await asyncio.to_thread(delete, hidden)
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The ids of the jobs that have a worker."""
+        return tuple(self._running)
+
+    def pause(self, why: str) -> None:
+        """Stop the work on every job, and on those that get a worker from now on, until `resume`.
+
+        Workers notice within a fraction of a second; an empty `why` lets them go on.
+        """
+        self._pause = why
+        for job_id in self._running:
+            self._directories.pause(job_id, why)
+
+    def resume(self) -> None:
+        """Let the work go on."""
+        self.pause("")
 
     async def close(self) -> None:
         """End every worker and wait for all that follows from jobs that have ended.
@@ -284,6 +310,7 @@ class Jobs:
 
     async def _work(self, job_id: str, stop: asyncio.Event) -> None:
         """Run one worker to its end and see to a result, unless the server is stopping."""
+        self._directories.pause(job_id, self._pause)
         reason = ""
         if not stop.is_set():
             try:

@@ -81,6 +81,16 @@ class Metrics:
             buckets=_JOB_SECONDS,
             registry=registry,
         )
+        self.jobs_paused = Gauge(
+            "hone_jobs_paused",
+            "Jobs whose work is stopped because live requests are late.",
+            registry=registry,
+        )
+        self.job_paused_seconds = Counter(
+            "hone_job_paused_seconds_total",
+            "How long the work on jobs was stopped because live requests were late, all together.",
+            registry=registry,
+        )
         self.cpu_budget = Gauge(
             "hone_cpu_budget", "Processors that the server hands out.", registry=registry
         )

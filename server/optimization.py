@@ -9,13 +9,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from optimizers.contract.directory import VariantDirectory
 from optimizers.contract.errors import HoneError
 from optimizers.contract.host import Host
 from optimizers.contract.job import GATE_OPENED_FILE, JobSpec, JobState
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.profile import Profile
 from server.config import ServerConfig
-from server.errors import UnknownProfile
+from server.errors import FailedPrecondition, InvalidRequest, UnknownProfile
 from server.job_preparation import (
     has_optimisers,
     require_optimisers,
@@ -70,7 +71,7 @@ class Optimization:
             registry=registry,
             routes=routes,
             journal=journal,
-            jobs_directory=store.jobs_directory,
+            store=store,
             keep_variants=config.keep_variants,
         )
         self._retries: dict[str, asyncio.TimerHandle] = {}
@@ -117,18 +118,33 @@ class Optimization:
             raise UnknownProfile(model.name, name, list(profiles))
         return profiles[name]
 
-    async def submit(self, model: ModelVersion, profile: Profile) -> tuple[Job, bool]:
+    async def submit(
+        self, model: ModelVersion, profile: Profile, *, resume: bool = False
+    ) -> tuple[Job, bool]:
         """Queue the building and judging of a profile.
+
+        A search that was cut short goes on where it stopped.
+
+        Args:
+            model: The version it is for.
+            profile: What is wanted.
+            resume: Whether a search that has ended gets another budget for the same study.
 
         Returns:
             The job, and whether the same one was there already.
 
         Raises:
-            FailedPrecondition: The optimisers are not installed, or disk or memory is short.
-            InvalidData: A data file that hone.yaml names is missing.
+            InvalidRequest: `resume` is asked for a profile that searches for nothing.
+            FailedPrecondition: The optimisers are not installed, disk or memory is short, or there
+                is no search to be resumed.
+            InvalidData: A data file that hone.yaml names is missing, or a search has none.
         """
-        require_optimisers()
-        spec = await specify(model, profile, self._host, self._config)
+        if resume and profile.search is None:
+            raise InvalidRequest(
+                f"profile '{profile.name}' has a recipe; only a search can be resumed"
+            )
+        require_optimisers(profile)
+        spec = await specify(model, profile, self._host, self._config, resume=resume)
         size = await asyncio.to_thread(lambda: read_onnx_file(model.original_file).size_bytes)
         return self._queue(model, spec, size)
 
@@ -141,17 +157,20 @@ class Optimization:
             size: Of the original, in bytes.
         """
         former = self.jobs.find(spec.id)
-        lost = former is not None and self._is_lost(model, former)
-        if former is not None and not lost and not can_be_resubmitted(former.state):
+        if spec.resume:
+            self._require_study(model, spec, former)
+        again = spec.resume and former is not None and former.has_ended
+        anew = again or (former is not None and self._is_lost(model, former))
+        if former is not None and not anew and not can_be_resubmitted(former.state):
             return former, True
         require_room(self._store, size)
         self._cancel_retry(spec.id)
         spec = replace(spec, gate_use=self._gate_use(spec, former))
         prepare: Callable[[Path], None] = build_afresh
-        again = model.variants.get(model.fell_back)
-        if again is not None and would_come_out_again(again, spec):
-            prepare = partial(reuse, again)
-        job, _ = self.jobs.submit(spec, prepare, anew=lost)
+        fallen = model.variants.get(model.fell_back)
+        if fallen is not None and would_come_out_again(fallen, spec):
+            prepare = partial(reuse, fallen)
+        job, _ = self.jobs.submit(spec, prepare, anew=anew)
         self._journal.record(
             *(model.name, model.version, "job_submitted"),
             f"job {spec.id}: profile {spec.profile.name}",
@@ -162,11 +181,11 @@ class Optimization:
         """Do what `serve: PROFILE` asks for a version that has just become ready.
 
         A variant that may not answer here any more is measured again first, by what it was
-        judged by.
+        judged by; nothing is searched for that.
         """
         served = model.entry.policy.served_profile
         fallen = model.variants.get(model.fell_back)
-        wanted = fallen.manifest.judged_by if fallen is not None else None
+        wanted = _as_built(fallen) if fallen is not None else None
         profile = wanted or served
         if profile is None:
             return
@@ -203,6 +222,20 @@ class Optimization:
             spec = await specify(model, profile, self._host, self._config)
             return any(variant.manifest.job == spec.id for variant in proved)
         return True
+
+    def _require_study(self, model: ModelVersion, spec: JobSpec, former: Job | None) -> None:
+        """Make sure that the search of a job has been begun.
+
+        Raises:
+            FailedPrecondition: Nothing is left of it.
+        """
+        made = any(variant.manifest.job == spec.id for variant in model.variants.values())
+        if former is None and not made:
+            raise FailedPrecondition(
+                f"there is no search of {model.name} for profile '{spec.profile.name}' that could "
+                "be resumed: none was begun with this model, this profile and this data; leave out "
+                "--resume to begin one"
+            )
 
     def _is_lost(self, model: ModelVersion, job: Job) -> bool:
         """Whether a job succeeded but nothing is left of what it made."""
@@ -275,3 +308,11 @@ class Optimization:
             counts[job.state] += 1
         for state, count in counts.items():
             self._metrics.jobs.labels(state).set(count)
+
+
+def _as_built(variant: VariantDirectory) -> Profile | None:
+    """What a variant was judged by, with the recipe that it has; None where nobody knows."""
+    profile = variant.manifest.judged_by
+    if profile is None or profile.search is None:
+        return profile
+    return Profile(name=profile.name, recipe=variant.manifest.recipe, goal=profile.goal)

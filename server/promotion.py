@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable
 from pathlib import Path
@@ -14,6 +15,7 @@ from server.jobs import Job
 from server.journal import Journal
 from server.model import ModelVersion
 from server.registry import Registry
+from server.repository import VariantStore
 from server.routes import Routes
 
 _log = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ class Promotion:
         registry: Registry,
         routes: Routes,
         journal: Journal,
-        jobs_directory: Path,
+        store: VariantStore,
         keep_variants: int,
     ) -> None:
         """Promote in `registry`.
@@ -37,20 +39,19 @@ class Promotion:
             registry: What serves.
             routes: Changes who answers there.
             journal: Told of all that is done and of all that fails.
-            jobs_directory: One folder a job.
+            store: Where jobs lie, and what their searches wrote is kept.
             keep_variants: Variants kept for each version besides the routed and the previous one.
         """
         self._registry = registry
         self._routes = routes
         self._journal = journal
-        self._jobs_directory = jobs_directory
+        self._store = store
         self._keep_variants = keep_variants
 
     async def adopt_left_behind(self, job: Job) -> None:
         """Adopt the variant of a job whose server stopped before it could."""
         if self.made_by(job).is_dir():
-            adoption = self._routes.adopt(self.made_by(job))
-            await attempt(self._journal, job, "not_adopted", adoption)
+            await attempt(self._journal, job, "not_adopted", self._adopt(job))
 
     async def follow(self, job: Job) -> None:
         """Do with an ended job's verdict and variant what the version's policy asks."""
@@ -74,8 +75,17 @@ class Promotion:
             reason = f"profile {job.spec.profile.name} was refused"
             await self._routes.set_route(model, ORIGINAL, reason=reason)
 
-    async def _put_to_use(self, job: Job) -> None:
+    async def _adopt(self, job: Job) -> VariantDirectory:
+        """Take over the variant of a job, and what its search wrote."""
         variant = await self._routes.adopt(self.made_by(job))
+        keeping = asyncio.to_thread(
+            self._store.keep_explanation, self._directory(job), variant.manifest
+        )
+        await attempt(self._journal, job, "not_kept", keeping)
+        return variant
+
+    async def _put_to_use(self, job: Job) -> None:
+        variant = await self._adopt(job)
         model = self._version(job)
         if model is None or variant.manifest.variant not in model.variants:
             return
@@ -112,7 +122,10 @@ class Promotion:
 
     def made_by(self, job: Job) -> Path:
         """Where a job leaves its variant until it is adopted."""
-        return self._jobs_directory / job.spec.id / VARIANT_DIRECTORY
+        return self._directory(job) / VARIANT_DIRECTORY
+
+    def _directory(self, job: Job) -> Path:
+        return self._store.jobs_directory / job.spec.id
 
 
 async def attempt(journal: Journal, job: Job, kind: str, work: Awaitable[object]) -> bool:

@@ -19,6 +19,7 @@ from optimizers.contract.errors import HoneError, InvalidDocument, InvalidModel,
 from optimizers.contract.manifest import MANIFEST_FILE, Manifest, manifest_to_json, read_manifest
 from optimizers.contract.prepacked import drop_packed
 from optimizers.contract.profile import ModelPolicy, model_policy
+from optimizers.contract.study import EXPLANATION_FILE, FRONT_FILE, REPORT_FILE
 from server.errors import FailedPrecondition, UnknownModel
 from server.file_names import is_version
 from server.labels import read_labels
@@ -32,6 +33,7 @@ _CONFIG_FILE: Final = "config.pbtxt"
 _POLICY_FILE: Final = "hone.yaml"
 _LABELS_FILE: Final = "labels.txt"
 _PROGRAM_FILE: Final = "model.pt2"
+_EXPLANATION_FILES: Final = (EXPLANATION_FILE, REPORT_FILE, FRONT_FILE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,9 +259,30 @@ class VariantStore:
     def remove(self, variant: VariantDirectory) -> None:
         """Delete a variant: out of sight first, then its bytes."""
         drop_packed(self.packed_directory, variant.manifest.variant)
+        shutil.rmtree(self.explanation_directory(variant.manifest), ignore_errors=True)
         hidden = variant.path.with_name(f".{variant.path.name}.removed")
         variant.path.rename(hidden)
         shutil.rmtree(hidden)
+
+    def explanation_directory(self, manifest: Manifest) -> Path:
+        """Where what a search wrote on a variant lies, if one made it."""
+        home = self.directory / "explanations" / manifest.model / str(manifest.version)
+        return home / manifest.variant
+
+    def keep_explanation(self, job_directory: Path, manifest: Manifest) -> None:
+        """Keep what a search wrote on a variant for as long as the variant; nothing if none did.
+
+        It lies beside the variants: what a variant is made of is sealed.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        target = self.explanation_directory(manifest)
+        for name in _EXPLANATION_FILES:
+            source = job_directory / name
+            if source.is_file():
+                target.mkdir(parents=True, exist_ok=True)
+                write_atomically(target / name, source.read_bytes())
 
     def require_free_disk(self, needed_bytes: int) -> None:
         """Make sure that `needed_bytes` more can be written.

@@ -117,6 +117,13 @@ def figure_line(figure: pb.Figure) -> str:
     return f"{text}; {figure.samples} samples"
 
 
+def short_figure(figure: pb.Figure) -> str:
+    """A figure without its bounds, and what it is of the original's."""
+    unit = "%" if figure.name in _SHARES else figure.unit
+    ratio = f" (x{figure.ratio.value:.3g})" if figure.HasField("ratio") and unit != "%" else ""
+    return f"{figure.name} {quantity(unit, figure.value.value)}{ratio}"
+
+
 def quantity(unit: str, value: float) -> str:
     """A value with a unit that people read."""
     match unit:

@@ -176,10 +176,14 @@ class VariantMetrics:
         """Requests got their answers; `seconds`: how long each took."""
         self.request_seconds.observe_all(seconds)
         self._last_unix_s = time.time()
+        if self.version.latency_budget_s:
+            self.version.weigh(seconds)
 
     def answered(self, code: str, seconds: float) -> None:
         """A request got its answer or its error."""
         self._last_unix_s = time.time()
+        if self.version.latency_budget_s:
+            self.version.weigh((seconds,))
         if code == "OK":
             self.request_seconds.observe(seconds)
             return
@@ -226,11 +230,15 @@ class VersionMetrics:
         created_unix_s: When counting began.
         in_flight: Requests accepted and not yet answered.
         load_seconds: What its last load took.
+        latency_budget_s: What a request may take before it counts as late; 0: none ever is.
+        timed: Requests answered or failed while there was a budget.
+        late: Those of them that took longer.
         rejected: Requests refused before they ran, by reason.
     """
 
     __slots__ = (
-        *("_parts", "created_unix_s", "in_flight", "load_seconds", "model", "rejected", "version"),
+        *("_parts", "created_unix_s", "in_flight", "late", "latency_budget_s", "load_seconds"),
+        *("model", "rejected", "timed", "version"),
     )
 
     def __init__(self, model: str, version: int) -> None:
@@ -239,6 +247,9 @@ class VersionMetrics:
         self.created_unix_s = time.time()
         self.in_flight = 0
         self.load_seconds = 0.0
+        self.latency_budget_s = 0.0
+        self.timed = 0
+        self.late = 0
         self.rejected = dict.fromkeys(REJECTIONS if model else (), 0)
         self._parts: tuple[Statistics, tuple[VariantMetrics, ...]] = (Statistics(), ())
 
@@ -266,6 +277,11 @@ class VersionMetrics:
             if metrics.variant == variant:
                 totals.include(metrics.statistics())
         self._parts = (totals, tuple(one for one in variants if one.variant != variant))
+
+    def weigh(self, seconds: Sequence[float]) -> None:
+        """Requests got their answers or errors, each after so long."""
+        self.timed += len(seconds)
+        self.late += sum(one > self.latency_budget_s for one in seconds)
 
     def refused(self, reason: str) -> None:
         """A request was refused or dropped before it ran."""

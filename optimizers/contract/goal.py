@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from optimizers.contract.duration import TIME_UNITS
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.perturbation import Perturbation, perturbation
 
@@ -55,7 +56,6 @@ class FigureKind:
     compares: bool = False
 
 
-_TIME = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
 _BYTES = {
     "B": 1.0,
     "kB": 1e3,
@@ -68,8 +68,8 @@ _BYTES = {
 _SHARE = {"": 1.0, "point": 0.01, "points": 0.01, "%": 0.01}
 
 FIGURES: Final[dict[FigureName, FigureKind]] = {
-    FigureName.LATENCY_P50: FigureKind(unit="s", lower_is_better=True, units=_TIME),
-    FigureName.LATENCY_P99: FigureKind(unit="s", lower_is_better=True, units=_TIME),
+    FigureName.LATENCY_P50: FigureKind(unit="s", lower_is_better=True, units=TIME_UNITS),
+    FigureName.LATENCY_P99: FigureKind(unit="s", lower_is_better=True, units=TIME_UNITS),
     FigureName.THROUGHPUT: FigureKind(
         unit="items/s", lower_is_better=False, units={"items/s": 1.0, "/s": 1.0, "": 1.0}
     ),

@@ -6,6 +6,8 @@ data/            for each image folder, where it lies and how its images are rea
 candidate/       what the recipe made, before it was judged
 built.json       written when the candidate is complete: what each step did
 gate.opened      the worker has looked at the gate data
+pause            there while the job must not use the processor; says why
+pauses           grows whenever a pause begins and ends
 variant/         the sealed variant, proved or refused
 result.json      written last, atomically; its presence means that the job has ended
 worker.log       what the worker printed
@@ -40,11 +42,13 @@ DATA_DIRECTORY: Final = "data"
 CANDIDATE_DIRECTORY: Final = "candidate"
 BUILT_FILE: Final = "built.json"
 GATE_OPENED_FILE: Final = "gate.opened"
+PAUSE_FILE: Final = "pause"
+PAUSES_FILE: Final = "pauses"
 VARIANT_DIRECTORY: Final = "variant"
 LOG_FILE: Final = "worker.log"
 CACHE_LIMIT_BYTES: Final = 4 << 30
-_NEWEST_BYTES: Final = 1 << 16
-"""The end of a worker's progress, which is read again and again; longer lines are cut."""
+_NEWEST_BYTES: Final = 1 << 13
+"""Of the end of a worker's progress, which is read again and again; longer lines are not seen."""
 
 
 class JobState(StrEnum):

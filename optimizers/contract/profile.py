@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from optimizers.contract.below import why_not_below
 from optimizers.contract.documents import Document, Path, cut, shown, shown_key
+from optimizers.contract.duration import duration_s
 from optimizers.contract.goal import Goal, Requirement, parse_figure, parse_requirement
 from optimizers.contract.padding import PaddingPolicy, padding_policy
 from optimizers.contract.preprocessing import Preprocessing, preprocessing_from_data
@@ -27,7 +28,7 @@ _LONGEST_SENTENCE: Final = 200
 _Choice = TypeVar("_Choice", bound=StrEnum)
 _TOP_KEYS: Final = (
     *("task", "data", "serve", "hold_version", "profiles", "labels"),
-    *("padding", "trim", "preprocess", "price"),
+    *("padding", "trim", "preprocess", "price", "latency_budget"),
 )
 _DATA_KEYS: Final = ("calibration", "train", "search", "gate")
 
@@ -111,6 +112,9 @@ class ModelPolicy:
             `trim: {hidden: {axis: 1, like: tokens}}` where the padded inputs' edges differ.
         preprocess: What is done to every image of the data; arrays are taken as they are.
         price: Of a processor second in whatever currency, above 0; 1000 items come to `cost`.
+        latency_budget_s: What 99 of 100 requests of the model may take before builds are paused
+            for them, from a request to its encoded answer; 0: builds are never paused for it;
+            None: what the server was told.
     """
 
     task: Task = Task.OTHER
@@ -122,6 +126,7 @@ class ModelPolicy:
     padding: PaddingPolicy = field(default_factory=PaddingPolicy)
     preprocess: Preprocessing = field(default_factory=Preprocessing)
     price: float = 1.0
+    latency_budget_s: float | None = None
 
     @property
     def served_profile(self) -> Profile | None:
@@ -151,6 +156,7 @@ def model_policy(text: str, source: str) -> ModelPolicy:
         padding=padding_policy(document, top),
         preprocess=_preprocess(document, top),
         price=_price(document, top.get("price", 1.0)),
+        latency_budget_s=_latency_budget(document, top),
     )
 
 
@@ -191,6 +197,13 @@ def _preprocess(document: Document, top: dict[str, Any]) -> Preprocessing:
     if "preprocess" not in top:
         return Preprocessing()
     return preprocessing_from_data(top["preprocess"], document, ("preprocess",))
+
+
+def _latency_budget(document: Document, top: dict[str, Any]) -> float | None:
+    if "latency_budget" not in top:
+        return None
+    with document.at(("latency_budget",)):
+        return duration_s(top["latency_budget"])
 
 
 def _data(document: Document, top: dict[str, Any]) -> DataFiles:

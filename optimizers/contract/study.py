@@ -11,6 +11,7 @@ front.png          the front as a picture
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from optimizers.contract.directory import write_atomically
-from optimizers.contract.errors import InvalidData
+from optimizers.contract.errors import HoneError, InvalidData
 from optimizers.contract.evaluation import Figure
 from optimizers.contract.evidence import Evidence, Proposal
 from optimizers.contract.goal import FigureName
@@ -153,6 +154,26 @@ def append_trial(directory: Path, trial: Trial) -> None:
         file.write(_TRIAL.dump_json(trial) + b"\n")
 
 
+def trials_since(directory: Path, offset: int = 0) -> tuple[tuple[Trial, ...], int]:
+    """What was written on trials behind `offset` bytes; lines that cannot be read are left out.
+
+    Returns:
+        The trials of complete lines, oldest first, and the offset to go on from.
+    """
+    try:
+        with (directory / TRIALS_FILE).open("rb") as file:
+            file.seek(offset)
+            content = file.read()
+    except FileNotFoundError:
+        return (), 0
+    complete = content[: content.rfind(b"\n") + 1]
+    found = []
+    for line in complete.splitlines():
+        with suppress(ValidationError, HoneError):
+            found.append(_TRIAL.validate_json(line))
+    return tuple(found), offset + len(complete)
+
+
 def write_explanation(directory: Path, explanation: Explanation) -> None:
     """Write what is known of a search into its job's directory."""
     content = _EXPLANATION.dump_json(explanation, indent=2)
@@ -169,7 +190,16 @@ def read_explanation(directory: Path) -> Explanation | None:
         content = (directory / EXPLANATION_FILE).read_bytes()
     except FileNotFoundError:
         return None
+    return explanation_from_json(content, f"job {directory.name}: {EXPLANATION_FILE}")
+
+
+def explanation_from_json(content: bytes | str, source: str) -> Explanation:
+    """What `write_explanation` wrote.
+
+    Raises:
+        InvalidData: It is no explanation; the text names `source`.
+    """
     try:
         return _EXPLANATION.validate_json(content)
-    except ValidationError as error:
-        raise InvalidData(f"job {directory.name}: {EXPLANATION_FILE} cannot be read") from error
+    except (ValidationError, HoneError) as error:
+        raise InvalidData(f"{source} cannot be read") from error

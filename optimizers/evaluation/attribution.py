@@ -16,13 +16,19 @@ from typing import Final
 
 import onnx
 
+from optimizers.evaluation.parts import constants
+
 _PRODUCTS: Final = ("Conv", "Gemm", "MatMul")
 """What the names of all operators that multiply by weights contain."""
 
 _BLOCKED: Final = re.compile(r"_nchwc(_token_\d+)?$")
 """Ends the name of a node in the blocked layout, which begins with the name of what it gave."""
 
-_REORDERS: Final = ("ReorderInput", "ReorderOutput")
+_CAST: Final = re.compile(r"^Inserted(PrecisionFree)?Cast_")
+"""Begins the name of what the runtime computes in another precision than the model says."""
+
+_REORDERS: Final = ("ReorderInput", "ReorderOutput", "Transpose")
+"""Changes of layout, where the model has none of its own."""
 
 
 class Attribution:
@@ -44,10 +50,9 @@ class Attribution:
         self._layers = frozenset(layers)
         self._ran = {node.name: node for node in ran.node if node.name}
         readers: dict[str, list[str]] = {}
-        stored = {tensor.name for tensor in model.initializer}
+        stored = constants(model)
         for name in layers:
-            for read in stored.intersection(self._nodes[name].input[1:2]):
-                readers.setdefault(read, []).append(name)
+            readers.setdefault(stored[self._nodes[name].input[1]].name, []).append(name)
         self._reader = {read: names[0] for read, names in readers.items() if len(names) == 1}
 
     def layer(self, name: str, operator: str) -> str | None:
@@ -85,18 +90,19 @@ class Attribution:
         layer = self.layer(name, operator)
         if layer is not None or name in self._nodes:
             return str(self._nodes[layer or name].op_type)
-        if operator in _REORDERS and "Conv" in self._operators:
-            return "Conv"
         plain = operator.removeprefix("Fused")
         if plain in self._operators:
             return plain
+        if operator in _REORDERS and "Conv" in self._operators:
+            return "Conv"
         makers = [self._makers[given] for given in self._given(name) if given in self._makers]
         return str(makers[0].op_type) if makers else plain
 
     def _given(self, name: str) -> list[str]:
         """Names of the model's tensors that a node which ran may have given."""
         node = self._ran.get(name)
-        return [*(node.output if node is not None else ()), _BLOCKED.sub("", name)]
+        names = [*(node.output if node is not None else ()), _BLOCKED.sub("", name)]
+        return [_CAST.sub("", one) for one in names]
 
     def _nearest_layer(self, tensor: str) -> str | None:
         """The layer from which a tensor comes by the fewest nodes, none of them a product."""

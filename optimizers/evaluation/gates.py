@@ -13,7 +13,6 @@ from optimizers.contract.evaluation import (
     Evaluation,
     Gate,
 )
-from optimizers.contract.processors import everywhere
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.evaluation.answers import Arrangement, JudgedItems, ask, read_gate, without_gate
 from optimizers.evaluation.bounds import gate_alpha, per_bound_alpha
@@ -77,8 +76,7 @@ def judge(subject: Subject, report: Report, read: ReadUsage = read_usage) -> Jud
                     arrangement = answers.arrangement
                     judge_answers(subject.task, gate, answers, findings)
                     judge_robustness(subject, sessions, gate, answers, findings, report)
-                with everywhere():
-                    _measure(subject, sessions, arrangement, gate, findings, report, read)
+                _measure(subject, sessions, arrangement, gate, findings, report, read)
         except Broken:
             pass
         except RunFailed as error:

@@ -9,14 +9,15 @@ import onnx
 
 _LAYERS: Final = ("Conv", "Gemm", "MatMul")
 _LOOK_UPS: Final = ("Gather", "GatherBlockQuantized")
+_FORMS: Final = ("Cast", "DequantizeLinear", "Identity", "Transpose")
 _MATRIX: Final = 2
 
 
 def constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """All that is stored, and what a DequantizeLinear makes of it, by name."""
+    """All that is stored, by its name and those of what is read from it in another form."""
     found = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in found:
+        if node.op_type in _FORMS and node.input[0] in found:
             found[node.output[0]] = found[node.input[0]]
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import closing
@@ -33,6 +32,7 @@ from optimizers.evaluation.parts import (
     size_bytes,
     weight_bytes_by_operator,
 )
+from optimizers.evaluation.run_times import run_seconds, starting_s
 from optimizers.graph import load_with_constants
 from optimizers.saving import saved
 from optimizers.structure.attention import attentions
@@ -43,10 +43,9 @@ _PURPOSES: Final = ("calibration", "train", "search")
 _FED: Final = ("search", "calibration", "train")
 """Data that a model is profiled on, the best first; never the gate's."""
 
-_TIMED_S: Final = 0.3
-_FEWEST_RUNS: Final = 5
-_MOST_RUNS: Final = 200
-_MOST_PROFILED_RUNS: Final = 50
+_PROFILED_S: Final = 0.3
+_FEWEST_PROFILED: Final = 5
+_MOST_PROFILED: Final = 50
 _HEADS_RANK: Final = 4
 
 
@@ -87,10 +86,11 @@ def profile(
         items = _items(data, signature)
         rows = fixed_batch(signature) or 1
         feeds = _feeds(signature, items, rows, seed)
-        run_s = _median_run_s(opened, feeds)
+        seconds = run_seconds(opened, feeds)
+        run_s = float(np.median(seconds))
         batch, batch_item_s = _joined(opened, items, seed, run_s / rows)
     loaded = load_with_constants(model)
-    runs = int(np.clip(_TIMED_S / run_s, _FEWEST_RUNS, _MOST_PROFILED_RUNS))
+    runs = int(np.clip(_PROFILED_S / run_s, _FEWEST_PROFILED, _MOST_PROFILED))
     with saved(loaded) as file:
         ran = run_nodes(file, session, feeds, runs)
         plain = run_nodes(file, replace(session, optimization="disabled"), feeds, 1)
@@ -106,7 +106,7 @@ def profile(
         item_s=run_s / rows,
         batch_item_s=batch_item_s,
         batch=batch,
-        outside_share=min(1.0, _starting_s(loaded, session, feeds) / run_s),
+        outside_share=min(1.0, starting_s(loaded, session, feeds) / min(seconds)),
         attention_heads=heads,
         residual_blocks=blocks,
         has_batch_norm=any(node.op_type == "BatchNormalization" for node in loaded.graph.node),
@@ -152,41 +152,16 @@ def _feeds(signature: Signature, items: Arrays | None, rows: int, seed: int) -> 
     return take(items, slice(0, rows))
 
 
-def _median_run_s(session: Session, feeds: Feeds) -> float:
-    session.run(feeds)
-    seconds: list[float] = []
-    start = time.perf_counter()
-    while len(seconds) < _FEWEST_RUNS or (
-        len(seconds) < _MOST_RUNS and time.perf_counter() - start < _TIMED_S
-    ):
-        begun = time.perf_counter()
-        session.run(feeds)
-        seconds.append(time.perf_counter() - begun)
-    return float(np.median(seconds))
-
-
-def _starting_s(model: onnx.ModelProto, spec: SessionSpec, feeds: Feeds) -> float:
-    """Seconds of a run of a model with the same inputs that only tells the shape of the first."""
-    given = [value for value in model.graph.input if value.name in feeds]
-    shape = onnx.helper.make_tensor_value_info("shape", onnx.TensorProto.INT64, [None])
-    node = onnx.helper.make_node("Shape", [given[0].name], ["shape"])
-    graph = onnx.helper.make_graph([node], "start", given, [shape])
-    opsets, version = model.opset_import, model.ir_version
-    nothing = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=version)
-    with saved(nothing) as file, closing(Session(file, spec)) as session:
-        return _median_run_s(session, feeds)
-
-
 def _joined(session: Session, items: Arrays | None, seed: int, item_s: float) -> tuple[int, float]:
     """How many items share a run when they can, and the seconds of each then."""
     rows = min(LARGER_BATCH, session.spec.max_batch)
     if rows == 1 or not session.signature.has_batch_dimension:
         return 1, item_s
     try:
-        run_s = _median_run_s(session, _feeds(session.signature, items, rows, seed))
+        seconds = run_seconds(session, _feeds(session.signature, items, rows, seed))
     except RunFailed:  # a length written into the graph, whatever its inputs say
         return 1, item_s
-    return rows, run_s / rows
+    return rows, float(np.median(seconds)) / rows
 
 
 def _shares(model: onnx.GraphProto, optimized: onnx.GraphProto, ran: list[NodeRun]) -> _Shares:

@@ -9,11 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from optimizers.pausing import pauses, working_time
+
 BUSY_OTHERS: Final = 0.25
 """Processors' worth of work by others, beside those not handed out, that void a window."""
 
 STOLEN: Final = 0.10
 """Share of the machine's time taken away by its hypervisor that voids a window."""
+
+AT_WORK: Final = 0.05
+"""Processors' worth of work by others, counted like `BUSY_OTHERS`, that is given way to."""
+
+_REST: Final = 4.0
+"""How long others are given, in lengths of what was just measured."""
 
 _LONGEST_LOOK_S: Final = 1.0
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
@@ -31,6 +39,7 @@ class Usage:
         stolen: Taken by the hypervisor.
         own: Of this process.
         processors: How many there are.
+        pauses: See `pausing.pauses`.
     """
 
     clock: float
@@ -38,6 +47,7 @@ class Usage:
     stolen: float
     own: float
     processors: int
+    pauses: int = 0
 
 
 ReadUsage = Callable[[], Usage]
@@ -56,6 +66,7 @@ def read_usage() -> Usage:
         stolen=stolen,
         own=time.process_time(),
         processors=sum(line.startswith("cpu") for line in lines) - 1,
+        pauses=pauses(),
     )
 
 
@@ -64,9 +75,10 @@ class Quiet:
 
     def __init__(self, cpus: int, read: ReadUsage = read_usage) -> None:
         """Judge by `read`, for work that is handed out `cpus` processors."""
-        self._cpus = cpus
         self._read = read
         self._before = read()
+        self._seen_s = self._others_s = 0.0
+        self._spare = max(0, self._before.processors - cpus)
 
     def start(self) -> None:
         """A window begins."""
@@ -77,25 +89,43 @@ class Quiet:
 
         Args:
             look_s: How long to look on, at first; while others are busy looks grow longer.
-            deadline: When to give up, on the monotonic clock.
+            deadline: When to give up, by `pausing.working_time`.
         """
-        while time.monotonic() < deadline:
+        while (left_s := deadline - working_time()) > 0:
             self.start()
-            time.sleep(min(look_s, max(0.0, deadline - time.monotonic())))
+            time.sleep(min(look_s, left_s))
             if self.was_quiet():
                 return True
             look_s = min(2 * look_s, _LONGEST_LOOK_S)
         return False
 
+    def give_way(self, measured_s: float, deadline: float) -> None:
+        """Do nothing for a while where others are at work, however little.
+
+        Whoever answers a request now and then does not void a window, but waits for the end of a
+        turn, milliseconds, of whoever measures: the less often the better.
+
+        Args:
+            measured_s: How long the last window took.
+            deadline: When time is up, by `pausing.working_time`.
+        """
+        if self._others_s > (AT_WORK + self._spare) * self._seen_s:
+            time.sleep(max(0.0, min(_REST * measured_s, deadline - working_time())))
+
     def was_quiet(self) -> bool:
         """Whether the window that began with `start` and ends now was undisturbed.
 
         Others may use the processors that are not handed out: there they are in nobody's way.
+        A window that a pause fell into is void, whatever others did.
         """
         before, after = self._before, self._read()
+        if after.pauses != before.pauses:
+            return False
         seconds = max(after.clock - before.clock, 1e-9)
         others = (after.busy - before.busy) - (after.own - before.own)
-        theirs = BUSY_OTHERS + max(0, after.processors - self._cpus)
+        self._seen_s += seconds
+        self._others_s += others
+        theirs = BUSY_OTHERS + self._spare
         stolen = (after.stolen - before.stolen) / (seconds * max(1, after.processors))
         # The kernel counts in ticks; two of them are within its rounding.
         return others <= theirs * seconds + 2 / _TICKS_PER_S and stolen <= STOLEN

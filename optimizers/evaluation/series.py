@@ -18,6 +18,7 @@ from optimizers.contract.evaluation import Estimate
 from optimizers.evaluation.bounds import median_interval
 from optimizers.evaluation.progress import Share, unheard
 from optimizers.evaluation.quiet import Quiet
+from optimizers.pausing import working_time
 
 LOOKS: Final = (16, 32, 64, 128)
 """Looks at what decides a verdict."""
@@ -54,7 +55,7 @@ class Terms:
 
     Attributes:
         alpha: Error probability of each bound, all looks together.
-        deadline: On the monotonic clock.
+        deadline: By `pausing.working_time`.
         quiet: Judge of disturbances.
         timing: How finely.
         decides: Whether the goal names what is measured; what is only told is looked at once,
@@ -160,14 +161,16 @@ def measure(original: Window, variant: Window, quantity: Quantity, terms: Terms)
     most = terms.looks[-1]
     width = float("inf")
     while len(series.units) < most:
-        if time.monotonic() > terms.deadline:
+        if working_time() > terms.deadline:
             if terms.keeps_unfinished and series.units:
                 return series
             raise Unstable(
                 f"only {len(series.units)} quiet measurements were had in time ({series.void} were "
                 "void because others used the machine), or their spread was too large"
             )
+        began = time.monotonic()
         unit = _unit(original, variant, terms.quiet)
+        took_s = time.monotonic() - began
         if unit is None:
             series.void += 1
             terms.quiet.wait(terms.look_s, terms.deadline)
@@ -180,6 +183,7 @@ def measure(original: Window, variant: Window, quantity: Quantity, terms: Terms)
             clear = width <= terms.timing.unstable and terms.is_clear(ratio)
             if width <= terms.timing.precise or clear or not terms.decides:
                 return series
+        terms.quiet.give_way(took_s, terms.deadline)
     if width <= terms.timing.unstable or terms.keeps_unfinished:
         return series
     raise Unstable(

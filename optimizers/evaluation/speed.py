@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -29,6 +28,7 @@ from optimizers.evaluation.quiet import Quiet
 from optimizers.evaluation.series import Terms, Timing, Unstable, wait_until_quiet
 from optimizers.evaluation.subject import Subject
 from optimizers.evaluation.verdict import is_clear
+from optimizers.pausing import working_time
 
 _TOLD_S: Final = 20.0
 """How long figures are waited for that the goal does not ask for."""
@@ -63,7 +63,7 @@ def judge_speed(
     """
     signature = sessions[0].signature
     named = set(findings.goal.figures)
-    end = time.monotonic() + subject.measure_timeout_s
+    end = working_time() + subject.measure_timeout_s
 
     def time_both(
         stage: str,
@@ -75,7 +75,7 @@ def judge_speed(
         decides = bool(named & figures)
         terms = Terms(
             alpha=findings.alpha,
-            deadline=end if decides else min(end, time.monotonic() + _TOLD_S),
+            deadline=end if decides else min(end, working_time() + _TOLD_S),
             quiet=quiet,
             timing=subject.timing if decides else _coarse(subject.timing),
             decides=decides,
@@ -205,7 +205,7 @@ def judge_memory(
 
 
 def feeds_of(signature: Signature, items: Arrays | None, rows: int) -> Arrays:
-    """Inputs of one run: gate items where there are enough, else made-up ones."""
+    """Inputs of one run: given items where there are enough, else made-up ones."""
     rows = rows if signature.has_batch_dimension else 1
     if items is None or item_count(items) < rows:
         return random_feeds(signature, rows)

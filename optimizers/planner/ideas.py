@@ -115,8 +115,10 @@ def pruned(reading: Reading) -> Idea:
 
 def narrower_first(reading: Reading) -> Idea:
     """No step, only the reason why int8 comes later."""
-    reason = f"depthwise convolutions are {_percent(reading.depthwise)} of the time, and there are "
-    return Idea((), f"{reason}{reading.gates:.1f} gates for each convolution: narrower before int8")
+    seen = f"depthwise convolutions are {_percent(reading.depthwise)} of the time"
+    if reading.gates:
+        seen += f", and there are {reading.gates:.1f} gates for each convolution"
+    return Idea((), f"{seen}: narrower before int8")
 
 
 def shortened(reading: Reading) -> Idea:
@@ -124,7 +126,7 @@ def shortened(reading: Reading) -> Idea:
     blocks = reading.evidence.residual_blocks
     count = max(1, min(_MOST_CUTS, blocks // _BLOCKS_A_CUT))
     step, training = as_allowed(DropLayers(count=count), reading.search), distilled(reading)
-    reason = f"{blocks} residual blocks, {step.count} that change least left out; distilled, "
+    reason = f"{step.count} of {blocks} residual blocks left out, which change least; distilled, "
     return Idea((step, training), reason + said(reading, training.training))
 
 

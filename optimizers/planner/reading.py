@@ -79,7 +79,10 @@ class Reading:
 
     @property
     def kind(self) -> Kind:
-        """What takes most of what the aim counts."""
+        """What takes most of what the aim counts; steps want weights that are floating point."""
+        nothing = not self.evidence.layers and not self.evidence.embedding_bytes
+        if nothing or self.is_integer:
+            return Kind.LAUNCH if self.is_launch_bound else Kind.OTHER
         if self.aim in (Aim.SIZE, Aim.MEMORY):
             return self._kind_by_weight
         if self.is_launch_bound:
@@ -92,22 +95,23 @@ class Reading:
         return Kind.DEPTHWISE if gated else Kind.CONVOLUTION
 
     @property
+    def is_integer(self) -> bool:
+        """Whether the model came with narrow weights."""
+        operators = {one.operator for one in self.evidence.operators}
+        return any("Quantize" in one or "Integer" in one or "NBits" in one for one in operators)
+
+    @property
     def _kind_by_weight(self) -> Kind:
         """Which steps can take the bytes away; static int8 takes those of products as well."""
         stored = {one.operator: one.weight_bytes for one in self.evidence.operators}
-        convolved, multiplied = (
-            stored.get("Conv", 0),
-            stored.get("MatMul", 0) + stored.get("Gemm", 0),
-        )
-        if not convolved + multiplied + self.evidence.embedding_bytes:
-            return Kind.OTHER
-        return Kind.CONVOLUTION if convolved and not self.is_encoder else Kind.PRODUCT
+        return Kind.CONVOLUTION if stored.get("Conv") and not self.is_encoder else Kind.PRODUCT
 
     @property
     def is_encoder(self) -> bool:
         """Whether it looks like a transformer, whose activations int8 with fixed ranges ruins."""
-        operators = {one.operator for one in self.evidence.operators}
-        return bool(self.evidence.attention_heads) or "LayerNormalization" in operators
+        nodes = {one.operator: one.nodes for one in self.evidence.operators}
+        softened = nodes.get("Softmax", 0) > 1  # a classifier has one, at its end
+        return bool(self.evidence.attention_heads) or "LayerNormalization" in nodes or softened
 
     @property
     def is_launch_bound(self) -> bool:

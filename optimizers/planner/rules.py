@@ -31,13 +31,18 @@ def ranked(reading: Reading) -> Iterator[Idea]:
         return
     if reading.tolerates_nothing:
         yield from _lossless(reading)
+    if reading.kind not in (Kind.LAUNCH, Kind.OTHER):
+        yield from _changing(reading)
+    yield from _lossless(reading)
+
+
+def _changing(reading: Reading) -> Iterator[Idea]:
     if reading.evidence.provider != "cpu":
         yield from _elsewhere(reading)
     elif reading.aim is Aim.MEMORY:
         yield from _with_session(reading)
     else:
         yield from _of_kind(reading)
-    yield from _lossless(reading)
 
 
 def _of_kind(reading: Reading) -> Iterator[Idea]:

@@ -44,10 +44,8 @@ def epochs(reading: Reading, step: type[Step]) -> int:
 
 def said(reading: Reading, training: Training) -> str:
     """What is to be said of it."""
-    return (
-        f"{training.epochs} epochs of {_items(reading)} items, of those that fit into a quarter of "
-        f"{reading.search.minutes:g} minutes"
-    )
+    minutes = f"{_SHARE_OF_SEARCH * reading.search.minutes:g} of {reading.search.minutes:g} minutes"
+    return f"{training.epochs} epochs of {_items(reading)} items, for which there are {minutes}"
 
 
 def _items(reading: Reading) -> int:

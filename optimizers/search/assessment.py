@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from optimizers.calibration import take
 from optimizers.contract.errors import InvalidModel, NotSupported, RunFailed
 from optimizers.contract.evaluation import Figure, Gate
 from optimizers.contract.goal import FigureName, Goal
@@ -18,28 +17,16 @@ from optimizers.contract.host import Host
 from optimizers.contract.processors import everywhere
 from optimizers.contract.profile import Task
 from optimizers.contract.runtime import Session, SessionSpec
-from optimizers.evaluation import series
-from optimizers.evaluation.answers import Answers, Arrangement, JudgedItems, ask, read_items
-from optimizers.evaluation.comparison import answer_figures, check_numbers
-from optimizers.evaluation.fidelity import Outputs, answer
 from optimizers.evaluation.findings import Broken, Findings
 from optimizers.evaluation.floors import output_kinds, with_floors
-from optimizers.evaluation.footprint import Footprint, measure_footprint
 from optimizers.evaluation.lint import lint
-from optimizers.evaluation.memory import memory_figures, repeats_for
-from optimizers.evaluation.progress import untold
 from optimizers.evaluation.quiet import Quiet, ReadUsage, read_usage
-from optimizers.evaluation.robustness import (
-    ask_under,
-    check_robustness,
-    figures_under,
-    perturbations,
-)
-from optimizers.evaluation.series import Unstable, wait_until_quiet
 from optimizers.evaluation.size import size_figure
-from optimizers.evaluation.speed import feeds_of, latency_of_one, throughput_of_lanes
-from optimizers.search.objectives import BEST_ANSWERS, search_alpha
-from optimizers.search.timing import settles, short_terms
+from optimizers.evaluation.speed import feeds_of
+from optimizers.search.objectives import BEST_ANSWERS, STRUCTURAL, named_by, search_alpha
+from optimizers.search.questioning import Questions
+from optimizers.search.timing import Stopwatch
+from optimizers.search.weighing import Scales
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +75,7 @@ class Assessment:
     seconds: float = 0.0
 
 
-_OF_ONE: Final = (FigureName.LATENCY_P50, FigureName.LATENCY_P99)
-_OF_LANES: Final = (FigureName.THROUGHPUT, FigureName.COST)
-_ARRANGED_BY: Final = 32
-"""Items that show whether rows may share a run, where only times are wanted."""
+_NEEDS_A_SESSION: Final = STRUCTURAL - {FigureName.SIZE}
 
 
 class Assessor:
@@ -112,24 +96,32 @@ class Assessor:
             InvalidData: The data does not fit it, or cannot be changed as the goal wants.
         """
         self._terms = terms
-        self._quiet = Quiet(terms.host.cpus, read)
         self._original = Session(terms.original, terms.original_session)
-        self._weighed: list[Footprint] = []
-        self._wanted: Outputs | None = None
+        asked = (*terms.goal.require, *terms.goal.stop_when)
         try:
-            data = terms.data
-            self._items = None if data is None else read_items(data, self._original)
-            self._wishes = perturbations((*terms.goal.require, *terms.goal.stop_when))
-            if self._items is not None:
-                check_robustness(self._wishes, self._original.signature, self._items.items)
+            self._questions = None
+            if terms.data is not None:
+                self._questions = Questions(
+                    terms.data, self._original, terms.task, asked, terms.seed
+                )
         except BaseException:
             self._original.close()
             raise
-        first = None if self._items is None else self._items.first
-        kinds = output_kinds(self._original.signature, first)
+        signature, questions = self._original.signature, self._questions
+        kinds = output_kinds(signature, None if questions is None else questions.first)
         self._goal = with_floors(terms.goal, terms.task, kinds)
-        asked = (*self._goal.require, *self._goal.stop_when)
-        self._named = {*self._goal.optimize, *(one.figure for one in asked)}
+        self._named = named_by(self._goal)
+        self._alpha = search_alpha(self._goal)
+        self._items = None if questions is None else questions.items
+        self._stopwatch = Stopwatch(
+            goal=self._goal,
+            cpus=terms.host.cpus,
+            price=terms.price,
+            seconds=terms.timing_s,
+            quiet=Quiet(terms.host.cpus, read),
+        )
+        feeds = feeds_of(signature, self._items, terms.original_session.max_batch)
+        self._scales = Scales(terms.original, terms.original_session, feeds, self._alpha)
 
     @property
     def goal(self) -> Goal:
@@ -142,24 +134,10 @@ class Assessor:
         Raises:
             InvalidData: The labels do not fit the model, or perturbed numbers their type.
         """
-        terms, judged = self._terms, self._items
-        figures = [size_figure(terms.original, terms.original)]
-        if judged is None:
-            return tuple(figures)
-        alpha, wanted = search_alpha(self._goal), self._answers_of_original(judged)
-        clean = Answers(
-            signature=self._original.signature,
-            original=wanted,
-            variant=(wanted,),
-            arrangement=Arrangement(session=terms.original_session, batch_difference={}),
-        )
-        figures += answer_figures(terms.task, judged, clean, alpha)
-        for wish in self._wishes:
-            sessions = self._original, self._original
-            found = ask_under(wish, sessions, judged.items, terms.seed, clean)
-            same = replace(found, variant=(found.original,))
-            figures += figures_under(wish, terms.task, judged, same, alpha)
-        return tuple(figures)
+        size = size_figure(self._terms.original, self._terms.original)
+        if self._questions is None:
+            return (size,)
+        return (size, *self._questions.of_original(self._alpha))
 
     def structure(self, model: Path, session: SessionSpec) -> Assessment:
         """All that training does not change: lint, size and, where the goal names them, the rest.
@@ -179,14 +157,18 @@ class Assessor:
             for passed, text in lint(original, self._original.signature, model, session):
                 findings.check(Gate.LINT, passed, text)
             findings.figures.append(size_figure(original, model))
-            if self._named.isdisjoint((*_OF_ONE, *_OF_LANES, FigureName.MEMORY)):
+            if self._named.isdisjoint(_NEEDS_A_SESSION):
                 return
             with closing(Session(model, session)) as variant:
-                served = self._arrangement(variant, findings)
+                served = replace(session, max_batch=1)  # as at the gate, where nobody can tell
+                if self._questions is not None:
+                    served = self._questions.arrangement(variant, findings)
                 with everywhere():
-                    self._time(variant, served, findings)
+                    self._stopwatch.measure(
+                        (self._original, variant), self._items, served.max_batch, findings
+                    )
             if FigureName.MEMORY in self._named:
-                findings.figures += self._weigh(model, served)
+                findings.figures += self._scales.weigh(model, served)
 
         return self._assess(measure)
 
@@ -201,24 +183,13 @@ class Assessor:
             InvalidData: The labels do not fit the model, or perturbed numbers their type.
             OutOfMemory: The runtime got too little; nothing follows from that.
         """
-        terms, judged = self._terms, self._items
 
         def measure(findings: Findings) -> None:
-            if judged is None:
+            if self._questions is None:
                 findings.missing |= dict.fromkeys(BEST_ANSWERS, "data.search is not declared")
                 return
-            wanted = self._answers_of_original(judged)
             with closing(Session(model, session)) as variant:
-                sessions = self._original, variant
-                clean = ask(sessions, judged.items, terms.seed, findings, untold, wanted)
-                check_numbers(clean, findings)
-                findings.figures += answer_figures(terms.task, judged, clean, findings.alpha)
-                for wish in self._wishes:
-                    found = ask_under(wish, sessions, judged.items, terms.seed, clean)
-                    check_numbers(found, findings, Gate.ROBUSTNESS, f" under {wish.text}")
-                    findings.figures += figures_under(
-                        wish, terms.task, judged, found, findings.alpha
-                    )
+                self._questions.ask(variant, findings)
 
         return self._assess(measure)
 
@@ -239,7 +210,7 @@ class Assessor:
 
     def _assess(self, measure: Callable[[Findings], None]) -> Assessment:
         start = time.monotonic()
-        findings = Findings(goal=self._goal, alpha=search_alpha(self._goal))
+        findings = Findings(goal=self._goal, alpha=self._alpha)
         broken = ""
         try:
             measure(findings)
@@ -253,69 +224,3 @@ class Assessor:
             missing={name: why for name, why in findings.missing.items() if name in self._named},
             seconds=time.monotonic() - start,
         )
-
-    def _answers_of_original(self, judged: JudgedItems) -> Outputs:
-        if self._wanted is None:
-            self._wanted = answer(self._original, judged.items)
-        return self._wanted
-
-    def _arrangement(self, variant: Session, findings: Findings) -> SessionSpec:
-        """How a candidate would be served: as at the gate, unbatched if nobody can tell."""
-        if self._items is None:
-            return replace(variant.spec, max_batch=1)
-        few = take(self._items.items, slice(0, _ARRANGED_BY))
-        sessions = self._original, variant
-        return ask(sessions, few, self._terms.seed, findings, untold).arrangement.session
-
-    def _time(self, variant: Session, served: SessionSpec, findings: Findings) -> None:
-        terms, sessions = self._terms, (self._original, variant)
-        items = None if self._items is None else self._items.items
-
-        def time_both(
-            names: tuple[FigureName, ...], figures_of: Callable[[series.Terms], Iterable[Figure]]
-        ) -> None:
-            if self._named.isdisjoint(names):
-                return
-            is_settled = settles(self._goal, names[0], names)
-            short = short_terms(findings.alpha, terms.timing_s, self._quiet, is_settled)
-            try:
-                wait_until_quiet(short)
-                found = figures_of(short)
-            except Unstable as error:
-                findings.missing |= dict.fromkeys(names, str(error))
-                return
-            for figure in found:
-                findings.figures.append(figure)
-                if figure.ratio is None or None in (figure.ratio.lower, figure.ratio.upper):
-                    findings.missing[figure.name] = f"{figure.counted} are too few for a bound"
-
-        time_both(
-            _OF_ONE,
-            lambda short: latency_of_one(
-                sessions,
-                items,
-                terms.host.cpus,
-                short,
-                for_p99=FigureName.LATENCY_P99 in self._named,
-            ),
-        )
-        time_both(
-            _OF_LANES,
-            lambda short: throughput_of_lanes(
-                sessions, items, served.max_batch, terms.price, short
-            ),
-        )
-
-    def _weigh(self, model: Path, served: SessionSpec) -> Iterable[Figure]:
-        """Memory beside the original's, which is weighed once for all candidates."""
-        terms, alpha = self._terms, search_alpha(self._goal)
-        items = None if self._items is None else self._items.items
-        feeds = feeds_of(self._original.signature, items, terms.original_session.max_batch)
-        repeats = repeats_for(alpha)
-        if not self._weighed:
-            self._weighed = [
-                measure_footprint(terms.original, terms.original_session, feeds)
-                for _ in range(repeats)
-            ]
-        found = [measure_footprint(model, served, feeds) for _ in range(repeats)]
-        return memory_figures(self._weighed, found, alpha)

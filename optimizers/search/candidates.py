@@ -41,17 +41,12 @@ class Candidate:
     """What a recipe made.
 
     Attributes:
-        directory: Of its files.
+        model: The model file.
         built: How it came about.
     """
 
-    directory: Path
+    model: Path
     built: Built
-
-    @property
-    def model(self) -> Path:
-        """The model file."""
-        return self.directory / MODEL_FILE
 
 
 class Candidates:
@@ -110,7 +105,7 @@ class Candidates:
         """Build a recipe; what it made is there until the block ends.
 
         Args:
-            recipe: What to do; without steps, the original comes out.
+            recipe: What to do; without steps, the original is there as it is.
             said: What is built, for people who watch.
             seconds_left: Until the build is cut.
 
@@ -118,6 +113,11 @@ class Candidates:
             NotBuilt: A step failed, or it took too much memory or too long.
             TimeIsUp: The search's time has ended.
         """
+        if not recipe.steps:
+            session = self._spec.original_session
+            untouched = Built(recipe=recipe, session=session, records=(), built_with={})
+            yield Candidate(model=self._spec.original_file, built=untouched)
+            return
         directory = self._home / f"{os.getpid()}-{next(self._numbers)}"
         directory.mkdir(parents=True)
         profile = Profile(name=self._spec.profile.name, recipe=recipe, goal=self._spec.profile.goal)
@@ -127,7 +127,7 @@ class Candidates:
             result, built = read_result(directory), read_built(directory)
             if built is None:
                 raise NotBuilt(result.reason if result is not None else _how_it_ended(code))
-            yield Candidate(directory=directory / CANDIDATE_DIRECTORY, built=built)
+            yield Candidate(model=directory / CANDIDATE_DIRECTORY / MODEL_FILE, built=built)
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 

@@ -64,6 +64,12 @@ def search_alpha(goal: Goal) -> float:
     return per_bound_alpha(1 - goal.confidence, 1 + len(goal.require) + len(goal.stop_when))
 
 
+def named_by(goal: Goal) -> frozenset[FigureName]:
+    """Every figure that a search with this goal has to know."""
+    asked = (*goal.require, *goal.stop_when)
+    return frozenset((*goal.optimize, *(requirement.figure for requirement in asked)))
+
+
 def objectives(goal: Goal, figures: Sequence[Figure]) -> tuple[float, ...]:
     """One number for each figure of `goal.optimize`, in that order, each to be minimised.
 

@@ -31,6 +31,8 @@ class Outcome:
 def outcome(goal: Goal, trials: Sequence[Trial]) -> Outcome:
     """Find the front of feasible trials by what the bounds that speak against them leave.
 
+    The first aim must have been measured; another that was not counts as the worst.
+
     Args:
         goal: With the task's floors.
         trials: Of the study.

@@ -10,20 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import inf, isnan
-from typing import Any, Final
+from typing import Final
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalChoiceType,
-    CategoricalDistribution,
-    FloatDistribution,
-)
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from optimizers.contract.declaration import Choice, Range, Real, Value
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.search import Sampler
@@ -47,13 +40,14 @@ from optimizers.search.records import (
 from optimizers.search.samplers import SeededByTrial
 from optimizers.search.space import Space
 from optimizers.search.storage import open_storage
+from optimizers.search.suggesting import composed, distributions, plain
 
 __all__ = ["Asked", "Known", "Sampling", "Told"]
 
 _WARM: Final = "warm"
 _SPACE: Final = "space"
-_TRIES: Final = 16
-"""How often a sampler may propose what the study has had, before the grid is gone through."""
+_TRIES: Final = 8
+"""How often a sampler, and then chance, may propose what the study has had."""
 _BEST_OF_EARLIER: Final = 3
 
 
@@ -260,16 +254,8 @@ class Sampling:
             self._composed(trial)
 
     def _composed(self, trial: Trial) -> Recipe:
-        def choose(name: str, one: Range) -> Value:
-            if isinstance(one, Real):
-                return trial.suggest_float(name, one.low, one.high, log=one.log)
-            return _answered(trial.suggest_categorical(name, one.values))
-
-        if self._sampler is Sampler.NSGA2:
-            # Parents are crossed in the answers that all trials have, so all have all.
-            for name, one in self._space.dimensions.items():
-                choose(name, one)
-        return self._space.recipe(choose)
+        # NSGA-II crosses parents in the answers that all trials have, so there all have all.
+        return composed(self._space, trial, all_answers=self._sampler is Sampler.NSGA2)
 
     def _enqueue_from_grid(self) -> bool:
         """Enqueue the first recipe of the grid that the study has not had, if there is one."""
@@ -283,11 +269,11 @@ class Sampling:
         answers = self._space.parameters(known.recipe)
         if answers is None:
             return
-        dimensions = self._space.dimensions
+        known_as = distributions(self._space)
         self._study.add_trial(
             optuna.create_trial(
                 params=answers,
-                distributions={name: _distribution(dimensions[name]) for name in answers},
+                distributions={name: known_as[name] for name in answers},
                 values=known.values,
                 constraints={VIOLATION: known.violation},
                 user_attrs={_WARM: True},
@@ -326,7 +312,7 @@ class Sampling:
         return self._study.get_trials(deepcopy=False)[number]
 
     def _check_same_work(self) -> None:
-        dimensions = {name: _plain(one) for name, one in self._space.dimensions.items()}
+        dimensions = plain(self._space)
         before = self._study.user_attrs.get(_SPACE)
         if before is None:
             self._study.set_user_attr(_SPACE, dimensions)
@@ -339,20 +325,3 @@ class Sampling:
                 f"study {self._study.study_name} was begun with other values {what}; go on with "
                 "the same model, kinds of data, provider, goal and search, or begin another one"
             )
-
-
-def _distribution(one: Range) -> BaseDistribution:
-    if isinstance(one, Choice):
-        return CategoricalDistribution(one.values)
-    return FloatDistribution(one.low, one.high, log=one.log)
-
-
-def _answered(choice: CategoricalChoiceType) -> Value:
-    assert choice is not None, "no step declares None as a value"
-    return choice
-
-
-def _plain(one: Range) -> list[Any]:
-    if isinstance(one, Choice):
-        return list(one.values)
-    return ["from", one.low, one.high, one.log]

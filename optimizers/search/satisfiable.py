@@ -60,7 +60,7 @@ def unsatisfiable(
     best = _best_figures(evidence, original, search)
     alpha = search_alpha(goal)
     why = {}
-    for requirement in dict.fromkeys((*goal.require, *goal.stop_when)):
+    for requirement in dict.fromkeys(goal.require):
         if requirement.figure in BEST_ANSWERS:
             reason = _why_not_answered(requirement, evidence, original, alpha)
         else:

@@ -23,7 +23,7 @@ from optimizers.search.outcome import outcome
 from optimizers.search.pieces import Memory, Piece, Pieces
 from optimizers.search.working_time import TimeIsUp
 
-CUT: Final = "cut when the search's time was up; a search that is resumed goes on with it"
+CUT: Final = "cut when the search ended; a search that is resumed goes on with it"
 """The reason of a trial that runs when its search has ended."""
 
 _LOOK_EVERY_S: Final = 0.5
@@ -111,11 +111,15 @@ class Study:
                 return f"its {self._limits.trials} trials were used up"
 
     def settle(self) -> None:
-        """Once nobody works any more: trials that still wait to climb have lost."""
+        """Once nobody works any more: what waits to climb has lost, what else runs was cut."""
         running = {asked.number for asked in self._memory.sampling.running()}
         for number, entry in self._memory.entries().items():
-            if number in running and entry.waits:
+            if number not in running:
+                continue
+            if entry.waits:
                 self._finish(replace(entry, trial=replace(entry.trial, state=TrialState.HALVED)))
+            elif entry.trial.reason != CUT:
+                self._keep(replace(entry, trial=replace(entry.trial, reason=CUT)))
 
     def _why_ended(self) -> str:
         self._memory.ledger.spend(self._memory.budget, self.seconds)

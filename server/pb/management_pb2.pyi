@@ -120,8 +120,30 @@ class Check(_message.Message):
     text: str
     def __init__(self, gate: _Optional[str] = ..., passed: bool = ..., text: _Optional[str] = ...) -> None: ...
 
+class Certificate(_message.Message):
+    __slots__ = ("host", "cpu_features", "gpus", "onnxruntime", "provider", "issued_unix_s", "confidence", "gate_use", "gate_sha256")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    CPU_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    ONNXRUNTIME_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    GATE_USE_FIELD_NUMBER: _ClassVar[int]
+    GATE_SHA256_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    cpu_features: _containers.RepeatedScalarFieldContainer[str]
+    gpus: _containers.RepeatedScalarFieldContainer[str]
+    onnxruntime: str
+    provider: str
+    issued_unix_s: float
+    confidence: float
+    gate_use: int
+    gate_sha256: str
+    def __init__(self, host: _Optional[str] = ..., cpu_features: _Optional[_Iterable[str]] = ..., gpus: _Optional[_Iterable[str]] = ..., onnxruntime: _Optional[str] = ..., provider: _Optional[str] = ..., issued_unix_s: _Optional[float] = ..., confidence: _Optional[float] = ..., gate_use: _Optional[int] = ..., gate_sha256: _Optional[str] = ...) -> None: ...
+
 class Variant(_message.Message):
-    __slots__ = ("model", "version", "id", "profile", "recipe", "verdict", "reasons", "figures", "checks", "notes", "active", "open", "size_bytes", "created_unix_s", "certificate_void")
+    __slots__ = ("model", "version", "id", "profile", "recipe", "verdict", "reasons", "figures", "checks", "notes", "active", "open", "size_bytes", "created_unix_s", "certificate_void", "certificate")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +159,7 @@ class Variant(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     CREATED_UNIX_S_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_VOID_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     id: str
@@ -152,19 +175,22 @@ class Variant(_message.Message):
     size_bytes: int
     created_unix_s: float
     certificate_void: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., id: _Optional[str] = ..., profile: _Optional[str] = ..., recipe: _Optional[str] = ..., verdict: _Optional[str] = ..., reasons: _Optional[_Iterable[str]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., checks: _Optional[_Iterable[_Union[Check, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., active: bool = ..., open: bool = ..., size_bytes: _Optional[int] = ..., created_unix_s: _Optional[float] = ..., certificate_void: _Optional[str] = ...) -> None: ...
+    certificate: Certificate
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., id: _Optional[str] = ..., profile: _Optional[str] = ..., recipe: _Optional[str] = ..., verdict: _Optional[str] = ..., reasons: _Optional[_Iterable[str]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., checks: _Optional[_Iterable[_Union[Check, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., active: bool = ..., open: bool = ..., size_bytes: _Optional[int] = ..., created_unix_s: _Optional[float] = ..., certificate_void: _Optional[str] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ...) -> None: ...
 
 class SubmitJobRequest(_message.Message):
-    __slots__ = ("model", "version", "profile", "profile_text")
+    __slots__ = ("model", "version", "profile", "profile_text", "resume")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     PROFILE_TEXT_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     profile: str
     profile_text: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., profile: _Optional[str] = ..., profile_text: _Optional[str] = ...) -> None: ...
+    resume: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., profile: _Optional[str] = ..., profile_text: _Optional[str] = ..., resume: bool = ...) -> None: ...
 
 class SubmitJobResponse(_message.Message):
     __slots__ = ("job", "existed")
@@ -174,8 +200,50 @@ class SubmitJobResponse(_message.Message):
     existed: bool
     def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ..., existed: bool = ...) -> None: ...
 
+class Trial(_message.Message):
+    __slots__ = ("number", "recipe", "origin", "state", "level", "levels", "figures", "violation", "reason", "seconds")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    LEVELS_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    VIOLATION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    recipe: str
+    origin: str
+    state: str
+    level: int
+    levels: int
+    figures: _containers.RepeatedCompositeFieldContainer[Figure]
+    violation: float
+    reason: str
+    seconds: float
+    def __init__(self, number: _Optional[int] = ..., recipe: _Optional[str] = ..., origin: _Optional[str] = ..., state: _Optional[str] = ..., level: _Optional[int] = ..., levels: _Optional[int] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., violation: _Optional[float] = ..., reason: _Optional[str] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class Search(_message.Message):
+    __slots__ = ("trials_done", "trials_total", "seconds_left", "newest", "front", "winner", "ended_because")
+    TRIALS_DONE_FIELD_NUMBER: _ClassVar[int]
+    TRIALS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_LEFT_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
+    FRONT_FIELD_NUMBER: _ClassVar[int]
+    WINNER_FIELD_NUMBER: _ClassVar[int]
+    ENDED_BECAUSE_FIELD_NUMBER: _ClassVar[int]
+    trials_done: int
+    trials_total: int
+    seconds_left: float
+    newest: _containers.RepeatedCompositeFieldContainer[Trial]
+    front: _containers.RepeatedCompositeFieldContainer[Trial]
+    winner: int
+    ended_because: str
+    def __init__(self, trials_done: _Optional[int] = ..., trials_total: _Optional[int] = ..., seconds_left: _Optional[float] = ..., newest: _Optional[_Iterable[_Union[Trial, _Mapping]]] = ..., front: _Optional[_Iterable[_Union[Trial, _Mapping]]] = ..., winner: _Optional[int] = ..., ended_because: _Optional[str] = ...) -> None: ...
+
 class Job(_message.Message):
-    __slots__ = ("id", "model", "version", "profile", "state", "stage", "fraction", "text", "reason", "variant", "submitted_unix_s", "finished_unix_s", "position")
+    __slots__ = ("id", "model", "version", "profile", "state", "stage", "fraction", "text", "reason", "variant", "submitted_unix_s", "finished_unix_s", "position", "search")
     ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +257,7 @@ class Job(_message.Message):
     SUBMITTED_UNIX_S_FIELD_NUMBER: _ClassVar[int]
     FINISHED_UNIX_S_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     version: int
@@ -202,7 +271,8 @@ class Job(_message.Message):
     submitted_unix_s: float
     finished_unix_s: float
     position: int
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., profile: _Optional[str] = ..., state: _Optional[str] = ..., stage: _Optional[str] = ..., fraction: _Optional[float] = ..., text: _Optional[str] = ..., reason: _Optional[str] = ..., variant: _Optional[str] = ..., submitted_unix_s: _Optional[float] = ..., finished_unix_s: _Optional[float] = ..., position: _Optional[int] = ...) -> None: ...
+    search: Search
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., profile: _Optional[str] = ..., state: _Optional[str] = ..., stage: _Optional[str] = ..., fraction: _Optional[float] = ..., text: _Optional[str] = ..., reason: _Optional[str] = ..., variant: _Optional[str] = ..., submitted_unix_s: _Optional[float] = ..., finished_unix_s: _Optional[float] = ..., position: _Optional[int] = ..., search: _Optional[_Union[Search, _Mapping]] = ...) -> None: ...
 
 class ListJobsRequest(_message.Message):
     __slots__ = ()
@@ -281,6 +351,42 @@ class RemoveVariantRequest(_message.Message):
 class RemoveVariantResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("model", "version", "variant", "job")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    variant: str
+    job: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., variant: _Optional[str] = ..., job: _Optional[str] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("explanation", "job", "variant")
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
+    explanation: str
+    job: Job
+    variant: Variant
+    def __init__(self, explanation: _Optional[str] = ..., job: _Optional[_Union[Job, _Mapping]] = ..., variant: _Optional[_Union[Variant, _Mapping]] = ...) -> None: ...
+
+class ReportRequest(_message.Message):
+    __slots__ = ("of", "picture")
+    OF_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_FIELD_NUMBER: _ClassVar[int]
+    of: ExplainRequest
+    picture: bool
+    def __init__(self, of: _Optional[_Union[ExplainRequest, _Mapping]] = ..., picture: bool = ...) -> None: ...
+
+class ReportPart(_message.Message):
+    __slots__ = ("content",)
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    def __init__(self, content: _Optional[bytes] = ...) -> None: ...
 
 class ListEventsRequest(_message.Message):
     __slots__ = ("model", "limit")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
-from optimizers.contract.evaluation import Check, Estimate, Figure
 from optimizers.contract.manifest import ORIGINAL, Manifest
 from optimizers.contract.profile import profile_document
-from server.errors import InvalidRequest
-from server.jobs import Job
-from server.journal import Journal, Route
+from optimizers.contract.study import EXPLANATION_FILE, FRONT_FILE, REPORT_FILE
+from server.errors import FailedPrecondition, InvalidRequest
+from server.explanations import Account, Explanations
+from server.journal import Journal
 from server.model import ModelVersion
 from server.optimization import Optimization
 from server.pb import management_pb2 as pb
@@ -19,10 +20,12 @@ from server.registry import Registry, State
 from server.residency import Residency
 from server.routes import Routes
 from server.rpc.endpoint import Service, Streaming, Unary
+from server.rpc.messages import job_message, route_message, variant_message
 
 SERVICE_NAME: Final = "hone.v1.Management"
 
 _MOST_EVENTS: Final = 10_000
+_PART_BYTES: Final = 256 << 10
 
 
 class Management:
@@ -35,6 +38,7 @@ class Management:
         routes: Routes,
         optimization: Optimization,
         journal: Journal,
+        explanations: Explanations,
     ) -> None:
         """Speak for these."""
         self._registry = registry
@@ -42,6 +46,7 @@ class Management:
         self._routes = routes
         self._optimization = optimization
         self._journal = journal
+        self._explanations = explanations
 
     def service(self) -> Service:
         """The service, to be mounted on the admin endpoint."""
@@ -59,6 +64,8 @@ class Management:
                 "RollBack": Unary(request=pb.RollBackRequest, call=self.roll_back),
                 "RemoveVariant": Unary(request=pb.RemoveVariantRequest, call=self.remove_variant),
                 "ListEvents": Unary(request=pb.ListEventsRequest, call=self.list_events),
+                "Explain": Unary(request=pb.ExplainRequest, call=self.explain),
+                "Report": Streaming(request=pb.ReportRequest, call=self.report),
             },
         )
 
@@ -108,25 +115,26 @@ class Management:
             profile = self._optimization.profile(model, request.profile)
         else:
             raise InvalidRequest("name a profile, or send the text of a profile file")
-        job, existed = await self._optimization.submit(model, profile)
-        return pb.SubmitJobResponse(job=_job(job), existed=existed)
+        job, existed = await self._optimization.submit(model, profile, resume=request.resume)
+        return pb.SubmitJobResponse(job=job_message(job), existed=existed)
 
     async def list_jobs(
         self, request: pb.ListJobsRequest, deadline: float | None
     ) -> pb.ListJobsResponse:
         """Every job, oldest first."""
-        return pb.ListJobsResponse(jobs=[_job(job) for job in self._optimization.jobs.all()])
+        jobs = self._optimization.jobs.all()
+        return pb.ListJobsResponse(jobs=[job_message(job) for job in jobs])
 
     async def watch_job(
         self, request: pb.WatchJobRequest, deadline: float | None
     ) -> AsyncIterator[pb.Job]:
         """A job now and whenever it changes, until it has ended."""
         async for job in self._optimization.jobs.watch(request.id):
-            yield _job(job)
+            yield job_message(job)
 
     async def cancel_job(self, request: pb.CancelJobRequest, deadline: float | None) -> pb.Job:
         """End a job that waits or runs."""
-        return _job(await self._optimization.jobs.cancel(request.id))
+        return job_message(await self._optimization.jobs.cancel(request.id))
 
     async def remove_job(
         self, request: pb.RemoveJobRequest, deadline: float | None
@@ -143,14 +151,14 @@ class Management:
         if not request.variant:
             raise InvalidRequest("name the variant to promote: an id, a profile or `original`")
         route = await self._routes.set_route(model, request.variant, unverified=request.unverified)
-        return _route(route)
+        return route_message(route)
 
     async def roll_back(
         self, request: pb.RollBackRequest, deadline: float | None
     ) -> pb.RouteResponse:
         """Return to the variant that answered before."""
         model = await self._version(request.model, request.version)
-        return _route(await self._routes.roll_back(model))
+        return route_message(await self._routes.roll_back(model))
 
     async def remove_variant(
         self, request: pb.RemoveVariantRequest, deadline: float | None
@@ -179,6 +187,51 @@ class Management:
             ]
         )
 
+    async def explain(
+        self, request: pb.ExplainRequest, deadline: float | None
+    ) -> pb.ExplainResponse:
+        """How a variant came about, or why a job made none."""
+        model, account = await self._account(request)
+        response = pb.ExplainResponse(
+            job=None if account.job is None else job_message(account.job),
+            variant=None
+            if model is None or account.manifest is None
+            else self._variant(model, account.manifest),
+        )
+        if account.directory is not None:
+            file = account.directory / EXPLANATION_FILE
+            content = await asyncio.to_thread(_read, file, account)
+            response.explanation = content.decode(errors="replace")
+        return response
+
+    async def report(
+        self, request: pb.ReportRequest, deadline: float | None
+    ) -> AsyncIterator[pb.ReportPart]:
+        """The page that a search wrote, or its picture, in parts."""
+        _, account = await self._account(request.of)
+        if account.directory is None:
+            raise FailedPrecondition(
+                f"{_named(account)} made no search, or its search has not got so far; there is a "
+                "report of searches only, and `hone explain` tells what there is"
+            )
+        file = account.directory / (FRONT_FILE if request.picture else REPORT_FILE)
+        content = await asyncio.to_thread(_read, file, account)
+        for start in range(0, len(content), _PART_BYTES):
+            yield pb.ReportPart(content=content[start : start + _PART_BYTES])
+
+    async def _account(self, request: pb.ExplainRequest) -> tuple[ModelVersion | None, Account]:
+        """What a request asks to be explained, and the version it is about where that serves."""
+        if request.job:
+            if request.variant:
+                raise InvalidRequest("name a job or a variant, not both")
+            spec = self._optimization.jobs.get(request.job).spec
+            model = self._registry.version(spec.model, spec.version)
+            return model, self._explanations.of_job(model, request.job)
+        model = await self._version(request.model, request.version)
+        if request.variant:
+            return model, self._explanations.of_variant(model, request.variant)
+        return model, self._explanations.newest(model)
+
     async def _version(self, name: str, version: int) -> ModelVersion:
         """The version named, opened if it was let go; 0 is the newest that is ready."""
         if version:
@@ -205,28 +258,35 @@ class Management:
 
     def _variant(self, model: ModelVersion, manifest: Manifest) -> pb.Variant:
         is_original = manifest.variant == ORIGINAL
-        message = pb.Variant(
-            model=model.name,
-            version=model.version,
-            id=manifest.variant,
-            profile=manifest.profile,
-            recipe=str(manifest.recipe),
-            notes=[
-                f"{record.step}: {note}" for record in manifest.records for note in record.notes
-            ],
-            active=manifest.variant == model.active.variant,
-            open=model.opened(manifest.variant) is not None,
-            size_bytes=_file_bytes(model.original_file) if is_original else manifest.size_bytes,
-            created_unix_s=manifest.created_unix_s,
-            certificate_void="" if is_original else self._routes.void_certificate(manifest),
-        )
-        evaluation = manifest.evaluation
-        if evaluation is not None:
-            message.verdict = evaluation.verdict
-            message.reasons.extend(evaluation.reasons)
-            message.figures.extend(_figure(figure) for figure in evaluation.figures)
-            message.checks.extend(_check(check) for check in evaluation.checks)
+        message = variant_message(manifest)
+        message.active = manifest.variant == model.active.variant
+        message.open = model.opened(manifest.variant) is not None
+        if is_original:
+            message.size_bytes = _file_bytes(model.original_file)
+        else:
+            message.certificate_void = self._routes.void_certificate(manifest)
         return message
+
+
+def _read(file: Path, account: Account) -> bytes:
+    """The content of a file that a search wrote.
+
+    Raises:
+        FailedPrecondition: It cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise FailedPrecondition(f"{_named(account)} has written no {file.name} yet") from None
+    except OSError as error:
+        raise FailedPrecondition(f"{file.name} cannot be read: {error.strerror}") from error
+
+
+def _named(account: Account) -> str:
+    """The job of an account, or its variant where the job is gone."""
+    if account.job is not None:
+        return f"job {account.job.spec.id}"
+    return "what is named" if account.manifest is None else f"variant {account.manifest.variant}"
 
 
 def _file_bytes(path: Path) -> int:
@@ -235,55 +295,3 @@ def _file_bytes(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _job(job: Job) -> pb.Job:
-    progress, result = job.progress, job.result
-    return pb.Job(
-        id=job.spec.id,
-        model=job.spec.model,
-        version=job.spec.version,
-        profile=job.spec.profile.name,
-        state=job.state,
-        stage=progress.stage if progress else "",
-        fraction=1.0 if job.has_ended else (progress.fraction if progress else 0.0),
-        text=progress.text if progress else "",
-        reason=result.reason if result else "",
-        variant=result.variant if result else "",
-        submitted_unix_s=job.spec.submitted_unix_s,
-        finished_unix_s=result.finished_unix_s if result else 0.0,
-        position=job.position,
-    )
-
-
-def _route(route: Route) -> pb.RouteResponse:
-    return pb.RouteResponse(
-        model=route.model, version=route.version, variant=route.variant, previous=route.previous
-    )
-
-
-def _figure(figure: Figure) -> pb.Figure:
-    return pb.Figure(
-        name=figure.name,
-        unit=figure.unit,
-        samples=figure.samples,
-        value=_estimate(figure.value),
-        original=_estimate(figure.original),
-        difference=_estimate(figure.difference),
-        ratio=_estimate(figure.ratio),
-        method=figure.method,
-        condition=figure.condition,
-    )
-
-
-def _check(check: Check) -> pb.Check:
-    message = pb.Check(gate=check.gate, text=check.text)
-    if check.passed is not None:
-        message.passed = check.passed
-    return message
-
-
-def _estimate(estimate: Estimate | None) -> pb.Estimate | None:
-    if estimate is None:
-        return None
-    return pb.Estimate(value=estimate.value, lower=estimate.lower, upper=estimate.upper)

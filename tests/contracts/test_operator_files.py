@@ -24,7 +24,7 @@ from server.triton_config import ModelConfig, model_config
 from tests.support import models
 
 _NOBODY = 65534
-_LONGEST_ERROR = 1000
+_LONGEST_ERROR = 1200
 
 bounded = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

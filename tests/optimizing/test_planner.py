@@ -26,6 +26,7 @@ from tests.support.evidence import (
     VNNI,
     encoder,
     mobile_net,
+    operator,
     residual_net,
     tiny_net,
     wide_perceptron,
@@ -158,6 +159,21 @@ def test_batch_normalisation_that_is_left_is_merged() -> None:
 
     assert only(merged.recipe.steps, Merge)
     assert "batch normalisation is left" in merged.reason
+
+
+def test_a_net_that_came_in_integers_is_left_in_them() -> None:
+    quantised = (*residual_net().operators, operator("QuantizeLinear", 0.0))
+
+    assert names(residual_net(operators=quantised)) == [
+        ["tune_session"],
+        ["simplify", "merge"],
+        ["simplify", "merge", "tune_session"],
+    ]
+
+
+def test_a_net_whose_weights_are_computed_is_left_alone_as_well() -> None:
+    assert names(residual_net(layers=())) == names(residual_net(operators=()))
+    assert ["static_int8"] not in names(residual_net(layers=()))
 
 
 def test_a_gpu_gets_half_precision_first_and_no_int8() -> None:

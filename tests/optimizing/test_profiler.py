@@ -16,13 +16,17 @@ from optimizers.contract.evidence import Evidence
 from optimizers.contract.goal import Goal
 from optimizers.contract.host import this_host
 from optimizers.contract.profile import Task
+from optimizers.contract.quantization import Fp16, StaticInt8
 from optimizers.contract.runtime import Optimization, SessionSpec
 from optimizers.contract.search import Search
+from optimizers.contract.steps import Step
 from optimizers.demo.networks import TutorialNet, export
 from optimizers.evaluation.node_times import run_nodes
 from optimizers.evaluation.profiler import profile
+from optimizers.pipeline import apply_step
 from optimizers.planner import propose
 from tests.support import models, networks
+from tests.support.contexts import step_context
 from tests.support.data import write_data
 from tests.support.encoders import TOKENS, WORDS, encoder
 
@@ -47,12 +51,17 @@ def wide(path: Path) -> Path:
     return models.perceptron(path, sizes=(784, 1024, 1024, 10))
 
 
+def tiny(path: Path) -> Path:
+    return models.perceptron(path, sizes=(64, 64, 10))
+
+
 NETS: dict[str, Callable[[Path], Path]] = {
     "residual": residual,
     "mobile": networks.mobilenet,
     "encoder": encoder,
     "perceptron": wide,
     "tutorial": tutorial,
+    "tiny": tiny,
 }
 
 
@@ -112,6 +121,25 @@ def test_a_convolutional_net_spends_its_time_in_convolutions(
     assert evidence["perceptron"].share_of("MatMul") > 0.5
 
 
+def test_products_without_weights_are_no_layers(evidence: dict[str, Evidence]) -> None:
+    """Those of queries and keys, and of shares and values, run under names of their own or not."""
+    sentences = evidence["encoder"]
+
+    assert len(sentences.layers) == 4 * 6
+    assert sum(layer.share for layer in sentences.layers) < 0.98 * sentences.share_of("MatMul")
+
+
+def test_threads_inside_a_run_change_nothing_of_what_is_found(
+    files: dict[str, Path], evidence: dict[str, Evidence]
+) -> None:
+    one = look(files["residual"], replace(SPEC, intra_op_threads=2))
+
+    assert {share.operator for share in one.operators} == {
+        share.operator for share in evidence["residual"].operators
+    }
+    assert all(layer.share > 0 for layer in one.layers)
+
+
 def test_what_a_net_is_made_of(evidence: dict[str, Evidence]) -> None:
     residual, mobile, sentences = (evidence[one] for one in ("residual", "mobile", "encoder"))
 
@@ -147,7 +175,7 @@ def test_the_planner_tells_the_nets_apart(evidence: dict[str, Evidence]) -> None
     assert first["residual"] == "static_int8"
     assert first["encoder"] == "merge → dynamic_int8"
     assert first["perceptron"] == "dynamic_int8"
-    assert first["tutorial"] == "simplify → merge"
+    assert first["tiny"] == "simplify → merge"
 
 
 def test_items_are_counted_and_the_gate_is_left_alone(tmp_path: Path) -> None:
@@ -227,6 +255,21 @@ def test_layers_are_found_at_every_level_of_optimisation(
 
     assert all(layer.share > 0 for layer in one.layers)
     assert sum(share.share for share in one.operators) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("step", [StaticInt8(), StaticInt8(scheme="s8s8"), Fp16()])
+def test_layers_of_narrow_numbers_are_found(step: Step, tmp_path: Path) -> None:
+    """The runtime puts them into another layout, or casts them, and names them anew."""
+    images = np.random.default_rng(0).random((32, 3, 16, 16), np.float32)
+    np.savez(tmp_path / "calibration.npz", x=images)
+    context = step_context(tmp_path, data={"calibration": tmp_path / "calibration.npz"})
+    made = apply_step(networks.resnet(tmp_path / "model.onnx"), step, context)
+
+    one = look(made.model)
+
+    assert all(layer.share > 0 for layer in one.layers)
+    assert len(one.layers) == 10
+    assert "QLinearConv" not in {share.operator for share in one.operators}
 
 
 def test_a_model_without_names_is_led_back_as_well(tmp_path: Path) -> None:

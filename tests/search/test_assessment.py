@@ -262,3 +262,21 @@ def test_a_goal_under_something_that_cannot_be_done_is_refused_at_once(home: Pat
     goal = Goal(require=(parse_requirement("agreement under shift 1 >= 0.9"),))
     with pytest.raises(InvalidData, match="shift 1"):
         assessor(home, goal, home / "search.npz")
+
+
+def test_runs_that_are_long_get_the_time_that_a_bound_takes(tmp_path: Path) -> None:
+    original = models.slow(tmp_path / "slow.onnx", width=256, rounds=150)
+    terms = Terms(
+        original=original,
+        original_session=SessionSpec(),
+        goal=Goal(optimize=(FigureName.LATENCY_P99,)),
+        task=Task.OTHER,
+        data=None,
+        host=this_host(1),
+        timing_s=0.5,
+    )
+    with Assessor(terms, undisturbed) as judge:
+        got = judge.structure(original, SessionSpec())
+    tail = found(got, FigureName.LATENCY_P99)
+    assert tail.ratio is not None
+    assert tail.ratio.upper is not None, tail

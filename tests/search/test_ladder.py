@@ -52,6 +52,11 @@ def test_nobody_climbs_twice_and_a_place_stays_taken() -> None:
     assert set(Ladder().climbers(climbed)) - {0, 2} == {5}
 
 
+def test_who_has_got_further_does_not_climb_from_where_it_was() -> None:
+    done = [standing(0, 1.0, at=level) for level in LEVELS]
+    assert Ladder().climbers([*done, standing(1, 2.0), standing(2, 3.0)]) == ()
+
+
 def test_the_highest_level_goes_first() -> None:
     assert Ladder().climbers((*NINE, standing(0, 1.0, 9.0, at=THIRD)))[0] == 0
 

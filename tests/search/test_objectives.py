@@ -231,6 +231,16 @@ def test_answers_after_little_training_give_nobody_up() -> None:
     assert cannot_win(both, [slower, worse], [best]) == ""
 
 
+def test_a_better_trial_wins_where_not_even_perfect_answers_would_help() -> None:
+    goal = Goal(optimize=(FigureName.LATENCY_P50, FigureName.SQNR))
+    perfect = figure(FigureName.SQNR, Estimate(value=200.0, lower=200.0, upper=200.0))
+    slower = timed(FigureName.LATENCY_P50, around(0.7, 0.01, 0.01), original=0.004)
+    assert cannot_win(goal, [slower], [trial(4, (FASTER, perfect))]) == (
+        "trial 4 is better whatever comes: latency_p50 0.510 of the original's there, 0.690 of "
+        "the original's here at best, sqnr 200 there, 200 here at best"
+    )
+
+
 ESTIMATES = st.tuples(st.floats(0.05, 3), st.floats(0, 0.5), st.floats(0, 0.5), st.booleans()).map(
     lambda parts: (
         Estimate(value=parts[0])
@@ -242,14 +252,20 @@ ESTIMATES = st.tuples(st.floats(0.05, 3), st.floats(0, 0.5), st.floats(0, 0.5), 
 )
 
 
+def at_most(one: Estimate, most: float) -> Estimate:
+    return Estimate(
+        value=min(one.value, most),
+        lower=None if one.lower is None else min(one.lower, most),
+        upper=None if one.upper is None else min(one.upper, most),
+    )
+
+
 def a_figure(name: FigureName) -> st.SearchStrategy[Figure]:
     if name is FigureName.AGREEMENT:
-        return ESTIMATES.map(lambda one: figure(name, one))
+        return ESTIMATES.map(lambda one: figure(name, at_most(one, 1.0)))
     if name is FigureName.ACCURACY:
         return ESTIMATES.map(
-            lambda one: replace(
-                timed(name, one), ratio=Estimate(value=one.value), value=Estimate(value=0.5)
-            )
+            lambda one: replace(timed(name, at_most(one, 2.0)), ratio=Estimate(value=one.value))
         )
     return ESTIMATES.map(lambda one: timed(name, one))
 

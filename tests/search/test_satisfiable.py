@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from optimizers.contract.architecture import LowRank
 from optimizers.contract.declaration import Choice
 from optimizers.contract.evaluation import Figure
-from optimizers.contract.evidence import Evidence, Layer, OperatorShare
+from optimizers.contract.evidence import Evidence, Layer
 from optimizers.contract.goal import FigureName, Goal, parse_requirement
 from optimizers.contract.host import this_host
 from optimizers.contract.onnx_file import read_onnx_file
@@ -26,6 +28,7 @@ from optimizers.contract.samples import random_feeds
 from optimizers.contract.search import Search
 from optimizers.contract.steps import Step, step_name
 from optimizers.pipeline import apply_step
+from optimizers.pruning.groups import Group
 from optimizers.search.assessment import Assessor, Terms
 from optimizers.search.satisfiable import unsatisfiable
 from optimizers.search.smallest import smallest_weights
@@ -34,6 +37,25 @@ from tests.support import models
 from tests.support.data import write_data
 
 SESSION = SessionSpec()
+BARE = Evidence(
+    operators=(),
+    layers=(),
+    weight_bytes=0,
+    embedding_bytes=0,
+    activation_bytes=1024,
+    item_s=1e-4,
+    batch_item_s=1e-4,
+    batch=1,
+    outside_share=0.1,
+    attention_heads=(),
+    residual_blocks=0,
+    has_batch_norm=False,
+    task=Task.CLASSIFICATION,
+    host=this_host(1),
+    provider="cpu",
+    data={"calibration": 64, "train": 200, "search": 300},
+    has_labels=True,
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,24 +88,13 @@ def evidence_of(home: Path, name: str) -> Evidence:
     ]
     assert layers
     item_s, empty_s = (seconds(home / f"{one}.onnx") for one in (name, "identity"))
-    return Evidence(
-        operators=(OperatorShare(operator="Gemm", share=1.0, nodes=len(layers), weight_bytes=1),),
+    return replace(
+        BARE,
         layers=tuple(layers),
         weight_bytes=sum(4 * int(np.prod(one.dims)) for one in graph.initializer),
-        embedding_bytes=0,
-        activation_bytes=1024,
         item_s=item_s,
         batch_item_s=item_s,
-        batch=1,
         outside_share=min(1.0, empty_s / item_s),
-        attention_heads=(),
-        residual_blocks=0,
-        has_batch_norm=False,
-        task=Task.CLASSIFICATION,
-        host=this_host(1),
-        provider="cpu",
-        data={"calibration": 64, "train": 200, "search": 300},
-        has_labels=True,
     )
 
 
@@ -158,15 +169,20 @@ def test_a_run_that_is_mostly_launching_cannot_be_ten_times_as_fast(home: Path) 
     )
 
 
-def test_what_a_search_is_good_with_must_be_possible_too(home: Path) -> None:
-    goal = replace(Goal(), stop_when=(parse_requirement("size <= 18 kB"),))
-    goal, original = original_of(home, "perceptron", goal)
+def test_a_file_that_is_too_small_for_the_fewest_bits_is_told(home: Path) -> None:
+    goal, original = original_of(home, "perceptron", goal_of("size <= 18 kB"))
     known, search = evidence_of(home, "perceptron"), Search(steps=("simplify", "dynamic_int8"))
     [said] = unsatisfiable(goal, known, original, search)
     assert said == (
         "'size <= 18 kB' cannot be met: its weights take 75 KiB and at least 18.5 KiB after any "
         "recipe (fewest bits by dynamic_int8)"
     )
+
+
+def test_what_would_only_end_a_search_early_is_no_requirement(home: Path) -> None:
+    goal = replace(Goal(), stop_when=(parse_requirement("latency_p50 <= 0.01 us"),))
+    goal, original = original_of(home, "perceptron", goal)
+    assert unsatisfiable(goal, evidence_of(home, "perceptron"), original) == ()
 
 
 def test_without_search_data_nothing_can_be_said_of_answers(home: Path) -> None:
@@ -225,3 +241,26 @@ def test_weights_that_are_shared_or_narrow_already_give_no_floor(home: Path) -> 
     known = evidence_of(home, "perceptron")
     assert smallest_weights(known).size_bytes > 0
     assert smallest_weights(replace(known, weight_bytes=known.weight_bytes // 2)).size_bytes == 0
+
+
+@given(
+    count=st.integers(2, 300),
+    width=st.sampled_from((1, 2, 8, 12, 32)),
+    ratio=st.floats(0.05, 0.95),
+    harsher=st.floats(0, 1),
+    round_to=st.sampled_from((0, 4, 8, 16)),
+)
+def test_no_rounding_of_channels_leaves_fewer_than_the_floor_says(
+    count: int, width: int, ratio: float, harsher: float, round_to: int
+) -> None:
+    """Sensitivity takes from half the ratio to (1 + ratio) / 2 of a group."""
+    group = Group(layers=(), roots=np.arange(count), width=width, members=())
+    kept = group.kept((ratio + harsher) / 2, round_to)
+    layer = Layer(
+        name="one", operator="Conv", weight_shape=(count, count, 3, 3), groups=1, share=1.0
+    )
+    known = replace(BARE, layers=(layer,), weight_bytes=4 * 9 * count**2)
+    search = Search(
+        steps=("prune_channels",), values={"prune_channels.ratio": Choice((float(ratio),))}
+    )
+    assert smallest_weights(known, search).size_bytes <= 4 * 9 * kept**2 * (1 + 1e-9)

@@ -21,6 +21,7 @@ from optimizers.contract.recipe import Recipe, recipe_from_data
 from optimizers.contract.search import Search
 from optimizers.contract.steps import STEPS_BY_NAME, misplaced, step_name
 from optimizers.contract.training import Training
+from optimizers.planner import propose
 from optimizers.search.space import Space, space_of
 from tests.support.spaces import FAST, FAST_AND_TRUE, evidence, space_over
 
@@ -277,6 +278,18 @@ def test_blocks_go_before_channels_and_channels_before_factors() -> None:
     assert tuple(name for name in space.steps if name in shaping) == shaping
     recipe = Recipe(steps=(DropLayers(), PruneChannels(), StaticInt8()))
     assert space.parameters(recipe) is not None
+
+
+@pytest.mark.parametrize(
+    "aim", [FigureName.LATENCY_P50, FigureName.SIZE, FigureName.MEMORY, FigureName.ACCURACY]
+)
+def test_what_the_planner_proposes_lies_in_the_space(aim: FigureName) -> None:
+    goal = Goal(optimize=(aim,), require=(parse_requirement("agreement >= 0.95"),))
+    space = space_of(WIDEST, goal, Search())
+    proposals = propose(WIDEST, goal, Search())
+    assert proposals
+    for one in proposals:
+        assert space.parameters(one.recipe) is not None, one.recipe.to_data()
 
 
 def test_a_space_needs_no_evidence_to_be_made() -> None:

@@ -34,6 +34,7 @@ async def refusal(address: str, request: Any, method: str = "ModelInfer") -> tup
         "RollBack": management.RouteResponse,
         "SubmitJob": management.SubmitJobResponse,
         "RemoveVariant": management.RemoveVariantResponse,
+        "Explain": management.ExplainResponse,
     }
     async with Client(address) as client:
         try:

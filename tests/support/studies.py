@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import log10
 
 from optimizers.contract.architecture import Merge
+from optimizers.contract.declaration import Choice, Real
 from optimizers.contract.distillation import Distill
 from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.quantization import StaticInt8
@@ -70,3 +71,15 @@ def spread(recipe: Recipe) -> tuple[float, float]:
         elif isinstance(step, Merge):
             fast *= 0.95
     return fast, true
+
+
+SMALL: dict[str, Choice | Real] = {
+    "prune_channels.ratio": Choice((0.25, 0.5)),
+    "prune_channels.importance": Choice(("l2",)),
+    "prune_channels.round_to": Choice((8,)),
+}
+
+
+def small() -> Space:
+    """2 x 3 - 1 recipes."""
+    return space_over("merge", "prune_channels", values=SMALL)

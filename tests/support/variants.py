@@ -37,6 +37,7 @@ def make_variant(
     max_batch: int = 8,
     judged_by: Profile | None = None,
     made_from: Ingredients | None = None,
+    job: str = "",
 ) -> VariantDirectory:
     """Seal a variant whose model file `written_by(path)` writes, where a server will find it.
 
@@ -56,6 +57,7 @@ def make_variant(
         max_batch: Most rows joined into one run.
         judged_by: The whole profile it counts as built for.
         made_from: All that it counts as made of.
+        job: Id of the job that counts as its maker.
     """
     fresh = state / f"fresh-{time.time_ns()}"
     fresh.mkdir(parents=True)
@@ -75,6 +77,7 @@ def make_variant(
         profile=profile,
         judged_by=judged_by,
         made_from=made_from,
+        job=job,
         recipe=Recipe(steps=(DynamicInt8(),)),
         session=spec,
         signature=session.signature,

@@ -1,0 +1,113 @@
+"""What a search shows while it goes on, read from its job's directory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from optimizers.contract.errors import InvalidData
+from optimizers.contract.job import JobSpec
+from optimizers.contract.study import (
+    EXPLANATION_FILE,
+    TRIALS_FILE,
+    Explanation,
+    Trial,
+    TrialState,
+    read_explanation,
+    trials_since,
+)
+
+_NEWEST: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchState:
+    """Where a search stands.
+
+    Attributes:
+        trials_done: How many have ended.
+        trials_total: How many there will be at most.
+        ends_unix_s: When its time ends, pauses from now on left aside; 0: it has ended, or has not
+            said yet.
+        newest: The trials that began last, at most 8, oldest first.
+        front: The trials that no other is better than, best first aim first.
+        winner: Number of the trial that goes to the final gate; None while nobody knows.
+        ended_because: Why no further trial is started; "" while the search goes on.
+    """
+
+    trials_done: int
+    trials_total: int
+    ends_unix_s: float
+    newest: tuple[Trial, ...]
+    front: tuple[Trial, ...]
+    winner: int | None
+    ended_because: str
+
+
+class SearchReader:
+    """Follows one search for whoever watches its job. Files are read when they have changed."""
+
+    def __init__(self, directory: Path, spec: JobSpec) -> None:
+        """Follow the search of `spec`, whose job lies in `directory`."""
+        self._directory = directory
+        self._spec = spec
+        self._trials: dict[int, Trial] = {}
+        self._offset = 0
+        self._explanation: Explanation | None = None
+        self._seen: tuple[int, int] = (0, 0)
+        self._state: SearchState | None = None
+
+    async def read(self) -> SearchState | None:
+        """The state now, the same object as before if nothing changed; None without a trial."""
+        seen = (_changed_ns(self._directory / TRIALS_FILE), self._explained_ns())
+        if seen != self._seen:
+            self._seen = seen
+            # Reading hundreds of trials takes longer than callers of the server should wait.
+            self._state = await asyncio.to_thread(self._read)
+        return self._state
+
+    def _explained_ns(self) -> int:
+        return _changed_ns(self._directory / EXPLANATION_FILE)
+
+    def _read(self) -> SearchState | None:
+        search = self._spec.profile.search
+        if search is None:
+            return None
+        explained_s = self._explained_ns() / 1e9
+        with contextlib.suppress(InvalidData, OSError):
+            self._explanation = read_explanation(self._directory)
+        told, self._offset = trials_since(self._directory, self._offset)
+        explanation = self._explanation
+        explained = {} if explanation is None else {one.number: one for one in explanation.trials}
+        self._trials = explained | self._trials | {one.number: one for one in told}
+        if not self._trials and explanation is None:
+            return None
+        trials = [self._trials[number] for number in sorted(self._trials)]
+        front = () if explanation is None else explanation.front
+        before = [one for one in trials if one.started_unix_s < self._spec.submitted_unix_s]
+        budget = search.trials + (len(before) if self._spec.resume else 0)
+        left_s = 0.0 if explanation is None else explanation.seconds_left
+        return SearchState(
+            trials_done=sum(one.state is not TrialState.RUNNING for one in trials),
+            trials_total=max(budget, len(trials)),
+            ends_unix_s=explained_s + left_s if left_s else 0.0,
+            newest=tuple(sorted(trials, key=_when)[-_NEWEST:]),
+            front=tuple(self._trials[number] for number in front if number in self._trials),
+            winner=None if explanation is None else explanation.winner,
+            ended_because="" if explanation is None else explanation.ended_because,
+        )
+
+
+def _when(trial: Trial) -> tuple[float, int]:
+    return trial.started_unix_s, trial.number
+
+
+def _changed_ns(file: Path) -> int:
+    """When a file was last written, by the file system's clock; 0 where there is none."""
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,263 @@
+"""Searches as operators see them: submitted, watched, explained later, gone on with."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from optimizers.contract.errors import InvalidData
+from optimizers.contract.job import read_spec
+from optimizers.contract.profile import profile_document
+from optimizers.contract.study import EXPLANATION_FILE, explanation_from_json, trials_since
+from server.client import CallFailed, Client
+from server.explained import account_lines
+from server.live import show_job
+from server.pb import management_pb2 as management
+from tests.support import models
+from tests.support.calls import ended, events, jobs, refusal
+from tests.support.data import write_data
+from tests.support.searching import LOST, MISS, PAGE, PICTURE, SIZES
+from tests.support.searching_server import COMMAND
+from tests.support.servers import Server, hone, running
+
+POLICY = """\
+task: classification
+data: {calibration: data/calibration.npz, search: data/train.npz, gate: data/gate.npz}
+profiles:
+  edge: {search: {trials: 2}, goal: {require: ["agreement >= 0.97"]}}
+  barren: {search: {trials: 2}, goal: {require: ["agreement >= 0.99"]}}
+  fast: {recipe: [{dynamic_int8: {}}], goal: {optimize: [size]}}
+"""
+
+
+def repository(directory: Path, policy: str = POLICY) -> Path:
+    original = models.perceptron(directory / "net/1/model.onnx", sizes=SIZES)
+    write_data(directory / "net/data", original, gate_items=8, calibration_items=8, train_items=8)
+    (directory / "net/hone.yaml").write_text(policy)
+    return directory
+
+
+def serving(tmp_path: Path, policy: str = POLICY) -> AbstractContextManager[Server]:
+    return running(repository(tmp_path / "models", policy), tmp_path / "state", under=COMMAND)
+
+
+async def submit(server: Server, profile: str, *, resume: bool = False) -> management.Job:
+    request = management.SubmitJobRequest(model="net", profile=profile, resume=resume)
+    async with Client(server.admin) as client:
+        answer = await client.call("SubmitJob", request, management.SubmitJobResponse)
+    return answer.job
+
+
+async def call(server: Server, method: str, request: Any, response: Any) -> Any:
+    async with Client(server.admin) as client:
+        return await client.call(method, request, response)
+
+
+async def explained(server: Server, **what: Any) -> list[str]:
+    """What `hone explain` prints."""
+    request = management.ExplainRequest(**what)
+    return list(account_lines(await call(server, "Explain", request, management.ExplainResponse)))
+
+
+def go(tmp_path: Path) -> None:
+    (tmp_path / "models/net/go").touch()
+
+
+async def test_a_search_is_watched_trial_by_trial(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        job = await submit(server, "edge")
+        spec = read_spec(tmp_path / "state/jobs" / job.id)
+        assert (spec.studies, spec.resume) == ((tmp_path / "state/studies").absolute(), False)
+        seen = []
+        async with Client(server.admin) as client:
+            async for now in client.watch_job(job.id):
+                seen.append(now.search)
+                running_now = [one.number for one in now.search.newest if one.state == "running"]
+                if now.search.trials_done == 1 and running_now == [1]:
+                    go(tmp_path)
+        between = next(one for one in seen if one.trials_done == 1 and len(one.newest) == 2)
+        assert between.trials_total == 2
+        assert 80 < between.seconds_left <= 100
+        abandoned, second = between.newest
+        assert abandoned.recipe == "prune_channels (ratio 0.25)"
+        assert (abandoned.state, abandoned.level, abandoned.levels) == ("abandoned", 1, 3)
+        assert (abandoned.reason, abandoned.seconds) == (LOST, 1.5)
+        assert abandoned.figures[0].ratio.upper == pytest.approx(0.91)
+        assert (second.state, second.origin) == ("running", "MatMul is 90 % of the time")
+        assert not between.HasField("winner")
+        last = seen[-1]
+        assert (last.trials_done, last.seconds_left, last.winner) == (2, 0, 1)
+        assert [one.number for one in last.front] == [1]
+        assert last.ended_because == "its 2 trials are spent"
+        listed = await jobs(server.admin)
+        assert not listed[0].HasField("search")
+
+
+async def test_the_command_tells_trials_the_winner_and_why_others_lost_and_does_so_again_later(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path) as server:
+        go(tmp_path)
+        done = hone("optimize", "net", "--profile", "edge", "--wait", admin=server.admin)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert any(one.startswith("trial 1 complete: dynamic_int8: latency_p50") for one in lines)
+        assert "winner: trial 1: dynamic_int8" in lines
+        assert f"  trial 0 (prune_channels (ratio 0.25)), abandoned: {LOST}" in lines
+        assert any(one.startswith("  certificate of 2") for one in lines)
+        told = hone("explain", "net", admin=server.admin).stdout.splitlines()
+        assert told == lines[lines.index(told[0]) :]
+        assert told[0].startswith("net version 1, profile edge, study ")
+        raw = hone("explain", "net", "--json", admin=server.admin).stdout
+        assert explanation_from_json(raw, "what was printed").winner == 1
+
+
+async def test_what_a_search_wrote_outlives_its_job_and_goes_with_its_variant(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path) as server:
+        go(tmp_path)
+        done = await ended(server.admin, (await submit(server, "edge")).id)
+        told = await explained(server, model="net")
+        request = management.RemoveJobRequest(id=done.id)
+        await call(server, "RemoveJob", request, management.RemoveJobResponse)
+        for what in ("", done.variant, "edge"):
+            assert await explained(server, model="net", variant=what) == told
+        page, picture = tmp_path / "page.html", tmp_path / "front.png"
+        files = ("-o", str(page), "--png", str(picture))
+        written = hone("report", "net", *files, admin=server.admin)
+        assert written.returncode == 0, written.stderr
+        assert page.read_text() == PAGE
+        assert picture.read_bytes() == PICTURE
+        kept = tmp_path / "state/explanations/net/1" / done.variant
+        assert (kept / EXPLANATION_FILE).exists()
+        remove = management.RemoveVariantRequest(model="net", variant=done.variant)
+        await call(server, "RemoveVariant", remove, management.RemoveVariantResponse)
+        assert not kept.exists()
+        gone = management.ExplainRequest(model="net", variant=done.variant)
+        code, text = await refusal(server.admin, gone, "Explain")
+        assert (code, "has no variant" in text) == ("NOT_FOUND", True)
+
+
+async def test_a_search_without_a_winner_tells_what_it_missed(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        go(tmp_path)
+        done = hone("optimize", "net", "--profile", "barren", "--wait", admin=server.admin)
+        assert done.returncode == 3
+        assert f"nearest miss: {MISS}" in done.stdout
+        assert f"refused: no recipe holds the goal: {MISS}" in done.stdout
+        [job] = await jobs(server.admin)
+        report = tmp_path / "report.html"
+        written = hone(*("report", "net", "--job", job.id, "-o", str(report)), admin=server.admin)
+        assert written.returncode == 0, written.stderr
+        assert report.read_text() == PAGE
+
+
+async def test_a_single_job_is_explained_by_its_verdict_and_has_no_report(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        nothing = management.ExplainRequest(model="net")
+        code, text = await refusal(server.admin, nothing, "Explain")
+        assert (code, "nothing was built of 'net'" in text) == ("FAILED_PRECONDITION", True)
+        job = await submit(server, "fast")
+        done = await ended(server.admin, job.id)
+        told = await explained(server, model="net")
+        assert told[0].startswith(f"job {job.id}: net/fast: succeeded")
+        assert told[1] == f"variant {done.variant} is proved"
+        refused = hone("report", "net", "-o", str(tmp_path / "r.html"), admin=server.admin)
+        assert refused.returncode == 1
+        assert "there is a report of searches only" in refused.stderr
+        for what, code, part in (
+            ({"model": "nothere"}, "NOT_FOUND", "unknown model: 'nothere'"),
+            ({"model": "net", "variant": "0123456789ab"}, "NOT_FOUND", "no variant '0123456789ab'"),
+            ({"model": "net", "variant": "original"}, "INVALID_ARGUMENT", "nothing to explain"),
+            ({"job": "0123456789ab"}, "NOT_FOUND", "there is no job '0123456789ab'"),
+            ({"job": job.id, "variant": "fast"}, "INVALID_ARGUMENT", "not both"),
+        ):
+            request = management.ExplainRequest(**what)
+            found, text = await refusal(server.admin, request, "Explain")
+            assert (found, part in text) == (code, True), text
+
+
+async def test_only_a_search_that_was_begun_is_resumed(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        for profile, code, part in (
+            ("edge", "FAILED_PRECONDITION", "there is no search of net for profile 'edge' that"),
+            ("fast", "INVALID_ARGUMENT", "profile 'fast' has a recipe; only a search"),
+        ):
+            early = management.SubmitJobRequest(model="net", profile=profile, resume=True)
+            found, text = await refusal(server.admin, early, "SubmitJob")
+            assert (found, part in text) == (code, True), text
+        job = await submit(server, "edge")
+        assert (await submit(server, "edge", resume=True)).id == job.id
+        assert not read_spec(tmp_path / "state/jobs" / job.id).resume
+        await call(server, "CancelJob", management.CancelJobRequest(id=job.id), management.Job)
+        # What was cut short goes on without a word, what has ended only when it is asked for.
+        go(tmp_path)
+        await submit(server, "edge")
+        assert (await ended(server.admin, job.id)).state == "succeeded"
+        first = read_spec(tmp_path / "state/jobs" / job.id)
+        assert (await submit(server, "edge")).state == "succeeded"
+        again = hone("optimize", "net", "--profile", "edge", "--resume", admin=server.admin)
+        assert f"job {job.id} submitted" in again.stdout, again.stderr
+        await ended(server.admin, job.id)
+        spec = read_spec(tmp_path / "state/jobs" / job.id)
+        assert (first.resume, spec.resume) == (False, True)
+        kinds = [event.kind for event in await events(server.admin)]
+        assert kinds.count("job_submitted") == 3
+
+
+async def test_a_search_needs_data_of_its_own(tmp_path: Path) -> None:
+    with serving(tmp_path, POLICY.replace("search: data/train.npz, ", "")) as server:
+        request = management.SubmitJobRequest(model="net", profile="edge")
+        code, text = await refusal(server.admin, request, "SubmitJob")
+        assert code == "FAILED_PRECONDITION"
+        assert "net/hone.yaml: data.search is missing: profile 'edge' searches" in text
+
+
+async def test_a_terminal_shows_the_newest_trials_the_front_and_the_time_left(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path) as server:
+        job = await submit(server, "edge")
+        screen = io.StringIO()
+        console = Console(file=screen, force_terminal=True, width=160, height=40)
+        async with Client(server.admin) as client:
+            showing = asyncio.create_task(show_job(console, client, job.id, quiet=False))
+            async with asyncio.timeout(30):
+                while "1 of 2 trials, 1 min" not in screen.getvalue():
+                    await asyncio.sleep(0.05)
+            assert "newest trials" in screen.getvalue()
+            assert "front so far" not in screen.getvalue()
+            go(tmp_path)
+            assert (await showing).state == "succeeded"
+        with pytest.raises(CallFailed):
+            async with Client(server.admin) as client:
+                await show_job(console, client, "0" * 12, quiet=True)
+
+
+def test_trials_are_read_from_where_reading_stopped_and_only_whole_lines(tmp_path: Path) -> None:
+    line = (
+        '{"number": 3, "recipe": ["dynamic_int8"], "origin": "tpe", "state": "running", '
+        '"level": 1, "levels": 1}\n'
+    )
+    file = tmp_path / "trials.jsonl"
+    assert trials_since(tmp_path) == ((), 0)
+    file.write_text(line + "no trial\n" + line[:20])
+    [trial], offset = trials_since(tmp_path)
+    assert (trial.number, offset) == (3, len(line + "no trial\n"))
+    assert trials_since(tmp_path, offset) == ((), offset)
+    file.write_text(line + "no trial\n" + line)
+    assert [one.number for one in trials_since(tmp_path, offset)[0]] == [3]
+    with pytest.raises(InvalidData, match="what came cannot be read"):
+        explanation_from_json('{"study": 1}', "what came")
+
+
+def test_a_profile_file_may_search() -> None:
+    profile = profile_document("search: {trials: 3}\n", "wish.yaml", "wish")
+    assert profile.search is not None
