@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -61,6 +62,11 @@ class Piece:
     building_s: float
     measuring_s: float
     made: tuple[str, ...]
+
+    @property
+    def is_there(self) -> bool:
+        """Whether steps are run for it, all of which had been run before."""
+        return not self.made and bool(beginnings(self.recipe, self.level))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +143,9 @@ class Sweep:
 
     @cached_property
     def look_s(self) -> float:
-        """Seconds of building where all is there already: the least that was seen."""
-        return min((one.building_s for one in self.pieces), default=0.0)
+        """Seconds of building where all is there already."""
+        looked = [one.building_s for one in self.pieces if one.is_there]
+        return median(looked) if looked else 0.0
 
     @cached_property
     def building_s(self) -> Mapping[str, float]:
@@ -182,10 +189,12 @@ class Sweep:
             level: How far it is taken.
             there: What was built; what this piece builds is added.
         """
-        needed = [one for one in beginnings(recipe, level) if one not in there]
+        wanted = beginnings(recipe, level)
+        needed = [one for one in wanted if one not in there]
         there.update(needed)
-        piece = self.found[recipe_text(recipe), level]
-        return self.look_s + piece.measuring_s + sum(self.building_s.get(one, 0) for one in needed)
+        building = sum(self.building_s.get(one, 0.0) for one in needed)
+        measuring = self.found[recipe_text(recipe), level].measuring_s
+        return (self.look_s if wanted else 0.0) + building + measuring
 
     def _trial(self, number: int, recipe: Recipe, goal: Goal) -> Trial:
         levels = Ladder().levels(number, recipe)
