@@ -14,10 +14,14 @@ from benchmarks.search.races import Race, Races
 from benchmarks.search.replay import ALONE, DEFAULT
 from benchmarks.search.score import REACHED, Yardstick, best_to_median, times_better
 from benchmarks.search.sweep import BUDGET, Sweep
+from optimizers.search.described import recipe_text
 
 _FEWEST_RECIPES: Final = 48
 _LONGEST_MINUTES: Final = 60.0
 _LEAST_BEST: Final = 1.3
+
+_QUARTER: Final = f"{100 * BUDGET:g} %"
+_ENOUGH: Final = f"{100 * REACHED:g} %"
 
 _INTRODUCTION: Final = """\
 # What a search reaches
@@ -36,7 +40,7 @@ they try.
 One aim: a search is worth how many times better its best recipe is than the original, by the bound
 that speaks against it, among those that hold what is required. Two aims: the volume that its front
 dominates, in logarithms of ratios, with the original as the corner. Both as a share of the best
-that the sweep knows. Found is {reached:.0%} of that. `never`: not with all trials and any time.
+that the sweep knows. Found is {reached} of that. `never`: not with all trials and any time.
 
 Every contestant was checked to go by nothing but what it was told: over a sweep where all else was
 struck out it asks for the same.
@@ -69,7 +73,7 @@ class Section:
         took = sum(piece.building_s + piece.measuring_s for piece in sweep.pieces) / 60
         size = [float(len(sweep.recipes))]
         rows = [
-            _row(f"{name}: recipes swept", size, _FEWEST_RECIPES, 64, ""),
+            _row(f"{name}: recipes swept", size, _FEWEST_RECIPES, _FEWEST_RECIPES, ""),
             Row(
                 figure=f"{name}: the whole sweep",
                 values=[took],
@@ -85,12 +89,12 @@ class Section:
         _, races = self.one
         race = races.race(DEFAULT)
         rows += [
-            _row(f"{name}: found with {BUDGET:.0%}", _percent(race.shares), 100 * REACHED, 99, "%"),
-            _limit(f"{name}: trials until {REACHED:.0%} is found", race.trials),
-            _limit(f"{name}: time until {REACHED:.0%} is found", race.seconds),
+            _row(f"{name}: found with {_QUARTER}", _percent(race.shares), 100 * REACHED, 99, "%"),
+            _limit(f"{name}: trials until {_ENOUGH} is found", race.trials),
+            _limit(f"{name}: time until {_ENOUGH} is found", race.seconds),
         ]
         shares = [] if self.live is None else [self.live.share]
-        found = f"{name}: found live with {BUDGET:.0%}"
+        found = f"{name}: found live with {_QUARTER}"
         rows.append(_row(found, _percent(shares), 100 * REACHED, 99, "%", note=self.no_live))
         unfair = {one.name for _, each in (self.one, self.two) for one in each.unfair}
         return Part(
@@ -125,7 +129,7 @@ class Section:
                     str(len(sweep.recipes)),
                     str(sum(bool(trial.reason) for trial in sweep.trials(sweep.goal))),
                     str(sum(trial.is_feasible for trial in sweep.trials(sweep.goal))),
-                    str(winner.recipe.to_data()),
+                    recipe_text(winner.recipe),
                     f"{number(times_better(self.one[0].goal, winner))} times better",
                 )
             ],
@@ -135,7 +139,7 @@ class Section:
         live = self.live
         if live is None:
             return []
-        recipe = "none" if live.winner is None else str(live.winner.recipe.to_data())
+        recipe = "none" if live.winner is None else recipe_text(live.winner.recipe)
         sweep = self.sweep
         return [
             Table(
@@ -176,7 +180,7 @@ def render(
         versions=versions,
         minutes=minutes,
         seeds=seeds,
-        reached=REACHED,
+        reached=_ENOUGH,
     )
     lines = [head, _readable(verdicts([row for part in parts for row in part.rows]))]
     lines += [f"\n**Failed:** {failure}" for part in parts for failure in part.failures]
@@ -194,9 +198,9 @@ def _table(name: str, aims: str, stick: Yardstick, races: Races) -> Table:
         ),
         heads=(
             "who proposes",
-            f"found with {BUDGET:.0%} of trials and time",
-            f"trials until {REACHED:.0%} is found",
-            f"time until {REACHED:.0%} is found",
+            f"found with {_QUARTER} of trials and time",
+            f"trials until {_ENOUGH} is found",
+            f"time until {_ENOUGH} is found",
             "never",
         ),
         lines=[_line(race) for race in races.of],

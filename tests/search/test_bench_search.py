@@ -220,7 +220,7 @@ def test_the_page_says_what_was_found_and_what_was_not(small: Sweep) -> None:
     page = render([section], when="today", machine="none", versions="", minutes=0, seeds=2)
     lines = {line.partition(" | ")[0].strip("| "): line for line in page.splitlines()}
     assert "2x | ≥ 1.3x | ≥ 1.5x | yes, and the aim" in lines["toy: the sweep's best to its median"]
-    assert "| not here |" in lines["toy: found live with 25%"]
+    assert "| not here |" in lines["toy: found live with 25 %"]
     assert "**no**" in lines["toy: recipes swept"]
     assert "| never [never, never] | never [never, never] | 2 of 2 |" in lines["random"]
     assert "inf" not in page.replace("info", "")
