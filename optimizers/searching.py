@@ -11,12 +11,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from optimizers.artefacts import Artefacts
 from optimizers.calibration import open_data
 from optimizers.checking import checked_data, data_of
 from optimizers.contract.errors import InvalidData
@@ -24,11 +26,13 @@ from optimizers.contract.evidence import Evidence
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
     LOG_FILE,
+    Built,
     JobSpec,
     JobState,
     read_built,
     write_built,
 )
+from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.study import Explanation, TrialState, read_explanation, write_explanation
 from optimizers.ending import end, report
@@ -41,15 +45,19 @@ from optimizers.search.naming import study_name
 from optimizers.search.objectives import objectives, violation
 from optimizers.search.sampling import Known
 from optimizers.search.satisfiable import unsatisfiable
+from optimizers.search.sharing import end_study, publish
 from optimizers.search.workbench import (
     SEARCH_DIRECTORY,
     Bench,
     Part,
+    Visit,
     opened_bench,
     opened_part,
 )
 from optimizers.untouched import Untouched
 
+_LONGEST_FAREWELL_S: Final = 60.0
+_LOOK_EVERY_S: Final = 0.5
 _CANNOT_BE_MET: Final = "no recipe can meet the goal"
 
 
@@ -83,8 +91,13 @@ def search_job(directory: Path, spec: JobSpec, share: float) -> None:
         _search(bench, frame, evidence, share, untouched)
 
 
-def assist(directory: Path, spec: JobSpec) -> None:
-    """Be a further process of a search that another one has begun.
+def assist(directory: Path, spec: JobSpec, visit: Visit | None = None) -> str:
+    """Be a further process of a search that another one has begun; returns why it has ended.
+
+    Args:
+        directory: The job's, with an explanation that has the search's evidence.
+        spec: What it says.
+        visit: Of a process on another machine than the job's.
 
     Raises:
         HoneError: It cannot take part.
@@ -93,10 +106,10 @@ def assist(directory: Path, spec: JobSpec) -> None:
     if frame is None or frame.evidence is None:
         raise InvalidData(f"{directory.name} has no search to assist in")
     with (
-        opened_bench(directory, spec, data_of(directory, spec)) as bench,
+        opened_bench(directory, spec, data_of(directory, spec), visit) as bench,
         opened_part(bench, frame, frame.evidence, share=1.0, submission="") as part,
     ):
-        part.study.run()
+        return part.study.run()
 
 
 def _checked_for_search(spec: JobSpec, data: dict[str, Path]) -> dict[str, int]:
@@ -137,7 +150,7 @@ def _frame(bench: Bench, counts: dict[str, int]) -> tuple[Explanation, Evidence]
         study=study,
         model=spec.model,
         version=spec.version,
-        profile=spec.profile,
+        profile=spec.profile.without_secrets(),
         evidence=evidence,
         proposals=propose(evidence, goal, search) if search.planner else (),
         data=counts,
@@ -153,8 +166,11 @@ def _search(
     submission = f"{bench.spec.id}@{bench.spec.submitted_unix_s}"
     with opened_part(bench, frame, evidence, share=share, submission=submission) as part:
         _prepare(bench, frame, part)
+        tell_ended = _shared(bench, frame)
         with _assistants(bench):
             ended = part.study.run()
+        tell_ended(ended)
+        _wait_for_others(part)
         untouched.check()
         part.study.settle()
         told = part.chronicle.close(ended, seconds=part.study.seconds)
@@ -163,11 +179,43 @@ def _search(
             _refuse(bench, f"{reason}; {told.nearest_miss}".rstrip("; "))
             return
         recipe, said = told.trial(told.winner).recipe, f"the winner, trial {told.winner}"
+        target = bench.directory / CANDIDATE_DIRECTORY
+        arrived = _arrived(bench, part, recipe, target)
+        if arrived is not None:
+            write_built(bench.directory, arrived)
+            return
         with part.candidates.built(recipe, said, lambda: math.inf) as candidate:
-            target = bench.directory / CANDIDATE_DIRECTORY
             shutil.rmtree(target, ignore_errors=True)
             shutil.move(candidate.model.parent, target)
             write_built(bench.directory, candidate.built)
+
+
+def _shared(bench: Bench, frame: Explanation) -> Callable[[str], None]:
+    """Have other machines know of the search; returns what tells them why it has ended."""
+    store = bench.store
+    if store is None:
+        return lambda because: None
+    report(bench.directory, "sharing", 0.0, "model and data go to search.artefacts")
+    publish(store, bench.submitted, frame, bench.host)
+    return lambda because: end_study(store, frame.study, because)
+
+
+def _wait_for_others(part: Part) -> None:
+    """Let processes that were told of the end put down what they hold, or be gone."""
+    leases, until = part.memory.leases, time.monotonic() + _LONGEST_FAREWELL_S
+    leases.free_the_dead()
+    while leases.others_hold() and time.monotonic() < until:
+        time.sleep(_LOOK_EVERY_S)
+        leases.free_the_dead()
+
+
+def _arrived(bench: Bench, part: Part, recipe: Recipe, target: Path) -> Built | None:
+    """How the winner's candidate came about, where it arrives whole from whoever built it."""
+    spec = bench.spec
+    if part.delivery is None or spec.cache is None:
+        return None
+    report(bench.directory, "fetching", 1.0, "the winner, from search.artefacts")
+    return part.delivery.fetch(recipe, target, Artefacts(spec.cache, spec.cache_limit_bytes))
 
 
 def _refuse(bench: Bench, reason: str) -> None:

@@ -126,9 +126,9 @@ def _winner_lines(explanation: Explanation, answer: pb.ExplainResponse) -> Itera
 
 def _loser_line(trial: Trial) -> str:
     why = trial.reason or ("it is still running" if trial.state is TrialState.RUNNING else "")
-    return f"  trial {trial.number} ({recipe_text(trial.recipe)}), {trial.state}: {why}".rstrip(
-        ": "
-    )
+    where = f"; measured on another machine: {trial.differs}" if trial.differs else ""
+    text = f"  trial {trial.number} ({recipe_text(trial.recipe)}), {trial.state}: {why}"
+    return f"{text.rstrip(': ')}{where}"
 
 
 def _variant_lines(variant: pb.Variant) -> Iterator[str]:

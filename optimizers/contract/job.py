@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -202,9 +202,13 @@ def job_id(
     """The id of the work: equal for the same model, profile and data on the same machine.
 
     The price of a processor second is part of it where there is one: it decides what cost is.
+    Where a search is kept is none, so that a new password asks for no new work.
     """
+    wanted = profile
+    if profile.search is not None:
+        wanted = replace(profile, search=replace(profile.search, storage="", artefacts=""))
     content = [
-        *(model, version, profile.to_data(), str(task), original_sha256, data_sha256),
+        *(model, version, wanted.to_data(), str(task), original_sha256, data_sha256),
         *(host.architecture, host.cpu_features, host.cpus, host.onnxruntime, host.gpus),
         *(asdict(original_session), models_sha256),
         *(() if price == 1.0 else (price,)),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer
 
@@ -79,6 +79,12 @@ class Profile:
     recipe: Recipe = field(default_factory=Recipe)
     goal: Goal = field(default_factory=Goal)
     search: Search | None = None
+
+    def without_secrets(self) -> Self:
+        """The same, with `***` for passwords: what is kept beside results, and shown."""
+        if self.search is None:
+            return self
+        return replace(self, search=self.search.without_secrets())
 
     def to_data(self) -> dict[str, Any]:
         """Plain data with the keys of a profile file, and its name."""

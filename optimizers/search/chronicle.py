@@ -39,6 +39,10 @@ class Chronicle:
     def note(self, trial: Trial, *, seconds: float, seconds_left: float) -> None:
         """Write what is new of a trial, while the search goes on."""
         append_trial(self._directory, trial)
+        self.refresh(seconds=seconds, seconds_left=seconds_left)
+
+    def refresh(self, *, seconds: float, seconds_left: float) -> None:
+        """Write what others have found, while the search goes on."""
         told = replace(self._told(), seconds=seconds, seconds_left=seconds_left)
         write_explanation(self._directory, told)
 

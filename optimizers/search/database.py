@@ -18,10 +18,12 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
+    inspect,
+    select,
 )
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
-from optimizers.search.storage import engine_address, engine_arguments
+from optimizers.search.storage import cannot_be_reached, engine_address, engine_arguments
 
 _METADATA: Final = MetaData()
 
@@ -73,11 +75,34 @@ def open_database(url: str) -> Engine:
         url: `sqlite:///FILE`, `postgresql://USER@HOST/NAME` or any other of SQLAlchemy's.
 
     Raises:
-        sqlalchemy.exc.SQLAlchemyError: It cannot be reached.
+        NotSupported: It cannot be reached, or its driver is not installed.
     """
-    engine = create_engine(engine_address(url), **engine_arguments(url))
     try:
-        _METADATA.create_all(engine)
-    except (IntegrityError, OperationalError, ProgrammingError):
-        _METADATA.create_all(engine)  # another process made them between our look and our attempt
+        engine = create_engine(engine_address(url), **engine_arguments(url))
+        try:
+            _METADATA.create_all(engine)
+        except (IntegrityError, OperationalError, ProgrammingError):
+            _METADATA.create_all(engine)  # another process made them between look and attempt
+    except (ImportError, SQLAlchemyError) as error:
+        raise cannot_be_reached(error, url) from error
     return engine
+
+
+def has_study(url: str, study: str) -> bool:
+    """Whether a database knows a study; nothing is made in it.
+
+    Raises:
+        NotSupported: It cannot be reached, or its driver is not installed.
+    """
+    try:
+        engine = create_engine(engine_address(url), **engine_arguments(url))
+        try:
+            if not inspect(engine).has_table(STUDIES.name):
+                return False
+            with engine.connect() as connection:
+                query = select(STUDIES.c.study).where(STUDIES.c.study == study)
+                return connection.execute(query).first() is not None
+        finally:
+            engine.dispose()
+    except (ImportError, SQLAlchemyError) as error:
+        raise cannot_be_reached(error, url) from error

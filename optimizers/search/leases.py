@@ -161,6 +161,13 @@ class Leases:
                     update(LEASES).where(held, LEASES.c.owner == owner).values(expires=0.0)
                 )
 
+    def others_hold(self) -> bool:
+        """Whether another process has a trial in its hands."""
+        held = (LEASES.c.study == self._study) & (LEASES.c.expires > self._clock())
+        with self._engine.connect() as connection:
+            query = select(LEASES.c.trial).where(held, LEASES.c.owner != self._owner)
+            return connection.execute(query).first() is not None
+
     def _make(self, trial: int) -> None:
         """Make sure that there is a row for a trial."""
         row = (LEASES.c.study == self._study) & (LEASES.c.trial == trial)

@@ -35,6 +35,7 @@ class Measuring:
         assessor: Assessor,
         turns: Turns,
         seconds_left: Callable[[], float],
+        keep: Callable[[Candidate], None] = lambda candidate: None,
     ) -> None:
         """Try them.
 
@@ -43,11 +44,13 @@ class Measuring:
             assessor: Who measures, when it is our turn.
             turns: Who measures when.
             seconds_left: Until a build is cut.
+            keep: Called with a candidate that was built and measured to the end and can be used.
         """
         self._candidates = candidates
         self._assessor = assessor
         self._turns = turns
         self._seconds_left = seconds_left
+        self._keep = keep
 
     def evaluate(self, recipe: Recipe, level: Level) -> Measured:
         """Build and measure; see `search.evaluator`.
@@ -64,6 +67,8 @@ class Measuring:
                     notes = (note for one in candidate.built.records for note in one.notes)
                     raise NotBuilt(f"the recipe changes nothing: {'; '.join(notes)}")
                 assessment = self._assessed(candidate, level)
+                if level.training_share == 1 and not assessment.broken:
+                    self._keep(candidate)
         except NotBuilt as error:
             return Measured(figures=(), seconds=time.monotonic() - began, broken=str(error))
         return Measured(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from optimizers.contract.addresses import resolved_address
 from optimizers.contract.host import Host
 from optimizers.contract.job import JobSpec
 from optimizers.contract.search import Search
@@ -29,16 +31,22 @@ def study_name(spec: JobSpec, search: Search, host: Host) -> str:
     return f"{spec.model}-{spec.version}-{spec.profile.name}-{digest[:12]}"
 
 
-def database_url(spec: JobSpec, search: Search, directory: Path) -> str:
+def database_url(
+    spec: JobSpec, search: Search, directory: Path, environment: Mapping[str, str]
+) -> str:
     """Where a study is kept; studies of one original share a file, to learn from each other.
 
     Args:
         spec: Of the search's job.
         search: What its profile says.
         directory: The job's, for one that keeps what it learns to itself.
+        environment: Of this process, for a storage that is `env:NAME`.
+
+    Raises:
+        NotSupported: That variable is not set.
     """
     if search.storage:
-        return search.storage
+        return resolved_address(search.storage, environment, "search.storage")
     home = directory if spec.studies is None else spec.studies
     home.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{home.resolve() / spec.original_sha256[:16]}.sqlite"

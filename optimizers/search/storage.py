@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 import optuna
@@ -10,7 +12,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from optimizers.contract.addresses import without_password
 from optimizers.contract.errors import NotSupported
+from optimizers.contract.packages import how_to_install_cluster
 
 _TRIES: Final = 5
 _PAUSE_S: Final = 0.2
@@ -49,18 +53,49 @@ def open_storage(storage: str) -> BaseStorage:
         try:
             return RDBStorage(address, engine_kwargs=dict(arguments))
         except (ArgumentError, ImportError, RuntimeError) as error:
-            raise _cannot_be_opened(error) from error
+            raise cannot_be_reached(error, storage) from error
         except (SQLAlchemyError, StorageInternalError) as error:
             # Two that open an empty database at once both want to make its tables.
             if not tries_left:
-                raise _cannot_be_opened(error) from error
+                raise cannot_be_reached(error, storage) from error
             time.sleep(_PAUSE_S)
     raise AssertionError("unreachable")
 
 
-def _cannot_be_opened(error: Exception) -> NotSupported:
-    first = str(error).partition("\n")[0]
+@contextlib.contextmanager
+def failures_told(storage: str) -> Iterator[None]:
+    """Say of a database that fails while the block works with it which one it is.
+
+    Args:
+        storage: Its URL.
+
+    Raises:
+        NotSupported: It failed.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise cannot_be_reached(error, storage) from error
+
+
+def cannot_be_reached(error: Exception, storage: str) -> NotSupported:
+    """What to tell of a database that failed, without any password.
+
+    Args:
+        error: Of SQLAlchemy, Optuna or the import of a driver.
+        storage: Its URL.
+    """
+    address = without_password(storage)
+    if isinstance(error, ImportError):
+        return NotSupported(
+            f"search.storage {address} needs a driver: {how_to_install_cluster([error.name or ''])}"
+        )
+    cause: BaseException = error
+    while cause.__cause__ is not None:  # what the driver says is at the bottom
+        cause = cause.__cause__
+    said = " ".join(str(cause).partition("\n\n")[0].split())
     return NotSupported(
-        f"search.storage cannot be opened here: {type(error).__name__}: {first}; expected the "
-        "address of a database that this machine reaches, such as postgresql://user@host/name"
+        f"search.storage cannot be opened or used ({address}): {without_password(said)}; expected "
+        "the address of a database that this machine reaches and may write to, with its password, "
+        "such as postgresql://user:password@host/name"
     )

@@ -56,9 +56,11 @@ class Study:
         evaluator: Evaluator,
         *,
         worker: str,
+        differs: str = "",
         clock: Callable[[], float] = time.monotonic,
         changed: Callable[[Trial], None] = lambda trial: None,
         pause: Callable[[float], None] = time.sleep,
+        leave: Callable[[], str] = lambda: "",
     ) -> None:
         """Take part.
 
@@ -69,9 +71,12 @@ class Study:
             ladder: Who climbs.
             evaluator: Who tries recipes.
             worker: Name of this process, for people.
+            differs: How this machine differs from the one that serves; "" where it does not.
             clock: Seconds that count; simulated where trials are replayed.
             changed: Called with a trial whenever something of it is new.
             pause: Waits for some seconds where others have all the work there is.
+            leave: Why this process is to take part no longer, however the search goes on; "": it
+                stays.
         """
         self._goal = goal
         self._limits = limits
@@ -79,9 +84,11 @@ class Study:
         self._pieces = Pieces(goal, memory, ladder, trials=limits.trials)
         self._evaluator = evaluator
         self._worker = worker
+        self._differs = differs
         self._clock = clock
         self._changed = changed
         self._pause = pause
+        self._leave = leave
         self._began = clock()
 
     @property
@@ -104,6 +111,7 @@ class Study:
             if piece is not None:
                 self._work_on(piece)
             elif self._pieces.others_work():
+                self._memory.leases.free_the_dead()
                 self._pause(_LOOK_EVERY_S)
             elif self._pieces.is_used_up:
                 return "every recipe of the space was tried"
@@ -123,6 +131,9 @@ class Study:
 
     def _why_ended(self) -> str:
         self._memory.ledger.spend(self._memory.budget, self.seconds)
+        leaving = self._leave()
+        if leaving:
+            return leaving
         for number, entry in self._memory.entries().items():
             trial = entry.trial
             if trial.is_feasible and meets(self._goal.stop_when, trial.figures):
@@ -134,6 +145,8 @@ class Study:
 
     def _work_on(self, piece: Piece) -> None:
         trial = replace(piece.entry.trial, worker=self._worker, reason="")
+        if self._differs:
+            trial = replace(trial, differs=self._differs)
         self._keep(replace(piece.entry, trial=trial))
         began = self._clock()
         with self._memory.leases.kept(piece.lease):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from optimizers.contract.addresses import resolved_address
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.evidence import Evidence
 from optimizers.contract.host import Host, this_host
@@ -20,9 +22,11 @@ from optimizers.ending import report
 from optimizers.pausing import working_time
 from optimizers.process import limit_memory
 from optimizers.search.assessment import Assessor, Terms
-from optimizers.search.candidates import Candidates
+from optimizers.search.candidates import Candidate, Candidates
 from optimizers.search.chronicle import Chronicle
 from optimizers.search.database import open_database
+from optimizers.search.delivering import Delivery
+from optimizers.search.handover import Handover
 from optimizers.search.ladder import Ladder
 from optimizers.search.leases import Leases, this_process
 from optimizers.search.ledger import Ledger
@@ -31,6 +35,8 @@ from optimizers.search.naming import database_url
 from optimizers.search.pieces import Memory
 from optimizers.search.sampling import Sampling
 from optimizers.search.space import space_of
+from optimizers.search.storage import failures_told
+from optimizers.search.store import Store
 from optimizers.search.study import Limits, Study
 from optimizers.search.turns import Turns
 
@@ -40,21 +46,42 @@ SEARCH_DIRECTORY: Final = "search"
 _RECIPES: Final = "recipes"
 """Below that: a directory for each recipe that is being built."""
 
+_TOLD_EVERY_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """What a process on another machine than the job's knows besides.
+
+    Attributes:
+        served_on: The job's machine.
+        turns: Who measures when on this one.
+        leave: Why it is to take part no longer; "": it stays.
+    """
+
+    served_on: Host
+    turns: Turns
+    leave: Callable[[], str]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
     """What is there before anything is known of the model.
 
     Attributes:
-        spec: The job's, with data as steps may open it, and without the gate's.
+        submitted: The job's specification, without the gate's data.
+        spec: The same, with data as steps may open it.
         search: What its profile says.
         directory: The job's.
         home: Below it, for what the search needs.
         host: This machine.
         assessor: Measures.
         turns: Who measures when.
+        store: What several machines share; None: this one searches alone.
+        visit: Of a process on another machine than the job's, else None.
     """
 
+    submitted: JobSpec
     spec: JobSpec
     search: Search
     directory: Path
@@ -62,6 +89,8 @@ class Bench:
     host: Host
     assessor: Assessor
     turns: Turns
+    store: Store | None
+    visit: Visit | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,19 +101,24 @@ class Part:
     chronicle: Chronicle
     candidates: Candidates
     memory: Memory
+    delivery: Delivery | None
 
 
 @contextmanager
-def opened_bench(directory: Path, spec: JobSpec, data: Mapping[str, Path]) -> Iterator[Bench]:
+def opened_bench(
+    directory: Path, spec: JobSpec, data: Mapping[str, Path], visit: Visit | None = None
+) -> Iterator[Bench]:
     """Open the original and the search's data.
 
     Args:
         directory: The job's.
         spec: What it says.
         data: Purpose → what a step may open; the gate's is left out here, for all that follows.
+        visit: Of a process on another machine than the job's.
 
     Raises:
         InvalidDocument: The profile has no search.
+        NotSupported: The store that the search names cannot be used here.
         HoneError: The original or the data cannot be opened.
     """
     search = spec.profile.search
@@ -93,7 +127,13 @@ def opened_bench(directory: Path, spec: JobSpec, data: Mapping[str, Path]) -> It
     given = {purpose: path for purpose, path in data.items() if purpose != "gate"}
     home = directory / SEARCH_DIRECTORY
     (home / _RECIPES).mkdir(parents=True, exist_ok=True)
+    submitted = replace(
+        spec,
+        data={purpose: spec.data[purpose] for purpose in given},
+        data_sha256={purpose: spec.data_sha256[purpose] for purpose in given},
+    )
     spec = replace(spec, data=given, cache=spec.cache or home / "artefacts")
+    store = _store(search)
     host = this_host(spec.cpus)
     terms = Terms(
         original=spec.original_file,
@@ -107,14 +147,23 @@ def opened_bench(directory: Path, spec: JobSpec, data: Mapping[str, Path]) -> It
     )
     with Assessor(terms) as assessor:
         yield Bench(
+            submitted=submitted,
             spec=spec,
             search=search,
             directory=directory,
             home=home,
             host=host,
             assessor=assessor,
-            turns=Turns(home / "measuring", search.workers),
+            turns=Turns(home / "measuring", search.workers) if visit is None else visit.turns,
+            store=store,
+            visit=visit,
         )
+
+
+def _store(search: Search) -> Store | None:
+    if not search.artefacts:
+        return None
+    return Store(resolved_address(search.artefacts, os.environ, "search.artefacts"))
 
 
 @contextmanager
@@ -135,7 +184,8 @@ def opened_part(
         HoneError: The study cannot be opened, or nothing can be searched.
     """
     spec, search, goal = bench.spec, bench.search, bench.assessor.goal
-    url = database_url(spec, search, bench.directory)
+    url = database_url(spec, search, bench.directory, os.environ)
+    visit, told_at = bench.visit, 0.0
     limits = Limits(trials=search.trials, seconds=60 * search.minutes)
 
     def status() -> tuple[float, str]:
@@ -146,10 +196,23 @@ def opened_part(
 
     def changed(trial: Trial) -> None:
         chronicle.note(trial, seconds=study.seconds, seconds_left=study.seconds_left)
+        if delivery is not None and trial.state is TrialState.COMPLETE:
+            delivery.tidy()
         fraction, text = status()
         report(bench.directory, "search", fraction, f"{text}; trial {trial.number} {trial.state}")
 
-    with ExitStack() as stack:
+    def pause(seconds: float) -> None:
+        """Wait for others; now and then, watchers and the server see that the search goes on."""
+        nonlocal told_at
+        time.sleep(seconds)
+        if time.monotonic() < told_at + _TOLD_EVERY_S:
+            return
+        told_at = time.monotonic()
+        chronicle.refresh(seconds=study.seconds, seconds_left=study.seconds_left)
+        fraction, text = status()
+        report(bench.directory, "search", fraction, f"{text}; others work")
+
+    with failures_told(url), ExitStack() as stack:
         candidates = stack.enter_context(
             Candidates(
                 *(spec, bench.directory, bench.home / _RECIPES, bench.turns),
@@ -180,11 +243,38 @@ def opened_part(
         )
         memory.leases.free_the_dead()
         chronicle = Chronicle(bench.directory, frame, goal, ledger)
+        delivery = (
+            None
+            if bench.store is None
+            else Delivery(Handover(bench.store, frame.study), goal, ledger)
+        )
+        measuring = Measuring(
+            *(candidates, bench.assessor, bench.turns),
+            lambda: 0.0 if visit is not None and visit.leave() else study.seconds_left,
+            keep=_let_go if delivery is None else delivery.give,
+        )
         study = Study(
-            *(goal, limits, memory, Ladder()),
-            Measuring(candidates, bench.assessor, bench.turns, lambda: study.seconds_left),
+            *(goal, limits, memory, Ladder(), measuring),
             worker=f"{socket.gethostname()}:{os.getpid()}",
+            differs="" if visit is None else visit.served_on.difference(bench.host),
             clock=working_time,
             changed=changed,
+            pause=pause,
+            leave=_stays if visit is None else visit.leave,
         )
-        yield Part(study=study, chronicle=chronicle, candidates=candidates, memory=memory)
+        yield Part(
+            study=study,
+            chronicle=chronicle,
+            candidates=candidates,
+            memory=memory,
+            delivery=delivery,
+        )
+
+
+def _stays() -> str:
+    """A process of the search's own machine does not leave before it ends."""
+    return ""
+
+
+def _let_go(candidate: Candidate) -> None:
+    """A candidate that nobody else is to have goes with its directory."""

@@ -184,6 +184,15 @@ def test_the_numbers_of_the_page_are_those_of_the_explanation(whole: tuple[str, 
     assert "No item is in two of them." in text
 
 
+def test_the_page_says_which_trial_was_measured_on_another_kind_of_machine(tmp_path: Path) -> None:
+    explanation = example_explanation()
+    first, *others = explanation.trials
+    other = replace(first, differs="CPU features differ: avx512_vnni")
+    text, _ = report(tmp_path, replace(explanation, trials=(other, *others)), None)
+    said = "Measured on another machine: CPU features differ: avx512_vnni"
+    assert unescape(text).count(said) == 1
+
+
 def test_the_page_shows_both_graphs(whole: tuple[str, bytes]) -> None:
     text = Page(whole[0]).text
     assert "Stored numbers (parameters) 650 195" in text, "64 x 10 + 10, and 64 x 3 + 3"

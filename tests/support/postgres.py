@@ -14,6 +14,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+PASSWORD = "chosen-for-tests"
 _USER = "hone"
 
 
@@ -29,8 +30,11 @@ def postgres() -> Iterator[str]:
         pytest.skip("NO POSTGRESQL HERE: NEEDS initdb AND pg_ctl, AS IN DEBIAN'S postgresql")
     with tempfile.TemporaryDirectory(prefix="hone-postgres-") as folder:
         as_whom: list[str] = []
+        secret = Path(folder, "password")
+        secret.write_text(PASSWORD, encoding="ascii")
         if os.geteuid() == 0:  # which PostgreSQL refuses to run as
-            shutil.chown(folder, "postgres")
+            for path in (folder, secret):
+                shutil.chown(path, "postgres")
             as_whom = ["runuser", "-u", "postgres", "--"]
 
         def run(program: str, *arguments: str) -> None:
@@ -42,7 +46,7 @@ def postgres() -> Iterator[str]:
                 cwd=folder,
             )
 
-        run("initdb", "-A", "trust", "-U", _USER, "--no-sync")
+        run("initdb", "-A", "scram-sha-256", f"--pwfile={secret}", "-U", _USER, "--no-sync")
         options = f"-F -c listen_addresses= -c unix_socket_directories={folder}"
         run("pg_ctl", "-w", "-l", f"{folder}/log", "-o", options, "start")
         try:
@@ -52,13 +56,13 @@ def postgres() -> Iterator[str]:
 
 
 def new_database(folder: str) -> str:
-    """The URL of an empty database on the server whose socket lies in a folder."""
+    """The URL, password included, of an empty database on the server with that socket."""
     name = f"study_{uuid4().hex}"
     with psycopg.connect(
-        f"host={folder} user={_USER} dbname=postgres", autocommit=True
+        f"host={folder} user={_USER} password={PASSWORD} dbname=postgres", autocommit=True
     ) as connection:
         connection.execute(f"create database {name}".encode())
-    return f"postgresql://{_USER}@/{name}?host={folder}"
+    return f"postgresql://{_USER}:{PASSWORD}@/{name}?host={folder}"
 
 
 def _programs() -> Path | None:

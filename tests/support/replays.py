@@ -102,7 +102,7 @@ def study_of(
     engine = open_database(url)
     ledger = Ledger(engine, "one", "original")
     memory = Memory(
-        sampling=sampling(space, sampler, storage=url),
+        sampling=sampling(space, sampler, objectives=len(goal.optimize), storage=url),
         ledger=ledger,
         leases=Leases(engine, "one", owner=owner, lasts_s=lasts_s),
         budget=ledger.budget(submission, another=another),
