@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,10 @@ from optimizers.contract.study import (
 )
 from tests.support.searches import search_spec, with_search
 
+pytestmark = pytest.mark.timeout(600)
+_PATIENCE_S = 250.0
+"""Workers let everything else run first: on a busy machine that is long."""
+
 DIVERGING = Search(
     sampler=Sampler.GRID,
     trials=6,
@@ -57,6 +63,9 @@ DIVERGING = Search(
 """int8 per channel or per tensor or not at all, trained to no number or not at all: 5 recipes."""
 
 
+Start = Callable[[Path], subprocess.Popen[bytes]]
+
+
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> JobSpec:
     """A search over a trained perceptron; how fast it is decides nothing."""
@@ -69,14 +78,25 @@ def job(directory: Path, spec: JobSpec) -> Path:
     return directory
 
 
-def started(directory: Path) -> subprocess.Popen[bytes]:
-    """The worker, in a process group of its own."""
-    command = [sys.executable, "-m", "optimizers", "worker", str(directory)]
-    return subprocess.Popen(command, start_new_session=True)
+@pytest.fixture
+def started() -> Iterator[Start]:
+    """Starts a worker in a process group of its own; none outlives the test."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(directory: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "optimizers", "worker", str(directory)]
+        running.append(subprocess.Popen(command, start_new_session=True))
+        return running[-1]
+
+    yield start
+    for worker in running:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
 
 
-def worked(directory: Path) -> tuple[JobResult, Explanation]:
-    assert started(directory).wait(170) == 0
+def worked(directory: Path, start: Start) -> tuple[JobResult, Explanation]:
+    assert start(directory).wait(_PATIENCE_S) == 0
     result, explanation = read_result(directory), read_explanation(directory)
     assert result is not None, (directory / "worker.log").read_text()
     assert explanation is not None, result.reason
@@ -87,12 +107,18 @@ def lines(directory: Path) -> list[dict[str, Any]]:
     file = directory / TRIALS_FILE
     if not file.exists():
         return []
-    return [json.loads(line) for line in file.read_bytes().splitlines(keepends=True) if line[-1:]]
+    return [
+        json.loads(line)
+        for line in file.read_bytes().splitlines(keepends=True)
+        if line.endswith(b"\n")
+    ]
 
 
-def test_a_search_ends_with_a_winner_that_the_gate_proves(tmp_path: Path, spec: JobSpec) -> None:
+def test_a_search_ends_with_a_winner_that_the_gate_proves(
+    tmp_path: Path, spec: JobSpec, started: Start
+) -> None:
     directory = job(tmp_path / "job", spec)
-    result, told = worked(directory)
+    result, told = worked(directory, started)
     assert (result.state, result.reason) == (JobState.SUCCEEDED, "")
     assert told.winner is not None
     assert told.ended_because == f"trial {told.winner} is good enough: 'size >= 60 % better'"
@@ -110,13 +136,13 @@ def test_a_search_ends_with_a_winner_that_the_gate_proves(tmp_path: Path, spec: 
 
 
 def test_a_killed_search_goes_on_and_repeats_nothing_that_was_told(
-    tmp_path: Path, spec: JobSpec
+    tmp_path: Path, spec: JobSpec, started: Start
 ) -> None:
     goal = replace(spec.profile.goal, stop_when=())
     spec = replace(with_search(spec, DIVERGING), studies=tmp_path / "studies")
     directory = job(tmp_path / "job", replace(spec, profile=replace(spec.profile, goal=goal)))
     worker = started(directory)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + _PATIENCE_S
     while not (told := [one for one in lines(directory) if one["state"] != "running"]):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -125,7 +151,7 @@ def test_a_killed_search_goes_on_and_repeats_nothing_that_was_told(
     before = lines(directory)
     told = [one for one in before if one["state"] != "running"]
 
-    result, explanation = worked(directory)
+    result, explanation = worked(directory, started)
     assert (result.state, result.reason) == (JobState.SUCCEEDED, "")
     after = lines(directory)[len(before) :]
     assert not {one["number"] for one in told} & {one["number"] for one in after}
@@ -142,14 +168,14 @@ def test_a_killed_search_goes_on_and_repeats_nothing_that_was_told(
 
 
 def test_without_a_winner_the_nearest_miss_is_told_and_the_gate_stays_unopened(
-    tmp_path: Path, spec: JobSpec
+    tmp_path: Path, spec: JobSpec, started: Start
 ) -> None:
     search = replace(DIVERGING, trials=2)
     goal = replace(spec.profile.goal, stop_when=())
     goal = replace(goal, require=(parse_requirement("size >= 90 % better"),))
     spec = with_search(spec, search)
     directory = job(tmp_path / "job", replace(spec, profile=replace(spec.profile, goal=goal)))
-    result, told = worked(directory)
+    result, told = worked(directory, started)
     assert result.state is JobState.REFUSED
     assert told.winner is None
     assert result.reason.startswith("no recipe")
@@ -159,11 +185,13 @@ def test_without_a_winner_the_nearest_miss_is_told_and_the_gate_stays_unopened(
     assert (directory / REPORT_FILE).exists()
 
 
-def test_search_data_that_taught_a_step_judges_no_trial(tmp_path: Path, spec: JobSpec) -> None:
+def test_search_data_that_taught_a_step_judges_no_trial(
+    tmp_path: Path, spec: JobSpec, started: Start
+) -> None:
     data = {**spec.data, "search": spec.data["train"]}
     digests = {name: file_sha256(path) for name, path in data.items()}
     directory = job(tmp_path / "job", replace(spec, data=data, data_sha256=digests))
-    started(directory).wait(100)
+    started(directory).wait(_PATIENCE_S)
     result = read_result(directory)
     assert result is not None
     assert result.state is JobState.FAILED

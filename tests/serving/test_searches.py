@@ -61,7 +61,7 @@ async def call(server: Server, method: str, request: Any, response: Any) -> Any:
 
 async def explained(server: Server, **what: Any) -> list[str]:
     """What `hone explain` prints."""
-    request = management.ExplainRequest(**what)
+    request = management.ExplainRequest(**what)  # type: ignore[arg-type]
     return list(account_lines(await call(server, "Explain", request, management.ExplainResponse)))
 
 
@@ -179,7 +179,7 @@ async def test_a_single_job_is_explained_by_its_verdict_and_has_no_report(tmp_pa
             ({"job": "0123456789ab"}, "NOT_FOUND", "there is no job '0123456789ab'"),
             ({"job": job.id, "variant": "fast"}, "INVALID_ARGUMENT", "not both"),
         ):
-            request = management.ExplainRequest(**what)
+            request = management.ExplainRequest(**what)  # type: ignore[arg-type]
             found, text = await refusal(server.admin, request, "Explain")
             assert (found, part in text) == (code, True), text
 
