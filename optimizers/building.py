@@ -47,6 +47,7 @@ def build_job(directory: Path, spec: JobSpec, share: float) -> None:
         replace(spec, data=checked),
         this_host(spec.cpus),
         lambda stage, done, text: report(directory, stage, share * done, text),
+        untouched,
     )
     if not any(record.modified for record in built.records):
         notes = "; ".join(note for record in built.records for note in record.notes)
@@ -69,7 +70,7 @@ def build_trial(directory: Path, job: Path, said: str, fraction: float, parent: 
         parent: Id of the process that must live.
     """
     die_with_parent(parent)
-    lower_priority()
+    lower_priority(leader=parent)
     spec = read_spec(directory)
     with errors_end(directory, spec, "build"):
         limit_memory(spec.memory_limit_bytes)
@@ -78,6 +79,7 @@ def build_trial(directory: Path, job: Path, said: str, fraction: float, parent: 
             spec,
             this_host(spec.cpus),
             lambda stage, _, text: report(job, "search", fraction, f"{said}, {stage} {text}"),
+            Untouched(spec),
         )
         write_built(directory, built)
 

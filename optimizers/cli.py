@@ -34,7 +34,7 @@ from optimizers.contract.preprocessing import Preprocessing, preprocessing_docum
 from optimizers.contract.profile import Task, profile_document
 from optimizers.contract.runtime import SessionSpec
 from optimizers.conversion.confinement import confine
-from optimizers.process import die_with_parent
+from optimizers.process import LOW, die_with_parent, lower_priority
 from optimizers.rebuild import rebuild
 from optimizers.worker import STAGES, run_stage, supervise
 
@@ -255,6 +255,7 @@ def convert(
 ) -> None:
     """Convert a PyTorch program (torch.export) to ONNX. CODE IN THE FILE MAY RUN, as your user."""
     die_with_parent()
+    lower_priority(os.getpid(), LOW)
     confine(memory_bytes=memory_bytes, file_bytes=file_bytes)
     from optimizers.conversion.convert import convert as convert_program  # takes seconds: torch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from optimizers.checking import data_of
 from optimizers.contract.difference import largest_magnitude
 from optimizers.contract.directory import seal, write_golden
 from optimizers.contract.errors import InvalidModel
-from optimizers.contract.evaluation import Verdict
+from optimizers.contract.evaluation import Check, Evaluation, Gate, Verdict
 from optimizers.contract.host import this_host
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
@@ -31,6 +32,7 @@ from optimizers.contract.manifest import MODEL_FILE, Golden, Manifest
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
 from optimizers.ending import end, report
+from optimizers.evaluation.disjoint import not_compared
 from optimizers.evaluation.gates import Judgement, judge
 from optimizers.evaluation.series import Unstable
 from optimizers.evaluation.subject import Subject
@@ -104,10 +106,19 @@ def _judged(directory: Path, spec: JobSpec, built: Built, share: float) -> Judge
         measure_timeout_s=spec.measure_timeout_s,
         price=spec.price,
     )
-    return judge(
+    judgement = judge(
         subject,
         lambda stage, done, text: report(directory, stage, share + (1 - share) * done, text),
     )
+    with closing(Session(spec.original_file, spec.original_session)) as original:
+        notes = not_compared(spec.data, original.signature)
+    return replace(judgement, evaluation=_noting(judgement.evaluation, notes))
+
+
+def _noting(evaluation: Evaluation, notes: Sequence[str]) -> Evaluation:
+    """An evaluation with what holds only as far as it could be looked at."""
+    noted = tuple(Check(gate=Gate.FIDELITY, passed=True, text=note) for note in notes)
+    return replace(evaluation, checks=(*noted, *evaluation.checks))
 
 
 def _sealed(directory: Path, spec: JobSpec, built: Built, judgement: Judgement) -> str:

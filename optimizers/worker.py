@@ -102,12 +102,12 @@ def run_stage(directory: Path, stage: Stage) -> None:
     # under one that is too low.
     with errors_end(directory, spec, stage):
         if stage == "build":
-            lower_priority()
+            lower_priority(leader=os.getppid())
             from optimizers.building import build_job
 
             build_job(directory, spec, _BUILDING)
         elif stage == "search":
-            lower_session()
+            lower_session(leader=os.getppid())
             from optimizers.searching import search_job
 
             search_job(directory, spec, _SEARCHING)

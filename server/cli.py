@@ -351,13 +351,15 @@ def optimize(
     job = answer.job
     if not as_json:
         what = "is the same job" if answer.existed else "submitted"
-        _console.print(f"job {job.id} {what}: {job_line(job)}", markup=False, highlight=False)
+        _console.print(
+            f"job {job.id} {what}: {job_line(job)}", markup=False, highlight=False, soft_wrap=True
+        )
     if wait:
         job = asyncio.run(_watch(admin, job.id, quiet=as_json))
     if as_json:
         _print_json(job)
     elif wait:
-        _console.print(job_line(job), markup=False, highlight=False)
+        _console.print(job_line(job), markup=False, highlight=False, soft_wrap=True)
         if job.HasField("search"):
             _print_account(
                 _call(admin, "Explain", pb.ExplainRequest(job=job.id), pb.ExplainResponse)

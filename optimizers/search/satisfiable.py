@@ -156,7 +156,8 @@ def _why_not_answered(
                 f"the original is right in at least {right:.1%} of cases by its bound, so that "
                 f"{100 * (1 - right):.3g} points are the most that can be gained"
             )
-    return too_few_items(requirement, figure, alpha) or ""
+    too_few = too_few_items(requirement, figure, alpha)
+    return f"data.search is too small to show it: {too_few}" if too_few else ""
 
 
 def _bytes(count: float) -> str:

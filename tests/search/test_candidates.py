@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -44,6 +46,16 @@ LONG = Training(epochs=18)
 ENDLESS = Recipe(steps=(Distill(training=Training(epochs=1_000_000)),))
 
 
+MEASURING = """
+import sys, time
+from pathlib import Path
+from optimizers.search.turns import Turns
+
+with Turns(Path(sys.argv[1]), 2).measuring():
+    time.sleep(100)
+"""
+
+
 def for_ever() -> float:
     return 1e9
 
@@ -70,17 +82,17 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> JobSpec:
     )
 
 
-Opened = Callable[[JobSpec], Candidates]
+Opened = Callable[..., Candidates]
 
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Opened]:
     all_opened: list[Candidates] = []
 
-    def open_with(spec: JobSpec) -> Candidates:
+    def open_with(spec: JobSpec, processes: int = 1) -> Candidates:
         (tmp_path / "recipes").mkdir(exist_ok=True)
         candidates = Candidates(
-            *(spec, tmp_path, tmp_path / "recipes", Turns(tmp_path / "turns", 1)),
+            *(spec, tmp_path, tmp_path / "recipes", Turns(tmp_path / "turns", processes)),
             status=lambda: (0.25, "1 of 4 trials"),
         )
         all_opened.append(candidates)
@@ -141,6 +153,32 @@ def test_what_builds_when_time_is_up_is_ended_and_the_next_is_built(
     assert not [one for builder in children_of(os.getpid()) for one in children_of(builder)]
     with candidates.built(Recipe(steps=(Simplify(), DynamicInt8())), "next", for_ever) as one:
         assert one.model.exists()
+
+
+def test_what_builds_stands_still_while_another_process_measures_and_until_it_dies(
+    opened: Opened, spec: JobSpec, tmp_path: Path
+) -> None:
+    candidates = opened(spec, processes=2)
+    states: list[str] = []
+    until = time.monotonic() + 150
+    command = [sys.executable, "-c", MEASURING, str(tmp_path / "turns")]
+    with subprocess.Popen(command) as measuring:
+        # Both are children of this process.
+        def left() -> float:
+            for builder in set(children_of(os.getpid())) - {measuring.pid}:
+                for child in children_of(builder):
+                    stat = Path(f"/proc/{child}/stat").read_text()
+                    states.append(stat.rpartition(")")[2].split()[0])
+            if states and states[-1] == "T":
+                measuring.kill()
+            went_on = "T" in states and states[-1] != "T"
+            return 0.0 if went_on or time.monotonic() > until else 1.0
+
+        with pytest.raises(TimeIsUp), candidates.built(ENDLESS, "endless", left):
+            pass
+        measuring.kill()
+    assert "T" in states
+    assert states[-1] != "T"
 
 
 def test_a_build_that_takes_too_long_is_ended_and_says_so(opened: Opened, spec: JobSpec) -> None:

@@ -143,7 +143,7 @@ def test_a_killed_search_goes_on_and_repeats_nothing_that_was_told(
     directory = job(tmp_path / "job", replace(spec, profile=replace(spec.profile, goal=goal)))
     worker = started(directory)
     deadline = time.monotonic() + _PATIENCE_S
-    while not (told := [one for one in lines(directory) if one["state"] != "running"]):
+    while not _is_in_the_middle(lines(directory)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(worker.pid, signal.SIGKILL)
@@ -159,12 +159,20 @@ def test_a_killed_search_goes_on_and_repeats_nothing_that_was_told(
     assert [trial.number for trial in explanation.trials] == list(range(5))
     ended = Counter(one["number"] for one in (*before, *after) if one["state"] != "running")
     assert set(ended.values()) == {1}
-    assert Counter(trial.state for trial in explanation.trials)[TrialState.FAILED] == 3
-    for trial in explanation.trials:
-        if trial.state is TrialState.FAILED:
-            assert "failed at level 2 of 4: training diverged" in trial.reason
+    assert Counter(trial.state for trial in explanation.trials) == {
+        TrialState.COMPLETE: 2,
+        TrialState.ABANDONED: 2,  # trained without int8 it stays as large; the worse int8, trained
+        TrialState.FAILED: 1,
+    }
+    assert "failed at level 2 of 4: training diverged" in explanation.trials[4].reason
     assert explanation.winner is not None
     assert not any((directory / "search" / "recipes").iterdir())
+
+
+def _is_in_the_middle(found: list[dict[str, Any]]) -> bool:
+    """Whether a trial has ended and another one runs."""
+    ended = {one["number"] for one in found if one["state"] != "running"}
+    return bool(ended) and found[-1]["number"] not in ended
 
 
 def test_without_a_winner_the_nearest_miss_is_told_and_the_gate_stays_unopened(

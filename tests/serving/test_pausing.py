@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import pytest
+
 from server.client import Client
 from server.pb import management_pb2 as management
 from tests.support import models
@@ -87,6 +89,7 @@ async def newest(server: Server, job: str) -> management.Job:
         return await anext(client.watch_job(job))
 
 
+@pytest.mark.timeout(400)  # its worker imports torch at the lowest priority
 async def test_a_build_stands_still_while_requests_are_late_and_succeeds_after_it(
     tmp_path: Path,
 ) -> None:

@@ -61,7 +61,7 @@ async def call(server: Server, method: str, request: Any, response: Any) -> Any:
 
 async def explained(server: Server, **what: Any) -> list[str]:
     """What `hone explain` prints."""
-    request = management.ExplainRequest(**what)  # type: ignore[arg-type]
+    request = management.ExplainRequest(**what)
     return list(account_lines(await call(server, "Explain", request, management.ExplainResponse)))
 
 

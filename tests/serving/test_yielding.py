@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 
 from optimizers.contract.errors import InvalidDocument
+from optimizers.contract.job import PAUSE_FILE
 from optimizers.contract.profile import model_policy
-from server.config import server_config
+from server.app import App
+from server.config import ServerConfig, server_config
 from server.metrics import Metrics
-from server.yielding import PauseRule, PauseTerms
+from server.yielding import PauseRule, PauseTerms, Yielding
+from tests.support import models
+from tests.support.data import policy, write_data
+from tests.support.workers import ENDLESS, until, worker
 
 TERMS = PauseTerms(window_s=3.0, calm_s=5.0, longest_s=60.0, turn_s=10.0)
 
@@ -62,6 +72,99 @@ def test_requests_count_as_late_only_where_there_is_a_budget() -> None:
     variant.answered("DEADLINE_EXCEEDED", 0.03)
     variant.succeeded([0.01, 0.5])
     assert (version.timed, version.late) == (4, 2)
+
+
+@dataclass(slots=True)
+class Watched:
+    """A server that nobody can call, with a job under way, looked at whenever a test says so."""
+
+    app: App
+    yielding: Yielding
+    now: float = 0.0
+
+    def answers(self, *seconds: float, times: int = 1) -> None:
+        """Requests are answered, each after so long."""
+        variant = self.app.metrics.of_variant("net", 1, "original")
+        for _ in range(times):
+            for one in seconds:
+                variant.answered("OK", one)
+
+    def look(self, now: float) -> str:
+        """Why jobs stand still from now on; "" when they do not."""
+        self.now = now
+        self.yielding.look()
+        [job] = self.app.optimization.jobs.running
+        file = self.app.store.jobs_directory / job / PAUSE_FILE
+        return file.read_text() if file.exists() else ""
+
+
+@contextlib.asynccontextmanager
+async def watched(tmp_path: Path, more: str = "", *, budget_s: float) -> AsyncIterator[Watched]:
+    original = models.perceptron(tmp_path / "models/net/1/model.onnx", sizes=(16, 64, 64, 4))
+    write_data(tmp_path / "models/net/data", original, gate_items=8, calibration_items=8)
+    fast = "  fast: {recipe: [{dynamic_int8: {}}], goal: {optimize: [size]}}"
+    (tmp_path / "models/net/hone.yaml").write_text(f"{policy(fast, serve='fast')}\n{more}")
+    config = ServerConfig(repository=tmp_path / "models", state=tmp_path / "state", cpus=2)
+    app = App(config, worker=worker(ENDLESS))
+    try:
+        await app.optimization.start()
+        await app.loading.scan()
+        await app.loading.load_all()
+        jobs = app.optimization.jobs
+        await until(lambda: jobs.running)
+        yielding = Yielding(
+            *(app.registry, app.metrics, app.journal, jobs),
+            budget_s=budget_s,
+            terms=TERMS,
+            clock=lambda: seen.now,
+        )
+        seen = Watched(app, yielding)
+        yield seen
+    finally:
+        await app.optimization.close()
+        await app.loading.close()
+        app.journal.close()
+        app.store.close()
+
+
+async def test_jobs_stand_still_once_more_than_one_request_in_a_hundred_is_late(
+    tmp_path: Path,
+) -> None:
+    async with watched(tmp_path, budget_s=0.02) as seen:
+        assert not seen.look(0.0)
+        seen.answers(0.03, times=2)
+        assert not seen.look(1.0), "two slow requests are no percentile"
+        assert not seen.look(5.0)
+        seen.answers(0.03, times=3)
+        seen.answers(0.01, times=297)
+        assert not seen.look(6.0), "three of three hundred are one in a hundred"
+        seen.answers(0.03)
+        why = seen.look(7.0)
+        assert why.startswith("net: 4 of 301 requests of the last 3 s took longer than the")
+        assert why.endswith("latency budget of 20 ms")
+        seen.answers(0.01, times=100)
+        assert seen.look(9.0)
+        for now in (10.0, 12.0, 13.75):
+            assert seen.look(now)
+        assert not seen.look(14.0)
+        kinds = [event.kind for event in await seen.app.journal.events("net")]
+        assert kinds[-2:] == ["jobs_paused", "jobs_resumed"]
+
+
+async def test_what_a_model_says_of_its_budget_counts_before_the_flag(tmp_path: Path) -> None:
+    async with watched(tmp_path, "latency_budget: 50 ms", budget_s=0.02) as seen:
+        assert not seen.look(0.0)
+        seen.answers(0.03, times=10)
+        assert not seen.look(1.0)
+        seen.answers(0.06, times=10)
+        assert "latency budget of 50 ms" in seen.look(2.0)
+
+
+async def test_a_model_can_do_without_a_budget(tmp_path: Path) -> None:
+    async with watched(tmp_path, "latency_budget: 0", budget_s=0.02) as seen:
+        assert not seen.look(0.0)
+        seen.answers(5.0, times=10)
+        assert not seen.look(1.0)
 
 
 def test_a_budget_is_a_duration_and_zero_means_never() -> None:
