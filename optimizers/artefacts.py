@@ -20,6 +20,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from optimizers.contract.below import why_not_below
 from optimizers.contract.directory import flush
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.manifest import MODEL_FILE, StepRecord, StoredFile
@@ -29,6 +30,7 @@ from optimizers.contract.runtime import SessionSpec
 _ENTRY_FILE: Final = "entry.json"
 _ABANDONED_AFTER_S: Final = 24 * 3600.0
 _TAKEN: Final = (errno.EEXIST, errno.ENOTEMPTY)
+_MISSING: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ class Artefacts:
 
         Raises:
             InvalidData: The entry is damaged. It is gone now, and so is `target`.
-            OSError: The copy could not be written.
+            OSError: The copy could not be written; `target` is gone.
         """
         place = self._directory / key
         target.mkdir(parents=True)
@@ -86,7 +88,7 @@ class Artefacts:
             entry = _read_entry(place / _ENTRY_FILE, key)
             for file in entry.files:
                 _copy(place, target, file)
-        except (FileNotFoundError, NotADirectoryError, InvalidData) as error:
+        except (*_MISSING, InvalidData) as error:
             shutil.rmtree(target)
             if not place.exists():  # none was there, or another process let it go meanwhile
                 return None
@@ -94,6 +96,9 @@ class Artefacts:
             raise InvalidData(
                 f"cache entry {key[:12]} was damaged ({error}) and is gone"
             ) from error
+        except OSError:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
         with contextlib.suppress(OSError):
             os.utime(place)
         return Artefact(model=target / MODEL_FILE, session=entry.session, records=entry.records)
@@ -173,6 +178,9 @@ def _write_entry(directory: Path, key: str, artefact: Artefact) -> None:
 
 
 def _copy(source: Path, target: Path, file: StoredFile) -> None:
+    why = why_not_below(file.name, "the entry")
+    if why:
+        raise InvalidData(f"it names the file {file.name!r}; {why}")
     copy = target / file.name
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source / file.name, copy)

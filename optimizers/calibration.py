@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from optimizers.contract.data_files import FOLDER_SUFFIX, ImageFolder, read_image_folder
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.signature import Signature
+from optimizers.readers.columns import joined
 from optimizers.readers.fitting import LABELS, Arrays, Groups
 from optimizers.readers.images import open_images
 from optimizers.readers.numpy_files import open_npy, open_npz
@@ -20,6 +22,7 @@ from optimizers.readers.parquet import open_parquet
 from optimizers.step import StepContext
 
 __all__ = [
+    "HOLD_GROUPS",
     "LABELS",
     "Arrays",
     "Groups",
@@ -28,12 +31,19 @@ __all__ = [
     "fixed_batch",
     "item_count",
     "load_arrays",
+    "load_drawn",
     "load_groups",
     "load_in_parts",
     "open_data",
     "take",
     "whole_batches",
 ]
+
+
+HOLD_GROUPS: Final = (".npz", ".parquet")
+"""Suffixes of the kinds of data in which `groups` can stand beside the items."""
+
+_ITEMS_AT_ONCE: Final = 64
 
 
 def open_data(path: Path, signature: Signature) -> AbstractContextManager[DataFile]:
@@ -84,6 +94,40 @@ def load_arrays(
     """
     with open_data(path, signature) as file:
         return file.take(items), file.labels(items)
+
+
+def load_drawn(path: Path, signature: Signature, items: int, seed: int) -> Arrays:
+    """At most so many items, drawn from all of the data, in its order.
+
+    The whole data is read for it, and little more of it held than what is drawn. Of a folder of
+    images it is the first, as these come mixed and take long to decode (`readers.listing`).
+
+    Args:
+        path: See `open_data`.
+        signature: The model's.
+        items: How many, all for that many or more; at least 1.
+        seed: The same seed draws the same items.
+
+    Returns:
+        Input name → array of the input's datatype.
+
+    Raises:
+        InvalidData: See `load_arrays`.
+    """
+    is_mixed = path.is_dir() or path.suffix == FOLDER_SUFFIX
+    drawn: list[Arrays] = []
+    with open_data(path, signature) as file:
+        if items >= file.count or is_mixed:
+            return file.take(items)
+        numbers = np.sort(np.random.default_rng(seed).permutation(file.count)[:items])
+        for start in range(0, int(numbers[-1]) + 1, _ITEMS_AT_ONCE):
+            part = file.take(_ITEMS_AT_ONCE)
+            here = numbers[(numbers >= start) & (numbers < start + _ITEMS_AT_ONCE)] - start
+            drawn.append(take(part, here))
+    return {
+        name: joined(path.name, name, [part[name] for part in drawn if len(part[name])], 0)
+        for name in drawn[0]
+    }
 
 
 def load_groups(path: Path, signature: Signature) -> Groups | None:

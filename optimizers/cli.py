@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -11,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -33,9 +34,9 @@ from optimizers.contract.preprocessing import Preprocessing, preprocessing_docum
 from optimizers.contract.profile import Task, profile_document
 from optimizers.contract.runtime import SessionSpec
 from optimizers.conversion.confinement import confine
-from optimizers.process import die_with_parent
+from optimizers.process import LOW, die_with_parent, lower_priority
 from optimizers.rebuild import rebuild
-from optimizers.worker import run_stage, supervise
+from optimizers.worker import STAGES, run_stage, supervise
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -54,6 +55,16 @@ _CACHE = (
     "Keep what each step made here and take it from here when the same work comes again; "
     "at most 4 GiB, the least recently used goes first."
 )
+_STUDY = (
+    "The search's artefacts, where one search goes on, or one study below it "
+    "(ARTEFACTS/studies/NAME); a path, a URL or env:NAME."
+)
+_STORAGE = (
+    "The search's database, with its password, or env:NAME, which keeps that out of the list of "
+    "processes. Left out: the one that the study names, with PGPASSWORD."
+)
+_HOME = "Where model, data and builds go; workers of one machine share it to measure in turn."
+_DEFAULT_HOME = Path("~/.cache/hone/search-worker")
 DataFile = Annotated[Path | None, typer.Option(exists=True)]
 
 
@@ -75,17 +86,39 @@ def _optimizers() -> None:
 @cli.command()
 def worker(
     directory: Annotated[Path, typer.Argument(exists=True, file_okay=False)],
-    stage: Annotated[str, typer.Option(help="build or measure; both when left out.")] = "",
+    stage: Annotated[str, typer.Option(help="Only this part of the work.")] = "",
 ) -> None:
     """Build and judge the job in a directory; the server starts this."""
-    if stage in ("build", "measure"):
-        chosen: Literal["build", "measure"] = "build" if stage == "build" else "measure"
-        run_stage(directory, chosen)
-    elif stage:
-        raise typer.BadParameter(f"expected build or measure, got '{stage}'")
-    else:
-        die_with_parent()
-        supervise(directory)
+    for known in STAGES:
+        if stage == known:
+            run_stage(directory, known)
+            return
+    if stage:
+        raise typer.BadParameter(f"expected one of {', '.join(STAGES)}, got '{stage}'")
+    die_with_parent()
+    supervise(directory)
+
+
+@cli.command("search-worker")
+def search_worker(
+    study: Annotated[str, typer.Option(metavar="ADDRESS", help=_STUDY)],
+    storage: Annotated[str, typer.Option(metavar="ADDRESS", help=_STORAGE)] = "",
+    home: Annotated[Path, typer.Option(file_okay=False, help=_HOME)] = _DEFAULT_HOME,
+    minutes: Annotated[float, typer.Option(min=0, help="Leave after these; 0: stay.")] = 0.0,
+) -> None:
+    """Try recipes for a search that another machine runs, until it ends or SIGTERM comes."""
+    from optimizers.remote import Invitation, take_part  # takes seconds
+
+    take_part(
+        Invitation(
+            study=study,
+            storage=storage,
+            home=home.expanduser().absolute(),
+            minutes=minutes,
+        ),
+        os.environ,
+        lambda text: print(text, flush=True),
+    )
 
 
 @cli.command()
@@ -222,6 +255,7 @@ def convert(
 ) -> None:
     """Convert a PyTorch program (torch.export) to ONNX. CODE IN THE FILE MAY RUN, as your user."""
     die_with_parent()
+    lower_priority(os.getpid(), LOW)
     confine(memory_bytes=memory_bytes, file_bytes=file_bytes)
     from optimizers.conversion.convert import convert as convert_program  # takes seconds: torch
 

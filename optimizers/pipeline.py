@@ -58,16 +58,24 @@ Report = Callable[[str, float, str], None]
 """Takes the stage, the share of the build that is done, and a text."""
 
 
-def build(directory: Path, spec: JobSpec, host: Host, report: Report) -> Built:
+def build(
+    directory: Path, spec: JobSpec, host: Host, report: Report, untouched: Untouched
+) -> Built:
     """Run a job's recipe and leave the candidate's files in `directory/candidate`.
 
     Steps whose outcome lies in the job's cache are not run again.
+
+    Args:
+        directory: The job's.
+        spec: What to build; data as steps may open it.
+        host: This machine.
+        report: Takes progress.
+        untouched: Knows what the files that steps read were when their digests were checked.
 
     Raises:
         HoneError: A step failed; the text names it and those before it.
         InvalidData: A file that steps read was changed meanwhile.
     """
-    untouched = Untouched(spec)
     steps = spec.profile.recipe.steps
     ingredients = _ingredients(spec, host)
     reuse = Reuse(spec, step_keys(ingredients, steps))
@@ -92,6 +100,7 @@ def build(directory: Path, spec: JobSpec, host: Host, report: Report) -> Built:
     copy_model(made.model, candidate)
     shutil.rmtree(directory / "work", ignore_errors=True)
     return Built(
+        recipe=spec.profile.recipe,
         session=made.session,
         records=reuse.noted(made.records),
         built_with=ingredients.versions,

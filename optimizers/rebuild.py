@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from optimizers.contract.data_files import data_sha256
@@ -60,7 +61,7 @@ def rebuild(
     if read_onnx_file(model).sha256() != former.original_sha256:
         raise InvalidModel(f"{model.name} is not the model that {manifest.variant} was made from")
     _check_data(former, data, preprocess)
-    models = _models(former, manifest.judged_by.recipe, home)
+    models = _models(former, manifest.recipe, home)
     for line in differences(former):
         say(line)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,7 @@ def rebuild(
                 id=manifest.job,
                 model=manifest.model,
                 version=manifest.version,
-                profile=manifest.judged_by,
+                profile=replace(manifest.judged_by, recipe=manifest.recipe, search=None),
                 task=former.task,
                 original_file=model.resolve(),
                 original_name=manifest.original_file,

@@ -39,6 +39,10 @@ class Reuse:
                 except InvalidData as error:
                     self.notes[index].append(f"{error}; built again")
                     continue
+                except OSError as error:  # a full disk must not cost the build
+                    why = error.strerror or error
+                    self.notes[index].append(f"not taken from the cache: {why}; built again")
+                    continue
                 if found is not None:
                     self.notes[index].append(f"built earlier, taken from the cache, key {key[:12]}")
                     return found

@@ -30,7 +30,7 @@ def save(model: onnx.ModelProto, target: Path) -> None:
         target: The file; replaced where there is one.
     """
     data = target.with_name(target.name + ".data")
-    if sum(map(_size_bytes, model.graph.initializer)) <= LARGEST_FILE_BYTES:
+    if sum(map(size_bytes, model.graph.initializer)) <= LARGEST_FILE_BYTES:
         onnx.save(model, str(target))
         data.unlink(missing_ok=True)
         return
@@ -59,7 +59,7 @@ def _apart(model: onnx.ModelProto, data: Path) -> Iterator[None]:
     try:
         with data.open("wb") as file:
             for tensor in model.graph.initializer:
-                if _size_bytes(tensor) < _SMALLEST_APART_BYTES:
+                if size_bytes(tensor) < _SMALLEST_APART_BYTES:
                     continue
                 if not tensor.HasField("raw_data"):
                     array = onnx.numpy_helper.to_array(tensor)
@@ -80,7 +80,8 @@ def _apart(model: onnx.ModelProto, data: Path) -> Iterator[None]:
             tensor.raw_data = content
 
 
-def _size_bytes(tensor: onnx.TensorProto) -> int:
+def size_bytes(tensor: onnx.TensorProto) -> int:
+    """What its numbers take, wherever they lie; 0 for texts."""
     if tensor.data_type == onnx.TensorProto.STRING:
         return 0
     width: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize

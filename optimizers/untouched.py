@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from optimizers.contract.data_files import entries_below
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.job import JobSpec
 from optimizers.contract.onnx_file import read_onnx_file
@@ -19,11 +20,20 @@ _State = tuple[int, ...]
 class Untouched:
     """What a job's steps may read: the original, named models, and data but for the gate's.
 
-    Of a folder of images only the list of how they are read is looked at.
+    A file is known by its place on disk, size and time of change, a folder of images by those of
+    every file below it and by the names of all folders. A write that leaves size and time as they
+    were is not seen.
     """
 
     def __init__(self, spec: JobSpec) -> None:
-        """Remember the state of every file; they have the digests that `spec` says."""
+        """Remember the state of every file; they have the digests that `spec` says.
+
+        Args:
+            spec: As it was submitted: data that is a folder is named as that folder.
+
+        Raises:
+            InvalidData: Something in a folder cannot be looked at.
+        """
         self._spec = spec
         self._states = dict(self._now())
 
@@ -34,8 +44,8 @@ class Untouched:
             InvalidData: One is not.
         """
         now = dict(self._now())
-        for path, state in self._states.items():
-            if now.get(path) != state:
+        for path in self._states | now:
+            if now.get(path) != self._states.get(path):
                 raise InvalidData(f"{path.name} was changed while it was used; submit it again")
 
     def _now(self) -> Iterator[tuple[Path, _State | None]]:
@@ -44,6 +54,8 @@ class Untouched:
         for purpose, path in self._spec.data.items():
             if purpose != "gate":
                 yield path, _state(path)
+                if path.is_dir():
+                    yield from ((below, _state(below)) for _, below in entries_below(path))
 
 
 def _external(model: Path) -> tuple[Path, ...]:
@@ -55,4 +67,6 @@ def _state(path: Path) -> _State | None:
         status = path.stat()
     except OSError:
         return None
+    if path.is_dir():  # others may come and go in it that are no data: their names begin with a dot
+        return status.st_dev, status.st_ino
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns  # links change ctime

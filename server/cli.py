@@ -351,13 +351,15 @@ def optimize(
     job = answer.job
     if not as_json:
         what = "is the same job" if answer.existed else "submitted"
-        _console.print(f"job {job.id} {what}: {job_line(job)}", markup=False, highlight=False)
+        _console.print(
+            f"job {job.id} {what}: {job_line(job)}", markup=False, highlight=False, soft_wrap=True
+        )
     if wait:
         job = asyncio.run(_watch(admin, job.id, quiet=as_json))
     if as_json:
         _print_json(job)
     elif wait:
-        _console.print(job_line(job), markup=False, highlight=False)
+        _console.print(job_line(job), markup=False, highlight=False, soft_wrap=True)
         if job.HasField("search"):
             _print_account(
                 _call(admin, "Explain", pb.ExplainRequest(job=job.id), pb.ExplainResponse)
@@ -536,6 +538,17 @@ def demo(context: typer.Context) -> None:
     """Write a demo repository: real models trained on real data."""
     require_optimisers()
     os.execv(sys.executable, [sys.executable, "-m", "optimizers", "demo", *context.args])
+
+
+@cli.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def worker(context: typer.Context) -> None:
+    """Take part in a search that another machine runs: --study ADDRESS."""
+    require_optimisers()
+    command = [sys.executable, "-m", "optimizers", "search-worker", *context.args]
+    os.execv(sys.executable, command)
 
 
 def _call(address: str, method: str, request: Any, response: type[Any]) -> Any:

@@ -18,7 +18,7 @@ import signal
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,6 +34,8 @@ from optimizers.contract.packages import how_to_install_optimisers, missing_pack
 from optimizers.contract.processors import beside_a_worker, processors_for_workers
 from server.child_process import end_of, kill_group, start_process
 from server.errors import FailedPrecondition
+from server.growth import is_outgrown, outgrown
+from server.wanted import Attempt, Wanted
 
 _log = logging.getLogger(__name__)
 
@@ -50,8 +52,9 @@ _NEEDED_PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnx_ir", "scipy")
 _DECIDING_PACKAGES: Final = ("torch", "onnxscript", "onnx-ir", "onnx")
 _KEPT_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
 """All that a converting process sees of the server's environment."""
-_FILE_PER_SOURCE_BYTE: Final = 4
-_FILE_MARGIN_BYTES: Final = 256 << 20
+_WRITTEN_PER_SOURCE_BYTE: Final = 4
+_WRITTEN_MARGIN_BYTES: Final = 256 << 20
+"""Of one file and of all that lies in the working folder at one time."""
 _DISK_PER_SOURCE_BYTE: Final = 2
 _WEIGHTS_FILE: Final = f"{MODEL_FILE}.data"
 _MADE: Final = (MODEL_FILE, _WEIGHTS_FILE, REPORT_FILE)
@@ -80,12 +83,14 @@ class Source:
     """A program in the repository, and where its model lies once it is converted.
 
     Attributes:
+        model: The name of the model that it is a version of.
         file: The program.
         sha256: Of its bytes.
         output_names: Names for its outputs, in order; empty for the usual ones.
         directory: The folder of the converted model.
     """
 
+    model: str
     file: Path
     sha256: str
     output_names: tuple[str, ...]
@@ -125,7 +130,7 @@ class Conversion:
         self._allowed = allowed
         self._command = tuple(command)
         self._turn = asyncio.Lock()
-        self._closed = asyncio.Event()
+        self._wanted = Wanted()
         for left in directory.glob(f"{_WORKING}*"):
             shutil.rmtree(left, ignore_errors=True)
         # Only now: later an older one may serve while its successors fail.
@@ -158,7 +163,13 @@ class Conversion:
             json.dumps([_FORM, sha256, made_by, output_names], sort_keys=True).encode()
         ).hexdigest()
         directory = self._directory / model / str(version_number) / key[:32]
-        return Source(file=file, sha256=sha256, output_names=output_names, directory=directory)
+        return Source(
+            model=model,
+            file=file,
+            sha256=sha256,
+            output_names=output_names,
+            directory=directory,
+        )
 
     async def convert(self, source: Source, tell: Callable[[str], None]) -> ConversionReport:
         """Have the converted model in `source.directory`, made now if it is not there.
@@ -169,7 +180,7 @@ class Conversion:
 
         Raises:
             FailedPrecondition: This installation cannot convert, or has no room.
-            InvalidModel: The conversion failed; the text says why.
+            InvalidModel: The conversion failed or was ended; the text says why.
         """
         with contextlib.suppress(HoneError, OSError, ValueError):
             return await asyncio.to_thread(_read_kept, source.directory)
@@ -178,19 +189,41 @@ class Conversion:
             raise FailedPrecondition(
                 f"{source.file.name} cannot be converted: {how_to_install_optimisers(missing)}"
             )
-        if self._turn.locked():
-            tell(WAITING)
-        async with self._turn:
-            tell(CONVERTING)
-            return await self._convert(source)
+        with self._wanted.attempt(source.model, source.directory) as attempt:
+            if self._turn.locked():
+                tell(WAITING)
+            async with self._turn_of(attempt):
+                if attempt.why:
+                    raise InvalidModel(f"{source.file.name} was not converted: {attempt.why}")
+                tell(CONVERTING)
+                return await self._convert(source, attempt)
+
+    def only(
+        self, model: str, directories: Collection[Path], why: str
+    ) -> contextlib.AbstractContextManager[None]:
+        """As long as the context lasts, end what converts a model, but into `directories`."""
+        return self._wanted.only(model, directories, why)
 
     def close(self) -> None:
         """End the conversion under way; what waits for it fails."""
-        self._closed.set()
+        self._wanted.close("the server stops")
 
-    async def _convert(self, source: Source) -> ConversionReport:
-        if self._closed.is_set():
-            raise InvalidModel(f"{source.file.name} was not converted: the server stops")
+    @contextlib.asynccontextmanager
+    async def _turn_of(self, attempt: Attempt) -> AsyncIterator[None]:
+        """Alone among conversions; entered at once, and not alone, when the attempt is unwanted."""
+        turn = asyncio.create_task(self._turn.acquire())
+        unwanted = asyncio.create_task(attempt.unwanted())
+        try:
+            await asyncio.wait((turn, unwanted), return_when=asyncio.FIRST_COMPLETED)
+            yield
+        finally:
+            unwanted.cancel()
+            turn.cancel()
+            await asyncio.wait((turn,))
+            if not turn.cancelled():
+                self._turn.release()
+
+    async def _convert(self, source: Source, attempt: Attempt) -> ConversionReport:
         try:
             size = (await asyncio.to_thread(source.file.stat)).st_size
         except OSError as error:
@@ -198,7 +231,7 @@ class Conversion:
         await asyncio.to_thread(self._require_free_disk, _DISK_PER_SOURCE_BYTE * size)
         work = await asyncio.to_thread(self._working_folder)
         try:
-            failure = await self._run(source, work, size)
+            failure = await self._run(source, work, size, attempt)
             if failure:
                 raise InvalidModel(f"{source.file.name} was not converted: {failure}")
             made = await asyncio.to_thread(_regular_files, work)
@@ -230,15 +263,16 @@ class Conversion:
         (work / "temporary").mkdir()
         return work
 
-    async def _run(self, source: Source, work: Path, size_bytes: int) -> str:
+    async def _run(self, source: Source, work: Path, size_bytes: int, attempt: Attempt) -> str:
         """Run the converter; why there is no model, "" when there is one."""
         log = work / "log"
+        most = _WRITTEN_PER_SOURCE_BYTE * size_bytes + _WRITTEN_MARGIN_BYTES
         names = [part for name in source.output_names for part in ("--output-name", name)]
         process = await start_process(
             [
                 *self._command,
                 f"--memory-bytes={self._limits.memory_bytes}",
-                f"--file-bytes={_FILE_PER_SOURCE_BYTE * size_bytes + _FILE_MARGIN_BYTES}",
+                f"--file-bytes={most}",
                 *names,
                 "--",
                 str(source.file),
@@ -249,20 +283,27 @@ class Conversion:
             folder=work / "temporary",
         )
         ended = asyncio.create_task(end_of(process))
-        closed = asyncio.create_task(self._closed.wait())
+        grown = asyncio.create_task(outgrown(work, most))
+        unwanted = asyncio.create_task(attempt.unwanted())
         try:
             with beside_a_worker():
                 done, _ = await asyncio.wait(
-                    (ended, closed),
+                    (ended, unwanted, grown),
                     timeout=self._limits.timeout_s,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
         finally:
-            closed.cancel()
+            unwanted.cancel()
+            grown.cancel()
             kill_group(process.pid)
             await ended
-        if self._closed.is_set():
-            return "the server stops"
+        if attempt.why:
+            return attempt.why
+        if grown in done or await asyncio.to_thread(is_outgrown, work, most):
+            return (
+                f"its process wrote more than the {most >> 20} MiB that a program of "
+                f"{size_bytes >> 20} MiB may need, and was ended"
+            )
         if not done:
             return (
                 f"its process took longer than {self._limits.timeout_s:g} s and was ended; "

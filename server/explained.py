@@ -129,9 +129,11 @@ def _winner_lines(explanation: Explanation, answer: pb.ExplainResponse) -> Itera
 
 def _loser_line(trial: Trial) -> str:
     what = f"  trial {trial.number} ({recipe_text(trial.recipe)})"
+    where = f"; measured on another machine: {trial.differs}" if trial.differs else ""
     if trial.reason.startswith(trial.state):
-        return f"{what} {trial.reason}"
-    return f"{what} {trial.state}: {trial.reason}" if trial.reason else f"{what} {trial.state}"
+        return f"{what} {trial.reason}{where}"
+    why = f": {trial.reason}" if trial.reason else ""
+    return f"{what} {trial.state}{why}{where}"
 
 
 def _variant_lines(variant: pb.Variant) -> Iterator[str]:

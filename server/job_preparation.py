@@ -91,6 +91,7 @@ async def specify(
         data_sha256=digests,
         models_sha256=digests_of_models,
         host=host,
+        price=entry.policy.price,
     )
     return JobSpec(
         id=identity,
@@ -111,6 +112,7 @@ async def specify(
         memory_limit_bytes=config.job_memory_bytes,
         build_timeout_s=config.job_build_seconds,
         measure_timeout_s=config.measure_seconds,
+        price=entry.policy.price,
         cache=config.state.absolute() / "artefacts" if config.job_cache_bytes else None,
         cache_limit_bytes=config.job_cache_bytes,
         studies=config.state.absolute() / "studies",
@@ -163,6 +165,7 @@ def reuse(variant: VariantDirectory, directory: Path) -> None:
     )
     manifest = variant.manifest
     built = Built(
+        recipe=manifest.recipe,
         session=manifest.session,
         records=manifest.records,
         built_with=manifest.built_with or {},

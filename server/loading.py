@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from optimizers.contract.errors import HoneError, InvalidModel
-from optimizers.contract.manifest import ORIGINAL
+from optimizers.contract.manifest import MODEL_FILE, ORIGINAL
 from optimizers.contract.profile import HoldVersion
 from server.conversion import PROGRAM_SUFFIX, Conversion, Source
 from server.errors import UnknownModel
@@ -22,6 +23,10 @@ from server.repository import ModelEntry, ModelRepository
 from server.triton_config import ModelConfig
 
 _log = logging.getLogger(__name__)
+
+_REPLACED: Final = "what is to be loaded has changed"
+_UNLOADED: Final = "the model is unloaded"
+"""Why a conversion is ended."""
 
 
 class Loading:
@@ -176,7 +181,7 @@ class Loading:
                 await asyncio.to_thread(self._files.remove, override)
 
     async def _load(self, name: str, override: Override | None) -> None:
-        async with self._registry.lock(name):
+        async with self._held(name, await self._replacing(name, override)):
             loaded, problems = await self._load_versions(name, override)
             if loaded:
                 await self._remember(name, override)
@@ -186,6 +191,28 @@ class Loading:
                     await listener(model)
         if problems:
             raise InvalidModel(f"'{name}': {'; '.join(problems)}")
+
+    @contextlib.asynccontextmanager
+    async def _held(
+        self, name: str, waiting: contextlib.AbstractContextManager[None]
+    ) -> AsyncIterator[None]:
+        """Hold a model's lock; be within `waiting` until it is there."""
+        lock = self._registry.lock(name)
+        with waiting:
+            await lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def _replacing(
+        self, name: str, override: Override | None
+    ) -> contextlib.AbstractContextManager[None]:
+        """What ends the conversions under way that loading a model now makes vain."""
+        if not self._registry.lock(name).locked():
+            return contextlib.nullcontext()
+        needed = await asyncio.to_thread(self._to_convert, name, override)
+        return self._conversion.only(name, needed, _REPLACED)
 
     async def _remember(self, name: str, override: Override | None) -> None:
         """What the last load brought counts until the next; the caller holds the lock."""
@@ -325,17 +352,22 @@ class Loading:
 
     def _is_unconverted(self, name: str) -> bool:
         """Whether a model has a version that would have to be converted; blocks."""
+        folders = self._to_convert(name, self._overrides.get(name))
+        return any(not (folder / MODEL_FILE).is_file() for folder in folders)
+
+    def _to_convert(self, name: str, override: Override | None) -> frozenset[Path]:
+        """Where the programs that loading a model needs lie once they are converted; blocks."""
         with contextlib.suppress(HoneError):
-            entry = self._repository.entry(name, self._overrides.get(name))
+            entry = self._repository.entry(name, override)
             programs = [v for v in self._wanted_versions(entry) if _is_program(entry, v)]
-            return any(not self._source(entry, v).model_file.is_file() for v in programs)
-        return False
+            return frozenset(self._source(entry, v).directory for v in programs)
+        return frozenset()
 
     async def _unload(self, name: str) -> None:
         registry = self._registry
         if registry.entry(name) is None:
             raise UnknownModel(name)
-        async with registry.lock(name):
+        async with self._held(name, self._conversion.only(name, (), _UNLOADED)):
             registry.forget_failures(name)
             for model in registry.models(name):
                 await self._unload_version(name, model.version)

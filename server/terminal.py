@@ -114,7 +114,14 @@ def figure_line(figure: pb.Figure) -> str:
         text += f", ratio {_interval(figure.ratio)}"
     elif figure.value.HasField("lower"):
         text += f" (at least {quantity(unit, figure.value.lower)})"
-    return f"{text}; {figure.samples} samples"
+    return f"{text}; {_counted(figure)}"
+
+
+def _counted(figure: pb.Figure) -> str:
+    """What it was computed from, as evaluations say it."""
+    if figure.of_items:
+        return f"{figure.samples} clusters of {figure.of_items} items"
+    return f"{figure.samples} samples"
 
 
 def short_figure(figure: pb.Figure) -> str:

@@ -13,9 +13,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common
 
-from optimizers.architecture.affine import Affine, affine_maps, write_affine
-from optimizers.architecture.convolution import Convolution, convolutions, write_convolution
-from optimizers.architecture.editing import constant, integer, number, only_user, take_over
+from optimizers.structure.affine import Affine, affine_maps, write_affine
+from optimizers.structure.convolution import Convolution, convolutions, write_convolution
+from optimizers.structure.editing import constant, integer, number, only_user, take_over
 
 
 @dataclass(frozen=True, slots=True)

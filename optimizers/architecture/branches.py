@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from optimizers.architecture.batch_norm import read_normalization
-from optimizers.architecture.convolution import Convolution, read_convolution, write_convolution
-from optimizers.architecture.editing import insert, only_user, take_over
+from optimizers.structure.convolution import Convolution, read_convolution, write_convolution
+from optimizers.structure.editing import insert, only_user, take_over
 
 
 @dataclass(frozen=True, slots=True)

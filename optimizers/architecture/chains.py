@@ -7,9 +7,9 @@ from typing import Final
 
 import onnx_ir as ir
 
-from optimizers.architecture.affine import Affine, read_affine
-from optimizers.architecture.convolution import Convolution, read_convolution
-from optimizers.architecture.editing import only_user
+from optimizers.structure.affine import Affine, read_affine
+from optimizers.structure.convolution import Convolution, read_convolution
+from optimizers.structure.editing import only_user
 
 _BY_CHANNEL: Final = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool")
 

@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from optimizers.architecture.affine import Affine, write_affine
 from optimizers.architecture.chains import layers, relu_after
-from optimizers.architecture.convolution import Convolution, write_convolution
-from optimizers.architecture.editing import insert
+from optimizers.structure.affine import Affine, write_affine
+from optimizers.structure.convolution import Convolution, write_convolution
+from optimizers.structure.editing import insert
 
 _SIDE: Final = 3
 """Of a new convolution's kernel, along every axis."""

@@ -14,14 +14,6 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from optimizers.architecture.attention import (
-    Attention,
-    attentions,
-    columns,
-    keep_heads,
-    silence_heads,
-)
-from optimizers.architecture.editing import read_model, show, write_model
 from optimizers.architecture.proof import why_different
 from optimizers.calibration import (
     Arrays,
@@ -33,6 +25,14 @@ from optimizers.calibration import (
 from optimizers.contract.architecture import DropHeads
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.step import StepContext, StepResult
+from optimizers.structure.attention import (
+    Attention,
+    attentions,
+    columns,
+    keep_heads,
+    silence_heads,
+)
+from optimizers.structure.editing import read_model, show, write_model
 
 _BATCH: Final = 8
 _TOLERANCE: Final = 1e-5

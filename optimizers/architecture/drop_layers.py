@@ -13,14 +13,14 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from optimizers.architecture.editing import read_model, show, write_model
 from optimizers.architecture.proof import random_feeds
-from optimizers.architecture.residual import leave_out, residual_blocks
 from optimizers.calibration import Arrays, fitting_batches, item_count, load_arrays
 from optimizers.contract.architecture import DropLayers
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.step import StepContext, StepResult
+from optimizers.structure.editing import read_model, show, write_model
+from optimizers.structure.residual import leave_out, residual_blocks
 
 _BATCH: Final = 8
 _TINY: Final = 1e-12

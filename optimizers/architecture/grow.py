@@ -13,12 +13,12 @@ import numpy as np
 
 from optimizers.architecture.chains import pairs
 from optimizers.architecture.deepen import deepen
-from optimizers.architecture.editing import read_model, write_model
 from optimizers.architecture.proof import why_different
 from optimizers.architecture.widen import widen
 from optimizers.contract.architecture import Grow
 from optimizers.graph import check_excluded
 from optimizers.step import StepContext, StepResult
+from optimizers.structure.editing import read_model, write_model
 
 _TOLERANCE: Final = 1e-5
 

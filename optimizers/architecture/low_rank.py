@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizers.architecture.affine import Affine, affine_maps, write_affine
-from optimizers.architecture.convolution import Convolution, convolutions, write_convolution
-from optimizers.architecture.editing import read_model, take_over, write_model
 from optimizers.architecture.proof import why_unusable
 from optimizers.contract.architecture import LowRank
 from optimizers.graph import check_excluded
 from optimizers.step import StepContext, StepResult
+from optimizers.structure.affine import Affine, affine_maps, write_affine
+from optimizers.structure.convolution import Convolution, convolutions, write_convolution
+from optimizers.structure.editing import read_model, take_over, write_model
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from optimizers.architecture.affine import Affine, affine_maps, write_affine
-from optimizers.architecture.editing import graph_of, new_constant, take_over
+from optimizers.structure.affine import Affine, affine_maps, write_affine
+from optimizers.structure.editing import graph_of, new_constant, take_over
 
 _SPLIT_BY_INPUT = 13
 """The operator set from which on Split takes its parts as an input."""

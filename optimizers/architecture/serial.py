@@ -15,14 +15,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common
 
-from optimizers.architecture.affine import Affine, affine_maps, read_affine, write_affine
-from optimizers.architecture.convolution import (
+from optimizers.structure.affine import Affine, affine_maps, read_affine, write_affine
+from optimizers.structure.convolution import (
     Convolution,
     convolutions,
     read_convolution,
     write_convolution,
 )
-from optimizers.architecture.editing import only_user, take_over
+from optimizers.structure.editing import only_user, take_over
 
 
 def merge_serial_maps(model: ir.Model) -> int:

@@ -30,7 +30,10 @@ from onnxscript.rewriter.rules.common import (
     unsqueeze_unsqueeze_rule,
 )
 
-from optimizers.architecture.editing import (
+from optimizers.architecture.proof import why_different
+from optimizers.contract.architecture import Simplify
+from optimizers.step import StepContext, StepResult
+from optimizers.structure.editing import (
     constant,
     graph_of,
     integer,
@@ -38,9 +41,6 @@ from optimizers.architecture.editing import (
     take_over,
     write_model,
 )
-from optimizers.architecture.proof import why_different
-from optimizers.contract.architecture import Simplify
-from optimizers.step import StepContext, StepResult
 
 _TOLERANCE: Final = 1e-6
 _RULES: Final = (

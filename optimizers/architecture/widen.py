@@ -7,11 +7,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common
 
-from optimizers.architecture.affine import Affine, write_affine
 from optimizers.architecture.chains import pairs
-from optimizers.architecture.convolution import Convolution, write_convolution
-from optimizers.architecture.editing import take_over
 from optimizers.contract.architecture import Grow
+from optimizers.structure.affine import Affine, write_affine
+from optimizers.structure.convolution import Convolution, write_convolution
+from optimizers.structure.editing import take_over
 
 
 def widen(model: ir.Model, name: str, step: Grow, random: np.random.Generator) -> str:

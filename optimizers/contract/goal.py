@@ -80,9 +80,9 @@ FIGURES: Final[dict[FigureName, FigureKind]] = {
     FigureName.COSINE: FigureKind(unit="", lower_is_better=False, units={"": 1.0}, compares=True),
     FigureName.SQNR: FigureKind(unit="dB", lower_is_better=False, units={"dB": 1.0}, compares=True),
     FigureName.COST: FigureKind(
-        unit="s/1000",
+        unit="/1000",
         lower_is_better=True,
-        units={"s/1000": 1.0, "": 1.0},
+        units={"/1000": 1.0, "": 1.0},
     ),
 }
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -32,6 +32,7 @@ from optimizers.contract.ingredients import Ingredients
 from optimizers.contract.manifest import StepRecord
 from optimizers.contract.preprocessing import Preprocessing
 from optimizers.contract.profile import StoredProfile, Task
+from optimizers.contract.recipe import StoredRecipe
 from optimizers.contract.runtime import SessionSpec
 
 SPEC_FILE: Final = "spec.json"
@@ -46,8 +47,8 @@ PAUSES_FILE: Final = "pauses"
 VARIANT_DIRECTORY: Final = "variant"
 LOG_FILE: Final = "worker.log"
 CACHE_LIMIT_BYTES: Final = 4 << 30
-_NEWEST_BYTES: Final = 1 << 16
-"""The end of a worker's progress, which is read again and again; longer lines are cut."""
+_NEWEST_BYTES: Final = 1 << 13
+"""Of the end of a worker's progress, which is read again and again; longer lines are not seen."""
 
 
 class JobState(StrEnum):
@@ -165,12 +166,14 @@ class Built:
     """A finished candidate: what lies in `candidate/` and how it came about.
 
     Attributes:
+        recipe: What was built.
         session: How it is to be opened.
         records: What each step did.
         built_with: Name → version of what took part.
         made_from: All that decided the outcome; None where that is not known.
     """
 
+    recipe: StoredRecipe
     session: SessionSpec
     records: tuple[StepRecord, ...]
     built_with: dict[str, str]
@@ -194,12 +197,21 @@ def job_id(
     data_sha256: dict[str, str],
     models_sha256: dict[str, str],
     host: Host,
+    price: float = 1.0,
 ) -> str:
-    """The id of the work: equal for the same model, profile and data on the same machine."""
+    """The id of the work: equal for the same model, profile and data on the same machine.
+
+    The price of a processor second is part of it where there is one: it decides what cost is.
+    Where a search is kept is none, so that a new password asks for no new work.
+    """
+    wanted = profile
+    if profile.search is not None:
+        wanted = replace(profile, search=replace(profile.search, storage="", artefacts=""))
     content = [
-        *(model, version, profile.to_data(), str(task), original_sha256, data_sha256),
+        *(model, version, wanted.to_data(), str(task), original_sha256, data_sha256),
         *(host.architecture, host.cpu_features, host.cpus, host.onnxruntime, host.gpus),
         *(asdict(original_session), models_sha256),
+        *(() if price == 1.0 else (price,)),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

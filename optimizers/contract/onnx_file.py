@@ -21,6 +21,7 @@ NEWEST_OPSET: Final = 26
 
 _LARGEST_DEPTH: Final = 64
 _MOST_REMEMBERED: Final = 256
+_LONGEST_SHOWN: Final = 80
 _PART_BYTES: Final = 1 << 19
 """A third of a millisecond's work."""
 
@@ -138,14 +139,21 @@ def _look_through(path: Path, state: tuple[int, ...]) -> tuple[int, frozenset[st
 
 def _external_file(model: Path, location: str) -> Path:
     directory = model.parent.resolve()
-    target = (directory / location).resolve()
+    try:
+        target = (directory / location).resolve()
+        is_file = target.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, links in a circle
+        raise InvalidModel(
+            f"{model.name} refers to external data at {location[:_LONGEST_SHOWN]!r}, which cannot "
+            "name a file; expected a relative path to a file beside the model"
+        ) from error
     if location.startswith("/") or not target.is_relative_to(directory) or target == directory:
         raise InvalidModel(
-            f"{model.name} refers to external data at '{location}', outside its own directory; "
+            f"{model.name} refers to external data at {location!r}, outside its own directory; "
             "put the file beside the model"
         )
-    if not target.is_file():
-        raise InvalidModel(f"{model.name} refers to external data '{location}', which is missing")
+    if not is_file:
+        raise InvalidModel(f"{model.name} refers to external data {location!r}, which is missing")
     return target
 
 

@@ -17,3 +17,11 @@ def how_to_install_optimisers(missing: Sequence[str]) -> str:
         f"the optimisers are not installed here ({', '.join(missing)} missing); "
         "run: pip install 'hone-server[cpu,optimize]'"
     )
+
+
+def how_to_install_cluster(missing: Sequence[str]) -> str:
+    """What to tell somebody whose installation lacks what machines share a search with."""
+    return (
+        f"{', '.join(missing)} is not installed here; "
+        "run: pip install 'hone-server[cpu,optimize,cluster]'"
+    )

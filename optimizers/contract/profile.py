@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer
 
@@ -23,11 +23,12 @@ _HASH_LIKE: Final = re.compile(r"[0-9a-f]{8,64}")
 _NO_LABELS: Final = frozenset({"original", "latest"})
 _NO_PROFILES: Final = _NO_LABELS | {"stable", "canary"}
 _LARGEST_VERSION: Final = 10**18 - 1
+_LARGEST_PRICE: Final = 1e12
 _LONGEST_SENTENCE: Final = 200
 _Choice = TypeVar("_Choice", bound=StrEnum)
 _TOP_KEYS: Final = (
     *("task", "data", "serve", "hold_version", "profiles", "labels"),
-    *("padding", "trim", "preprocess", "latency_budget"),
+    *("padding", "trim", "preprocess", "price", "latency_budget"),
 )
 _DATA_KEYS: Final = ("calibration", "train", "search", "gate")
 
@@ -79,6 +80,12 @@ class Profile:
     goal: Goal = field(default_factory=Goal)
     search: Search | None = None
 
+    def without_secrets(self) -> Self:
+        """The same, with `***` for passwords: what is kept beside results, and shown."""
+        if self.search is None:
+            return self
+        return replace(self, search=self.search.without_secrets())
+
     def to_data(self) -> dict[str, Any]:
         """Plain data with the keys of a profile file, and its name."""
         goal = {
@@ -110,6 +117,7 @@ class ModelPolicy:
             and which outputs are cut back to a request's own length: `trim: {hidden: 1}`, or
             `trim: {hidden: {axis: 1, like: tokens}}` where the padded inputs' edges differ.
         preprocess: What is done to every image of the data; arrays are taken as they are.
+        price: Of a processor second in whatever currency, above 0; 1000 items come to `cost`.
         latency_budget_s: What 99 of 100 requests of the model may take before builds are paused
             for them, from a request to its encoded answer; 0: builds are never paused for it;
             None: what the server was told.
@@ -123,6 +131,7 @@ class ModelPolicy:
     labels: dict[str, int] = field(default_factory=dict)
     padding: PaddingPolicy = field(default_factory=PaddingPolicy)
     preprocess: Preprocessing = field(default_factory=Preprocessing)
+    price: float = 1.0
     latency_budget_s: float | None = None
 
     @property
@@ -152,6 +161,7 @@ def model_policy(text: str, source: str) -> ModelPolicy:
         labels=_labels(document, profiles) if "labels" in top else {},
         padding=padding_policy(document, top),
         preprocess=_preprocess(document, top),
+        price=_price(document, top.get("price", 1.0)),
         latency_budget_s=_latency_budget(document, top),
     )
 
@@ -176,6 +186,17 @@ StoredProfile = Annotated[
     Profile, BeforeValidator(_stored_profile), PlainSerializer(lambda profile: profile.to_data())
 ]
 """A profile as a field of a stored value."""
+
+
+def _price(document: Document, value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= _LARGEST_PRICE:
+        raise document.error(
+            ("price",),
+            f"expected what a processor second costs, above 0 and at most {_LARGEST_PRICE:g}, got "
+            f"{shown(value)}",
+        )
+    return float(value)
 
 
 def _preprocess(document: Document, top: dict[str, Any]) -> Preprocessing:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Self
 
+from optimizers.contract.addresses import BY_NAME, without_password
 from optimizers.contract.declaration import Choice, Real, Value
 from optimizers.contract.documents import Document, Path, shown, unknown_key
 from optimizers.contract.errors import InvalidDocument
@@ -52,10 +53,11 @@ class Search:
             declares. `{low: ..., high: ..., log: ...}` is a range.
         planner: Whether the planner's proposals are tried first.
         seed: Of everything random.
-        storage: Address of a database that several machines share; "": a file in the state
-            directory.
-        artefacts: Where several machines share models and data, a path or a URL; "": the state
-            directory.
+        storage: Address of a database that several machines share, or `env:NAME` for what an
+            environment variable holds; "": a file in the state directory. It takes no part in
+            comparisons: the same is wanted wherever it is kept.
+        artefacts: Where several machines share models and data, a path, a URL or `env:NAME`; "":
+            the state directory. It takes no part in comparisons either.
     """
 
     sampler: Sampler = Sampler.TPE
@@ -66,8 +68,8 @@ class Search:
     values: Mapping[str, Choice | Real] = field(default_factory=dict)
     planner: bool = True
     seed: int = 0
-    storage: str = ""
-    artefacts: str = ""
+    storage: str = field(default="", compare=False)
+    artefacts: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.trials <= _MOST_TRIALS:
@@ -76,15 +78,23 @@ class Search:
             raise InvalidDocument(f"minutes must be above 0, got {self.minutes}")
         if not 1 <= self.workers <= _MOST_WORKERS:
             raise InvalidDocument(f"workers must be in [1, {_MOST_WORKERS}], got {self.workers}")
-        if self.storage and not _URL.fullmatch(self.storage):
+        if self.storage and not (_URL.fullmatch(self.storage) or BY_NAME.fullmatch(self.storage)):
             raise InvalidDocument(
-                f"storage must be the address of a database such as "
-                f"postgresql://user@host/name, got {shown(self.storage)}"
+                "storage must be the address of a database such as postgresql://user@host/name, "
+                f"or env:NAME, got {shown(without_password(self.storage))}"
             )
         if self.storage and not self.artefacts:
             raise InvalidDocument(
                 "artefacts must name a place that all machines reach, because storage is shared"
             )
+
+    def without_secrets(self) -> Self:
+        """The same, with `***` for passwords: what is kept beside results, and shown."""
+        return replace(
+            self,
+            storage=without_password(self.storage),
+            artefacts=without_password(self.artefacts),
+        )
 
     def to_data(self) -> dict[str, Any]:
         """Plain data that `search_from_data` reads back."""

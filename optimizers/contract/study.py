@@ -67,7 +67,9 @@ class Trial:
             their limits; 0: it misses nothing.
         reason: Why it lost, for people; "" for the winner and while it runs.
         seconds: Spent on it by all workers together.
-        worker: Who had it last.
+        worker: Who had it last: the name of a machine and a process id.
+        differs: How a machine that measured it differs from the one that serves, in what decides
+            times and memory; "" where it does not. Its ratios are to the original on that machine.
         started_unix_s: When.
     """
 
@@ -82,6 +84,7 @@ class Trial:
     reason: str = ""
     seconds: float = 0.0
     worker: str = ""
+    differs: str = ""
     started_unix_s: float = 0.0
 
     @property

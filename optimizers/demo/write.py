@@ -31,7 +31,7 @@ from optimizers.demo.networks import (
 
 MARKER: Final = ".hone-demo.json"
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _POLICY: Final = """\
 # {about}
 task: classification          # answers are compared by their highest logit
@@ -63,6 +63,14 @@ profiles:
       - tune_session: {{}}
     goal:
       optimize: [throughput]
+
+  # The recipe is looked for: hone optimize {model} --profile searched --wait
+  searched:
+    goal:
+      optimize: [latency_p50]
+      require: ["agreement >= 0.95"]
+      stop_when: ["latency_p50 >= 60 % better"]   # good enough
+    search: {{sampler: tpe, trials: 12, minutes: 6}}
 """
 
 
@@ -215,7 +223,7 @@ def _write_model(
     )
     right = accuracy(network, inputs["gate"], splits.gate.labels)
     export(network, inputs["train"], model / "1" / "model.onnx")
-    policy = _POLICY.format(about=plan.about, source=splits.source, step=plan.step)
+    policy = _POLICY.format(about=plan.about, source=splits.source, step=plan.step, model=plan.name)
     (model / "hone.yaml").write_text(policy, encoding="utf-8")
     tell(f"{plan.name}: accuracy {right:.2%} on the gate's {len(splits.gate)} items")
     return DemoModel(name=plan.name, accuracy=right, gate_items=len(splits.gate))

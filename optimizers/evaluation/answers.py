@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from numpy.typing import NDArray
@@ -32,8 +33,8 @@ _UNBATCHED: Final = "no strangers share a run; a caller's own rows were judged t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GateItems:
-    """The gate's data, read.
+class JudgedItems:
+    """Items that answers are compared on, read: the gate's, or a search's.
 
     Attributes:
         items: One array per input, first axis = items.
@@ -78,22 +79,29 @@ class Answers:
     arrangement: Arrangement
 
 
-def read_gate(subject: Subject, original: Session) -> GateItems | None:
+def read_gate(subject: Subject, original: Session) -> JudgedItems | None:
     """The gate's items, tried on the original; None when none are declared.
 
     Raises:
         InvalidData: They do not fit the model.
     """
-    if subject.gate_data is None:
-        return None
-    with open_data(subject.gate_data, original.signature) as file:
+    return None if subject.gate_data is None else read_items(subject.gate_data, original)
+
+
+def read_items(path: Path, original: Session) -> JudgedItems:
+    """Items from a file or folder, tried on the original.
+
+    Raises:
+        InvalidData: They do not fit the model.
+    """
+    with open_data(path, original.signature) as file:
         items, labels, groups = file.take(None), file.labels(None), file.groups()
     clusters = None if groups is None else clusters_of(groups)
     try:
         first = answer(original, take(items, slice(0, 1)))
     except RunFailed as error:
-        raise InvalidData(f"{subject.gate_data.name}: the original fails on it: {error}") from error
-    return GateItems(items=items, labels=labels, clusters=clusters, first=first)
+        raise InvalidData(f"{path.name}: the original fails on it: {error}") from error
+    return JudgedItems(items=items, labels=labels, clusters=clusters, first=first)
 
 
 def without_gate(subject: Subject, findings: Findings) -> Arrangement:
@@ -111,24 +119,34 @@ def without_gate(subject: Subject, findings: Findings) -> Arrangement:
 
 
 def ask(
-    subject: Subject,
     sessions: tuple[Session, Session],
     items: Arrays,
+    seed: int,
     findings: Findings,
     report: Report,
+    wanted: Outputs | None = None,
 ) -> Answers:
-    """Both models' answers to the gate's items, the variant's in every company they may have.
+    """Both models' answers to all items, the variant's in every company they may have.
+
+    Args:
+        sessions: The original and the variant, open.
+        items: What is asked.
+        seed: Of the company.
+        findings: Takes the checks.
+        report: Takes progress.
+        wanted: The original's answers to these items, where they are known.
 
     Raises:
         Broken: The variant's answers have another shape.
         RunFailed: The runtime refused.
     """
     original, variant = sessions
-    told = _told(report, "the original's answers", 0.05, items)
-    wanted = answer(original, items, share=told)
+    if wanted is None:
+        told = _told(report, "the original's answers", 0.05, items)
+        wanted = answer(original, items, share=told)
     alone = answer(variant, items, share=_told(report, "fidelity", 0.1, items))
     _check_shapes(original.signature, wanted, alone, findings)
-    arrangement, together = _arrange(subject, sessions, items, alone, findings, report)
+    arrangement, together = _arrange(sessions, items, alone, seed, findings, report)
     return Answers(
         signature=original.signature,
         original=wanted,
@@ -157,27 +175,28 @@ def _check_shapes(
 
 
 def _arrange(
-    subject: Subject,
     sessions: tuple[Session, Session],
     items: Arrays,
     alone: Outputs,
+    seed: int,
     findings: Findings,
     report: Report,
 ) -> tuple[Arrangement, tuple[Outputs, ...]]:
     """How the variant is served, and its answers in batches: a caller's own rows share a run."""
     original, variant = sessions
-    most = subject.session.max_batch
-    unbatched = replace(subject.session, max_batch=1)
+    served = variant.spec
+    most = served.max_batch
+    unbatched = replace(served, max_batch=1)
     if not _takes_batches(original, items):
         text = "the original takes one row a run, so no answer can depend on another"
         findings.check(Gate.INVARIANCE, True, text)
         return Arrangement(session=unbatched, batch_difference={}), ()
     sizes = sorted({2, LARGER_BATCH} if most == 1 else {2, min(LARGER_BATCH, most), most})
     told = _told(report, "batch invariance", 0.15, items, width=0.1)
-    found = measure_invariance(variant, items, alone, sizes, subject.seed, told)
+    found = measure_invariance(variant, items, alone, sizes, seed, told)
     together = most > 1 and found.holds
     findings.check(Gate.INVARIANCE, True, _describe(found, sizes, together=together))
-    session = subject.session if together else unbatched
+    session = served if together else unbatched
     return Arrangement(session=session, batch_difference=found.difference), found.together
 
 

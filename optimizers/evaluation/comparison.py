@@ -8,7 +8,7 @@ from optimizers.contract.evaluation import Figure, Gate
 from optimizers.contract.goal import FigureName
 from optimizers.contract.profile import Task
 from optimizers.contract.signature import Signature
-from optimizers.evaluation.answers import Answers, GateItems
+from optimizers.evaluation.answers import Answers, JudgedItems
 from optimizers.evaluation.clusters import Clusters
 from optimizers.evaluation.fidelity import (
     Claims,
@@ -24,7 +24,7 @@ from optimizers.evaluation.findings import Findings
 from optimizers.evaluation.task import accuracy_figure, check_labels, right_answers
 
 
-def judge_answers(task: Task, gate: GateItems, answers: Answers, findings: Findings) -> None:
+def judge_answers(task: Task, gate: JudgedItems, answers: Answers, findings: Findings) -> None:
     """Fidelity, then accuracy where there are labels.
 
     Raises:
@@ -75,7 +75,17 @@ def fidelity(task: Task, clusters: Clusters | None, answers: Answers, alpha: flo
     return [figure for figure in figures if figure is not None]
 
 
-def accuracy(task: Task, gate: GateItems, answers: Answers, alpha: float) -> Figure | None:
+def answer_figures(task: Task, items: JudgedItems, answers: Answers, alpha: float) -> list[Figure]:
+    """Fidelity and, where there are labels, accuracy.
+
+    Raises:
+        InvalidData: The labels do not fit the model.
+    """
+    right = accuracy(task, items, answers, alpha)
+    return fidelity(task, items.clusters, answers, alpha) + ([] if right is None else [right])
+
+
+def accuracy(task: Task, gate: JudgedItems, answers: Answers, alpha: float) -> Figure | None:
     """Accuracy beside the original's; None without labels or without scores of classes.
 
     Raises:
@@ -119,7 +129,7 @@ def _same(task: Task, answers: Answers) -> dict[str, Claims]:
     return same
 
 
-def _judge_accuracy(task: Task, gate: GateItems, answers: Answers, findings: Findings) -> None:
+def _judge_accuracy(task: Task, gate: JudgedItems, answers: Answers, findings: Findings) -> None:
     figure = accuracy(task, gate, answers, findings.alpha)
     if figure is not None:
         findings.figures.append(figure)

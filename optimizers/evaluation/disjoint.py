@@ -9,7 +9,15 @@ from typing import Final
 
 import numpy as np
 
-from optimizers.calibration import Arrays, Groups, item_count, load_groups, load_in_parts, open_data
+from optimizers.calibration import (
+    HOLD_GROUPS,
+    Arrays,
+    Groups,
+    item_count,
+    load_groups,
+    load_in_parts,
+    open_data,
+)
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.signature import Signature
 
@@ -21,58 +29,90 @@ _USE_NOTHING_TWICE: Final = "what judges a variant must not have had a part in m
 
 
 def check_disjoint(
-    data: Mapping[str, Path], digests: Mapping[str, str], signature: Signature
+    data: Mapping[str, Path],
+    digests: Mapping[str, str],
+    signature: Signature,
+    judging: str = GATE,
 ) -> None:
-    """Make sure that the gate's data shares no item and no cluster with any other.
+    """Make sure that the data that judges shares no item and no cluster with any other.
 
-    Clusters are known by the names in `groups`; where one of two files names none, only their
-    items are compared.
+    Clusters are known by the names in `groups`. Where the gate names some, every other file of a
+    kind that can has to; of one that cannot, only the items are compared (`not_compared`).
 
     Args:
-        data: Purpose → file; nothing is checked without a gate.
+        data: Purpose → file; nothing is checked without that which judges.
         digests: Purpose → sha256 of the same file.
         signature: The model's; an item is what goes into all of its inputs.
+        judging: The purpose that judges: the gate's, or the search's, which is compared with
+            what steps learn from.
 
     Raises:
-        InvalidData: Two files are the same or share items or clusters, or one does not fit the
-            model.
+        InvalidData: Two files are the same or share items or clusters, one names no groups and
+            should, or one does not fit the model.
     """
-    others = {name: path for name, path in data.items() if name != GATE}
-    if GATE not in data or not others:
+    others = {name: path for name, path in data.items() if name not in (GATE, judging)}
+    if judging not in data or not others:
         return
+    judge = f"data.{judging} ({data[judging].name})"
     for name in others:
-        if digests[name] == digests[GATE]:
+        if digests[name] == digests[judging]:
             raise InvalidData(
-                f"data.gate ({data[GATE].name}) and data.{name} ({others[name].name}) share all of "
+                f"{judge} and data.{name} ({others[name].name}) share all of "
                 f"their items; {_USE_NOTHING_TWICE}"
             )
-    of_gate = _items_of(data[GATE], signature)
+    of_gate = _items_of(data[judging], signature)
     for name, path in others.items():
         seen = {item: index for index, item in reversed([*enumerate(_items_of(path, signature))])}
         shared = [(index, seen[item]) for index, item in enumerate(of_gate) if item in seen]
         if shared:
             where, there = shared[0]
             raise InvalidData(
-                f"{len(shared)} of the {len(of_gate)} items of data.gate ({data[GATE].name}) are "
+                f"{len(shared)} of the {len(of_gate)} items of {judge} are "
                 f"in data.{name} ({path.name}) as well, the first in "
-                f"{_row(data[GATE], signature, where)} of the gate's and "
+                f"{_row(data[judging], signature, where)} of the {judging}'s and "
                 f"{_row(path, signature, there)} of the other; {_USE_NOTHING_TWICE}"
             )
-    groups = load_groups(data[GATE], signature)
-    for name, path in others.items():
-        _check_groups(data[GATE].name, groups, f"data.{name} ({path.name})", path, signature)
+    groups = load_groups(data[judging], signature)
+    if groups is not None:
+        for name, path in others.items():
+            _check_groups(judge, groups, f"data.{name} ({path.name})", path, signature)
+
+
+def not_compared(data: Mapping[str, Path], signature: Signature) -> tuple[str, ...]:
+    """What `check_disjoint` could not see: a sentence for each file that can hold no groups.
+
+    Args:
+        data: Purpose → file.
+        signature: The model's.
+
+    Raises:
+        InvalidData: The gate's data does not fit the model.
+    """
+    mute = [name for name, path in data.items() if path.suffix not in HOLD_GROUPS]
+    if GATE not in data or not mute or load_groups(data[GATE], signature) is None:
+        return ()
+    return tuple(
+        f"no item of data.gate is in data.{name}; whether a group is cannot be seen, as "
+        f"{data[name].name} is of a kind that holds no `groups`"
+        for name in mute
+    )
 
 
 def _check_groups(
-    gate: str, groups: Groups | None, said: str, path: Path, signature: Signature
+    judging: str, groups: Groups, said: str, path: Path, signature: Signature
 ) -> None:
-    there = None if groups is None else load_groups(path, signature)
-    if groups is None or there is None:
+    if path.suffix not in HOLD_GROUPS:
         return
+    there = load_groups(path, signature)
+    if there is None:
+        raise InvalidData(
+            f"{judging} names groups and {said} names none, so that a group which is in "
+            f"both would not be found; expected `groups`, one per item, in {path.name} as well"
+        )
     shared = np.intersect1d(groups, there)
     if shared.size:
         raise InvalidData(
-            f"{shared.size} of the {len(np.unique(groups))} groups of data.gate ({gate}) are in "
+            f"{shared.size} of the {len(np.unique(groups))} groups of {judging} are in "
             f"{said} as well, the first is '{shared[0]}'; split by group, as "
             f"{_USE_NOTHING_TWICE}"
         )

@@ -7,6 +7,7 @@ from typing import Final
 
 from optimizers.contract.evaluation import Check, Figure, Gate
 from optimizers.contract.goal import FigureName, Goal
+from optimizers.evaluation.limits import measured
 from optimizers.evaluation.verdict import NOT_MEASURED, check_better, check_requirement
 
 _GATES: Final = {
@@ -76,6 +77,4 @@ class Findings:
             raise Broken
 
     def _measured(self, name: FigureName, under: str = "") -> tuple[Figure | None, str]:
-        found = (one for one in self.figures if one.name is name and one.under == under)
-        figure = next(found, None)
-        return figure, self.missing.get(name, NOT_MEASURED)
+        return measured(self.figures, name, under), self.missing.get(name, NOT_MEASURED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from optimizers.contract.goal import FigureName, Goal, parse_requirement
@@ -65,11 +65,7 @@ def with_floors(goal: Goal, task: Task, kinds: OutputKinds) -> Goal:
         floors.append(_AGREEMENT)
     if kinds.floating and FigureName.SQNR not in named:
         floors.append(_SQNR_OF_A_NUMBER if task is Task.REGRESSION else _SQNR)
-    return Goal(
-        optimize=goal.optimize,
-        require=(*goal.require, *map(parse_requirement, dict.fromkeys(floors))),
-        confidence=goal.confidence,
-    )
+    return replace(goal, require=(*goal.require, *map(parse_requirement, dict.fromkeys(floors))))
 
 
 def _task_floor(task: Task, kinds: OutputKinds) -> list[str]:

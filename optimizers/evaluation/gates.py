@@ -5,22 +5,16 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 from optimizers.contract.errors import RunFailed
 from optimizers.contract.evaluation import (
     Certificate,
     Check,
-    Estimate,
     Evaluation,
-    Figure,
     Gate,
 )
-from optimizers.contract.goal import FigureName
-from optimizers.contract.onnx_file import read_onnx_file
-from optimizers.contract.processors import everywhere
 from optimizers.contract.runtime import Session, SessionSpec
-from optimizers.evaluation.answers import Arrangement, GateItems, ask, read_gate, without_gate
+from optimizers.evaluation.answers import Arrangement, JudgedItems, ask, read_gate, without_gate
 from optimizers.evaluation.bounds import gate_alpha, per_bound_alpha
 from optimizers.evaluation.comparison import judge_answers
 from optimizers.evaluation.findings import Broken, Findings
@@ -28,7 +22,8 @@ from optimizers.evaluation.floors import output_kinds, with_floors
 from optimizers.evaluation.lint import lint
 from optimizers.evaluation.progress import Report
 from optimizers.evaluation.quiet import Quiet, ReadUsage, read_usage
-from optimizers.evaluation.robustness import check_robustness, judge_robustness
+from optimizers.evaluation.robustness import check_robustness, judge_robustness, perturbations
+from optimizers.evaluation.size import size_figure
 from optimizers.evaluation.speed import judge_memory, judge_speed
 from optimizers.evaluation.subject import Subject
 from optimizers.evaluation.verdict import conclude
@@ -66,7 +61,8 @@ def judge(subject: Subject, report: Report, read: ReadUsage = read_usage) -> Jud
     with closing(Session(subject.original, subject.original_session)) as original:
         gate = read_gate(subject, original)
         if gate is not None:
-            check_robustness(subject, original, gate.items)
+            wishes = perturbations(subject.goal.require)
+            check_robustness(wishes, original.signature, gate.items)
         findings = _open_findings(subject, original, gate)
         arrangement = Arrangement(session=subject.session, batch_difference={})
         try:
@@ -76,12 +72,11 @@ def judge(subject: Subject, report: Report, read: ReadUsage = read_usage) -> Jud
                 if gate is None:
                     arrangement = without_gate(subject, findings)
                 else:
-                    answers = ask(subject, sessions, gate.items, findings, report)
+                    answers = ask(sessions, gate.items, subject.seed, findings, report)
                     arrangement = answers.arrangement
                     judge_answers(subject.task, gate, answers, findings)
                     judge_robustness(subject, sessions, gate, answers, findings, report)
-                with everywhere():
-                    _measure(subject, sessions, arrangement, gate, findings, report, read)
+                _measure(subject, sessions, arrangement, gate, findings, report, read)
         except Broken:
             pass
         except RunFailed as error:
@@ -94,7 +89,7 @@ def judge(subject: Subject, report: Report, read: ReadUsage = read_usage) -> Jud
     )
 
 
-def _open_findings(subject: Subject, original: Session, gate: GateItems | None) -> Findings:
+def _open_findings(subject: Subject, original: Session, gate: JudgedItems | None) -> Findings:
     """Nothing found yet; alpha is divided by all that will be judged by a bound."""
     kinds = output_kinds(original.signature, None if gate is None else gate.first)
     goal = with_floors(subject.goal, subject.task, kinds)
@@ -109,7 +104,7 @@ def _lint(subject: Subject, original: Session, findings: Findings, report: Repor
         subject.original, original.signature, subject.variant, subject.session
     ):
         findings.check(Gate.LINT, passed, text)
-    findings.figures.append(_size_figure(subject.original, subject.variant))
+    findings.figures.append(size_figure(subject.original, subject.variant))
     findings.require(Gate.LINT)
 
 
@@ -117,7 +112,7 @@ def _measure(
     subject: Subject,
     sessions: tuple[Session, Session],
     arrangement: Arrangement,
-    gate: GateItems | None,
+    gate: JudgedItems | None,
     findings: Findings,
     report: Report,
     read: ReadUsage,
@@ -144,22 +139,4 @@ def _evaluation(subject: Subject, findings: Findings) -> Evaluation:
             gate_use=subject.gate_use,
             gate_sha256=subject.gate_sha256,
         ),
-    )
-
-
-def _size_figure(original: Path, variant: Path) -> Figure:
-    one, other = read_onnx_file(original).size_bytes, read_onnx_file(variant).size_bytes
-
-    def exact(value: float) -> Estimate:
-        return Estimate(value=value, lower=value, upper=value)
-
-    return Figure(
-        name=FigureName.SIZE,
-        unit="B",
-        samples=1,
-        value=exact(other),
-        original=exact(one),
-        difference=exact(other - one),
-        ratio=exact(other / one),
-        method="bytes on disk",
     )

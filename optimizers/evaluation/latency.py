@@ -10,15 +10,15 @@ from typing import Any, Final
 import numpy as np
 
 from optimizers.contract.evaluation import Estimate, Figure
-from optimizers.contract.goal import FigureName
+from optimizers.contract.goal import FIGURES, FigureName
 from optimizers.contract.runtime import Feeds, Session
 from optimizers.evaluation.bounds import median_interval
-from optimizers.evaluation.series import LOOKS, Quantity, Series, Terms, Unit, Window, measure
+from optimizers.evaluation.series import Quantity, Series, Terms, Unit, Window, measure
 
 RUNS_FOR_P99: Final = 100
 """Runs a unit needs so that its 99th percentile is more than its slowest run."""
 
-_METHOD: Final = f"order statistics, quiet windows only, at most {len(LOOKS)} looks"
+_METHOD: Final = "order statistics, quiet windows only"
 
 
 def latency_figures(
@@ -36,10 +36,12 @@ def latency_figures(
     Raises:
         Unstable: See `measure`.
     """
-    runs = max(_runs_in_window(session, feeds, terms.timing.window_s) for session in sessions)
-    if for_p99:
-        runs = max(runs, RUNS_FOR_P99 // 2)
-    one, other = (_latency_window(session, feeds, runs) for session in sessions)
+    runs = [_runs_in_window(session, feeds, terms.timing.window_s) for session in sessions]
+    least = max(RUNS_FOR_P99 // 2 if for_p99 else 1, max(runs) if terms.timing.same_runs else 1)
+    one, other = (
+        _latency_window(session, feeds, max(count, least))
+        for session, count in zip(sessions, runs, strict=True)
+    )
     series = measure(one, other, lambda unit: unit.median, terms)
     condition = f"batch {batch}" if batch > 1 else ""
     median = _paired_figure(
@@ -52,14 +54,18 @@ def throughput_figures(
     sessions: tuple[Session, Session],
     feeds: tuple[Feeds, Feeds],
     rows: tuple[int, int],
+    price: float,
     terms: Terms,
 ) -> tuple[Figure, Figure]:
-    """Items a second and processor time per item with every lane busy.
+    """Items a second, and what 1000 items cost, with every lane busy.
+
+    The cost is processor seconds for 1000 items times the price of such a second.
 
     Args:
         sessions: The original and the variant, open.
         feeds: What each is fed in one run, joined as it will be served.
         rows: Rows in each of these.
+        price: Of a processor second, above 0.
         terms: How to measure.
 
     Raises:
@@ -77,7 +83,14 @@ def throughput_figures(
         _paired_figure(
             FigureName.THROUGHPUT, "items/s", series, lambda unit: unit.rate, terms, condition
         ),
-        _paired_figure(FigureName.COST, "s/1000", series, lambda unit: unit.cost, terms, condition),
+        _paired_figure(
+            FigureName.COST,
+            FIGURES[FigureName.COST].unit,
+            series,
+            lambda unit: price * unit.cost,
+            terms,
+            condition,
+        ),
     )
 
 
@@ -135,7 +148,10 @@ def _paired_figure(
         original=median_interval(one, alpha),
         difference=median_interval([b - a for a, b in zip(one, other, strict=True)], alpha),
         ratio=median_interval(series.ratios(quantity), alpha),
-        method=f"median over units, {_METHOD}, {series.void} units void",
+        method=(
+            f"median over units, {_METHOD}, at most {len(terms.looks)} looks, "
+            f"{series.void} units void"
+        ),
         condition=condition,
     )
 

@@ -29,3 +29,7 @@ def at_most_every(
             share(done)
 
     return rarely
+
+
+def untold(stage: str, share: float, text: str) -> None:
+    """Nobody waits for progress; a `Report`."""

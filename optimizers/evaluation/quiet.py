@@ -17,6 +17,12 @@ BUSY_OTHERS: Final = 0.25
 STOLEN: Final = 0.10
 """Share of the machine's time taken away by its hypervisor that voids a window."""
 
+AT_WORK: Final = 0.05
+"""Processors' worth of work by others, counted like `BUSY_OTHERS`, that is given way to."""
+
+_REST: Final = 4.0
+"""How long others are given, in lengths of what was just measured."""
+
 _LONGEST_LOOK_S: Final = 1.0
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _IDLE_FIELDS: Final = (3, 4)  # idle, iowait
@@ -69,9 +75,10 @@ class Quiet:
 
     def __init__(self, cpus: int, read: ReadUsage = read_usage) -> None:
         """Judge by `read`, for work that is handed out `cpus` processors."""
-        self._cpus = cpus
         self._read = read
         self._before = read()
+        self._seen_s = self._others_s = 0.0
+        self._spare = max(0, self._before.processors - cpus)
 
     def start(self) -> None:
         """A window begins."""
@@ -92,6 +99,19 @@ class Quiet:
             look_s = min(2 * look_s, _LONGEST_LOOK_S)
         return False
 
+    def give_way(self, measured_s: float, deadline: float) -> None:
+        """Do nothing for a while where others are at work, however little.
+
+        Whoever answers a request now and then does not void a window, but waits for the end of a
+        turn, milliseconds, of whoever measures: the less often the better.
+
+        Args:
+            measured_s: How long the last window took.
+            deadline: When time is up, by `pausing.working_time`.
+        """
+        if self._others_s > (AT_WORK + self._spare) * self._seen_s:
+            time.sleep(max(0.0, min(_REST * measured_s, deadline - working_time())))
+
     def was_quiet(self) -> bool:
         """Whether the window that began with `start` and ends now was undisturbed.
 
@@ -103,7 +123,9 @@ class Quiet:
             return False
         seconds = max(after.clock - before.clock, 1e-9)
         others = (after.busy - before.busy) - (after.own - before.own)
-        theirs = BUSY_OTHERS + max(0, after.processors - self._cpus)
+        self._seen_s += seconds
+        self._others_s += others
+        theirs = BUSY_OTHERS + self._spare
         stolen = (after.stolen - before.stolen) / (seconds * max(1, after.processors))
         # The kernel counts in ticks; two of them are within its rounding.
         return others <= theirs * seconds + 2 / _TICKS_PER_S and stolen <= STOLEN

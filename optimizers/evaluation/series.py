@@ -7,6 +7,7 @@ fixed beforehand, between which alpha is divided: stopping early cannot flatter 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,7 +21,7 @@ from optimizers.evaluation.quiet import Quiet
 from optimizers.pausing import working_time
 
 LOOKS: Final = (16, 32, 64, 128)
-"""Numbers of units after which the interval is looked at, and at no other."""
+"""Looks at what decides a verdict."""
 
 _LOOK_WINDOWS: Final = 4
 
@@ -38,11 +39,14 @@ class Timing:
         precise: Half width of the ratio's interval, relative to the ratio, at which measuring
             stops.
         unstable: Half width above which the result counts as unstable after the last look.
+        same_runs: Whether both sides run as often in a window as the faster of them can; else each
+            fills it for itself, so that what is very slow takes no longer than the other.
     """
 
     window_s: float = 0.05
     precise: float = 0.025
     unstable: float = 0.10
+    same_runs: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,9 @@ class Terms:
         is_clear: Whether bounds of the ratio settle all that the goal asks of it; then a look at
             an interval that is not unstable is the last one.
         share: Takes the share of the largest number of units that is done, in [0, 1].
+        looks: Numbers of units after which the interval is looked at, and at no other.
+        keeps_unfinished: Whether what was had until the deadline counts as well, however wide its
+            interval; then alpha is divided by one look more.
     """
 
     alpha: float
@@ -68,6 +75,8 @@ class Terms:
     decides: bool = True
     is_clear: Callable[[Estimate], bool] = lambda ratio: False
     share: Share = unheard
+    looks: tuple[int, ...] = LOOKS
+    keeps_unfinished: bool = False
 
     @property
     def look_s(self) -> float:
@@ -77,7 +86,7 @@ class Terms:
     @property
     def alpha_of_a_look(self) -> float:
         """What the bounds of one look may spend."""
-        return self.alpha / len(LOOKS)
+        return self.alpha / (len(self.looks) + self.keeps_unfinished)
 
 
 @dataclass(slots=True)
@@ -146,33 +155,39 @@ def measure(original: Window, variant: Window, quantity: Quantity, terms: Terms)
 
     Raises:
         Unstable: The deadline passed before that, or the interval is too wide to mean anything
-            after the last look.
+            after the last look; neither where `terms.keeps_unfinished` and there is a unit.
     """
     series = Series()
+    most = terms.looks[-1]
     width = float("inf")
-    while len(series.units) < LOOKS[-1]:
+    while len(series.units) < most:
         if working_time() > terms.deadline:
+            if terms.keeps_unfinished and series.units:
+                return series
             raise Unstable(
                 f"only {len(series.units)} quiet measurements were had in time ({series.void} were "
                 "void because others used the machine), or their spread was too large"
             )
+        began = time.monotonic()
         unit = _unit(original, variant, terms.quiet)
+        took_s = time.monotonic() - began
         if unit is None:
             series.void += 1
             terms.quiet.wait(terms.look_s, terms.deadline)
         else:
             series.units.append(unit)
-        terms.share(len(series.units) / LOOKS[-1])
-        if unit is not None and len(series.units) in LOOKS:
+        terms.share(len(series.units) / most)
+        if unit is not None and len(series.units) in terms.looks:
             ratio = median_interval(series.ratios(quantity), terms.alpha_of_a_look)
             width = _half_width(ratio)
             clear = width <= terms.timing.unstable and terms.is_clear(ratio)
             if width <= terms.timing.precise or clear or not terms.decides:
                 return series
-    if width <= terms.timing.unstable:
+        terms.quiet.give_way(took_s, terms.deadline)
+    if width <= terms.timing.unstable or terms.keeps_unfinished:
         return series
     raise Unstable(
-        f"after {LOOKS[-1]} quiet measurements the ratio is known to {width:.0%} only, "
+        f"after {most} quiet measurements the ratio is known to {width:.0%} only, "
         f"{terms.timing.unstable:.0%} is the most that is of use"
     )
 

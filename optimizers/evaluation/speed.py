@@ -91,28 +91,85 @@ def judge_speed(
             text = f"{stage} is not known, and the goal does not ask for it: {error}"
             findings.check(Gate.LATENCY, True, text)
 
-    def latency(rows: int, *, for_p99: bool = False) -> Callable[[Terms], tuple[Figure, ...]]:
-        feeds = feeds_of(signature, items, rows)
-        return lambda terms: latency_figures(sessions, feeds, terms, batch=rows, for_p99=for_p99)
-
-    def latency_of_one(terms: Terms) -> tuple[Figure, ...]:
-        for session in sessions:  # a caller who is alone gets what the server would give it
-            widen_if_faster(session, feeds_of(signature, items, 1), subject.host.cpus)
-        return latency(1, for_p99=FigureName.LATENCY_P99 in named)(terms)
-
     of_one = {FigureName.LATENCY_P50, FigureName.LATENCY_P99}
-    time_both("latency", 0.3, of_one, latency_of_one)
+    time_both(
+        "latency",
+        0.3,
+        of_one,
+        lambda terms: latency_of_one(
+            sessions, items, subject.host.cpus, terms, for_p99=FigureName.LATENCY_P99 in named
+        ),
+    )
     if signature.has_batch_dimension:
-        time_both("latency in batches", 0.5, set(), latency(LARGER_BATCH))
-    rows = _rows_joined(signature, subject.original_session.max_batch, max_batch)
-    feeds = (feeds_of(signature, items, rows[0]), feeds_of(signature, items, rows[1]))
+        feeds = feeds_of(signature, items, LARGER_BATCH)
+        time_both(
+            "latency in batches",
+            0.5,
+            set(),
+            lambda terms: latency_figures(
+                sessions, feeds, terms, batch=LARGER_BATCH, for_p99=False
+            ),
+        )
     time_both(
         "throughput",
         0.7,
         {FigureName.THROUGHPUT, FigureName.COST},
-        lambda terms: throughput_figures(sessions, feeds, rows, terms),
+        lambda terms: throughput_of_lanes(sessions, items, max_batch, subject.price, terms),
     )
     findings.require(Gate.LATENCY)
+
+
+def latency_of_one(
+    sessions: tuple[Session, Session],
+    items: Arrays | None,
+    cpus: int,
+    terms: Terms,
+    *,
+    for_p99: bool,
+) -> tuple[Figure, Figure]:
+    """Latency of a caller who is alone: he gets what the server would give him.
+
+    Args:
+        sessions: The original and the variant, open.
+        items: What they are fed where there is enough of it.
+        cpus: Processors that the server hands out.
+        terms: How to measure.
+        for_p99: Whether there must be a 99th percentile with a bound.
+
+    Raises:
+        Unstable: See `series.measure`.
+    """
+    feeds = feeds_of(sessions[0].signature, items, 1)
+    for session in sessions:
+        widen_if_faster(session, feeds, cpus)
+    return latency_figures(sessions, feeds, terms, batch=1, for_p99=for_p99)
+
+
+def throughput_of_lanes(
+    sessions: tuple[Session, Session],
+    items: Arrays | None,
+    max_batch: int,
+    price: float,
+    terms: Terms,
+) -> tuple[Figure, Figure]:
+    """Throughput and cost with every lane busy, rows joined as they are when served.
+
+    Args:
+        sessions: The original and the variant, open.
+        items: What they are fed where there is enough of it.
+        max_batch: Most rows joined into one run of the variant as it will be served.
+        price: Of a processor second, above 0.
+        terms: How to measure.
+
+    Raises:
+        Unstable: See `series.measure`.
+    """
+    signature = sessions[0].signature
+    rows = (1, 1)
+    if signature.has_batch_dimension:
+        rows = min(LARGER_BATCH, sessions[0].spec.max_batch), min(LARGER_BATCH, max_batch)
+    feeds = feeds_of(signature, items, rows[0]), feeds_of(signature, items, rows[1])
+    return throughput_figures(sessions, feeds, rows, price, terms)
 
 
 def judge_memory(
@@ -148,7 +205,7 @@ def judge_memory(
 
 
 def feeds_of(signature: Signature, items: Arrays | None, rows: int) -> Arrays:
-    """Inputs of one run: gate items where there are enough, else made-up ones."""
+    """Inputs of one run: given items where there are enough, else made-up ones."""
     rows = rows if signature.has_batch_dimension else 1
     if items is None or item_count(items) < rows:
         return random_feeds(signature, rows)
@@ -157,10 +214,3 @@ def feeds_of(signature: Signature, items: Arrays | None, rows: int) -> Arrays:
 
 def _coarse(timing: Timing) -> Timing:
     return replace(timing, window_s=_TOLD_WINDOW * timing.window_s)
-
-
-def _rows_joined(signature: Signature, original: int, variant: int) -> tuple[int, int]:
-    """Rows in one run of each when every lane is busy."""
-    if not signature.has_batch_dimension:
-        return 1, 1
-    return min(LARGER_BATCH, original), min(LARGER_BATCH, variant)

@@ -29,6 +29,7 @@ class Subject:
         host: This machine; its `cpus` are what the server hands out.
         seed: Of everything random.
         measure_timeout_s: How long timing may take.
+        price: Of a processor second, for `cost`; above 0.
         timing: How finely is timed.
     """
 
@@ -44,4 +45,5 @@ class Subject:
     host: Host
     seed: int
     measure_timeout_s: float
+    price: float = 1.0
     timing: Timing = field(default_factory=Timing)

@@ -7,15 +7,10 @@ from typing import Final
 
 from optimizers.contract.evaluation import Check, Estimate, Figure, Gate, Verdict
 from optimizers.contract.goal import FIGURES, FigureName, Goal, Relation, Requirement
+from optimizers.evaluation.limits import SESSIONS_DIFFER, compare, compare_with_original
 from optimizers.evaluation.sufficiency import too_few_items
 
 NOT_MEASURED: Final = "it was not measured"
-
-SESSIONS_DIFFER: Final = 0.02
-"""By so much two sessions of one file may differ for as long as they are open: where their pages
-and threads come to lie is no merit of a variant's."""
-
-_EXACT: Final = (FigureName.SIZE, FigureName.ACCURACY)
 
 
 def check_requirement(
@@ -41,10 +36,8 @@ def check_requirement(
 
     if figure is None:
         return unjudged(missing)
-    lower_is_better = FIGURES[requirement.figure].lower_is_better
-    estimate, limit, upper_counts = _against(requirement, figure, lower_is_better)
-    bound = None if estimate is None else (estimate.upper if upper_counts else estimate.lower)
-    holds = bound is not None and (bound <= limit if upper_counts else bound >= limit)
+    compared = compare(requirement, figure)
+    estimate, bound, holds = compared.estimate, compared.against, compared.holds
     too_few = None if holds else too_few_items(requirement, figure, alpha)
     if too_few is not None:
         return unjudged(too_few)
@@ -64,19 +57,16 @@ def check_better(
         return Check(gate=gate, passed=None, text=f"{text}; optimise something else")
     if figure is None:
         return Check(gate=gate, passed=None, text=f"{name} could not be judged: {missing}")
-    relative = figure.ratio if name is not FigureName.ACCURACY else figure.difference
-    bound = None
-    if relative is not None:
-        bound = relative.upper if kind.lower_is_better else relative.lower
-    if relative is None or bound is None:
+    compared = compare_with_original(figure)
+    bound, passed = compared.against, compared.holds
+    if bound is None:
         text = f"{name} has no bound: {figure.counted} are too few ({figure.method})"
         return Check(gate=gate, passed=None, text=text)
-    even = 1.0 if name is not FigureName.ACCURACY else 0.0
-    margin = 0.0 if name in _EXACT else SESSIONS_DIFFER
-    passed = bound < even - margin if kind.lower_is_better else bound > even + margin
     word = "better" if passed else "not better"
     text = f"{name} is {word} than the original's"
+    even = 0.0 if name is FigureName.ACCURACY else 1.0
     if not passed and (bound < even if kind.lower_is_better else bound > even):
+        margin = abs(compared.limit - even)
         text += f" by more than {margin:.0%}, by which two sessions of one file may differ"
     return Check(gate=gate, passed=passed, text=f"{text}: {_numbers(figure)}")
 
@@ -103,24 +93,6 @@ def conclude(checks: Sequence[Check]) -> tuple[Verdict, tuple[str, ...]]:
     if unjudged:
         return Verdict.NOT_JUDGED, unjudged
     return Verdict.PROVED, ()
-
-
-def _against(
-    requirement: Requirement, figure: Figure, lower_is_better: bool
-) -> tuple[Estimate | None, float, bool]:
-    """The estimate, the limit, and whether its upper bound is the one that counts."""
-    limit = requirement.limit
-    match requirement.relation:
-        case Relation.ABSOLUTE:
-            return figure.value, limit, lower_is_better
-        case Relation.GAIN:
-            return figure.difference, -limit if lower_is_better else limit, lower_is_better
-        case Relation.LOSS:
-            return figure.difference, limit if lower_is_better else -limit, lower_is_better
-        case Relation.RELATIVE_GAIN:
-            return figure.ratio, 1 - limit if lower_is_better else 1 + limit, lower_is_better
-        case Relation.RELATIVE_LOSS:
-            return figure.ratio, 1 + limit if lower_is_better else 1 - limit, lower_is_better
 
 
 def _no_bound(requirement: Requirement, figure: Figure) -> str:

@@ -71,7 +71,7 @@ def _probe(model: Path, step: PruneChannels, context: StepContext) -> Probe | No
     data = context.data.get("calibration")
     if data is None:
         return None
-    return Probe(model, data, step.samples, context.work_directory)
+    return Probe(model, data, step.samples, context.work_directory, context.seed)
 
 
 def _saved(

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from optimizers.calibration import Arrays, fitting_batches, item_count, load_arrays, whole_batches
+from optimizers.calibration import Arrays, fitting_batches, item_count, load_drawn, whole_batches
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.pruning.flow.use import Flow, Layer
 from optimizers.saving import save
@@ -26,17 +26,20 @@ class Probe:
     Args:
         model: The model file, which tells what its inputs are.
         data: An `.npz` with items.
-        samples: At most so many of them.
+        samples: At most so many of them, drawn from all.
         work_directory: For the variants' files.
+        seed: Of the draw.
 
     Raises:
         InvalidData: The data does not fit the model.
     """
 
-    def __init__(self, model: Path, data: Path, samples: int, work_directory: Path) -> None:
+    def __init__(
+        self, model: Path, data: Path, samples: int, work_directory: Path, seed: int
+    ) -> None:
         with closing(Session(model, SessionSpec())) as session:
             self._signature = session.signature
-            items, _ = load_arrays(data, session.signature, samples)
+            items = load_drawn(data, session.signature, samples, seed)
         self._items = whole_batches(items, self._signature)
         self._path = work_directory / "probe.onnx"
 

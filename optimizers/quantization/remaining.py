@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Final
 
 import onnx
-from onnx import numpy_helper
+
+from optimizers.contract.onnx_file import read_onnx_file
+from optimizers.saving import size_bytes
 
 NARROW: Final = ("MatMulNBits", "GatherBlockQuantized")
 """Operators with narrow weights; the floats that they read are scales of these."""
@@ -17,8 +19,14 @@ _FLOATS: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorP
 
 
 def remaining_floats(model: Path) -> str:
-    """One sentence: their share of the file's bytes, and the operators that read most of them."""
-    graph = onnx.load(str(model)).graph
+    """One sentence: their share of the model's bytes, and the operators that read most of them.
+
+    External weights count, and none is read.
+
+    Raises:
+        InvalidModel: The file refers to one that is missing.
+    """
+    graph = onnx.load(str(model), load_external_data=False).graph
     readers: dict[str, str] = {}
     for node in graph.node:
         for name in node.input:
@@ -28,8 +36,8 @@ def remaining_floats(model: Path) -> str:
     for tensor in graph.initializer:
         reader = readers.get(tensor.name, "nobody")
         if tensor.data_type in _FLOATS and reader not in NARROW:
-            by_reader[reader] += numpy_helper.to_array(tensor).nbytes
-    size, floats = model.stat().st_size, by_reader.total()
+            by_reader[reader] += size_bytes(tensor)
+    size, floats = read_onnx_file(model).size_bytes, by_reader.total()
     if not floats:
         return f"of the file's {size} bytes none is a float weight"
     where = ", ".join(f"{reader} {count}" for reader, count in by_reader.most_common(_NAMED))

@@ -89,7 +89,7 @@ class Estimate(_message.Message):
     def __init__(self, value: _Optional[float] = ..., lower: _Optional[float] = ..., upper: _Optional[float] = ...) -> None: ...
 
 class Figure(_message.Message):
-    __slots__ = ("name", "unit", "samples", "value", "original", "difference", "ratio", "method", "condition")
+    __slots__ = ("name", "unit", "samples", "value", "original", "difference", "ratio", "method", "condition", "of_items")
     NAME_FIELD_NUMBER: _ClassVar[int]
     UNIT_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +99,7 @@ class Figure(_message.Message):
     RATIO_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     CONDITION_FIELD_NUMBER: _ClassVar[int]
+    OF_ITEMS_FIELD_NUMBER: _ClassVar[int]
     name: str
     unit: str
     samples: int
@@ -108,7 +109,8 @@ class Figure(_message.Message):
     ratio: Estimate
     method: str
     condition: str
-    def __init__(self, name: _Optional[str] = ..., unit: _Optional[str] = ..., samples: _Optional[int] = ..., value: _Optional[_Union[Estimate, _Mapping]] = ..., original: _Optional[_Union[Estimate, _Mapping]] = ..., difference: _Optional[_Union[Estimate, _Mapping]] = ..., ratio: _Optional[_Union[Estimate, _Mapping]] = ..., method: _Optional[str] = ..., condition: _Optional[str] = ...) -> None: ...
+    of_items: int
+    def __init__(self, name: _Optional[str] = ..., unit: _Optional[str] = ..., samples: _Optional[int] = ..., value: _Optional[_Union[Estimate, _Mapping]] = ..., original: _Optional[_Union[Estimate, _Mapping]] = ..., difference: _Optional[_Union[Estimate, _Mapping]] = ..., ratio: _Optional[_Union[Estimate, _Mapping]] = ..., method: _Optional[str] = ..., condition: _Optional[str] = ..., of_items: _Optional[int] = ...) -> None: ...
 
 class Check(_message.Message):
     __slots__ = ("gate", "passed", "text")

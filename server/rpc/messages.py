@@ -69,6 +69,7 @@ def figure_message(figure: Figure) -> pb.Figure:
         ratio=_estimate(figure.ratio),
         method=figure.method,
         condition=figure.condition,
+        of_items=figure.of_items,
     )
 
 

@@ -72,6 +72,13 @@ def test_only_complete_lines_of_progress_count(tmp_path: Path) -> None:
     assert last_progress(tmp_path) == one
 
 
+def test_only_the_end_of_long_progress_is_read(tmp_path: Path) -> None:
+    (tmp_path / "progress.jsonl").write_bytes(b"x" * 100_000 + b"\n")
+    one = Progress(unix_s=1.0, stage="building", fraction=0.5, text="t" * 2000)
+    append_progress(tmp_path, one)
+    assert last_progress(tmp_path) == one
+
+
 def test_a_result_is_there_or_not(tmp_path: Path) -> None:
     assert read_result(tmp_path) is None
     result = JobResult(state=JobState.REFUSED, reason="slower", variant="a", finished_unix_s=3.0)
@@ -88,6 +95,7 @@ def identity(
     original: str = "f",
     lanes: int = 1,
     models: dict[str, str] | None = None,
+    price: float = 1.0,
 ) -> str:
     return job_id(
         model="m",
@@ -99,6 +107,7 @@ def identity(
         data_sha256={"gate": gate * 64},
         models_sha256=models or {},
         host=this_host(2),
+        price=price,
     )
 
 
@@ -107,4 +116,5 @@ def test_the_same_work_is_the_same_job_and_other_work_is_not() -> None:
     assert identity() == identity()
     others = {identity(other), identity(gate="d"), identity(original="a"), identity(lanes=2)}
     others |= {identity(models={"teacher.onnx": one}) for one in ("a", "b")}
-    assert len({identity(), *others}) == 7
+    others |= {identity(price=0.5)}
+    assert len({identity(), *others}) == 8

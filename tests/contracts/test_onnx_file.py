@@ -89,3 +89,19 @@ def test_a_damaged_model_is_read_or_refused_and_nothing_else(
     path.write_bytes(content)
     with contextlib.suppress(InvalidModel):
         read_onnx_file(path)
+
+
+@pytest.mark.parametrize("location", ["a\0b", "x" * 5000, "circle"])
+def test_a_location_that_can_name_no_file_is_told(tmp_path: Path, location: str) -> None:
+    path = models.linear(tmp_path / "model.onnx")
+    (tmp_path / "circle").symlink_to("circle")
+    model = onnx.load(str(path))
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InvalidModel, match="cannot name a file; expected a relative path") as error:
+        read_onnx_file(path)
+    assert "\0" not in str(error.value)
+    assert len(str(error.value)) < 300

@@ -41,6 +41,12 @@ def test_the_designed_file_is_read() -> None:
     assert [one.text for one in profile.goal.require][2] == "memory <= 64 MiB"
 
 
+def test_a_processor_second_has_a_price() -> None:
+    assert model_policy("price: 0.00002\n", "m/hone.yaml").price == 2e-5
+    assert model_policy("price: 3\n", "m/hone.yaml").price == 3.0
+    assert model_policy("", "m/hone.yaml").price == 1.0
+
+
 def test_an_empty_file_means_all_defaults() -> None:
     assert model_policy("", "m/hone.yaml").profiles == {}
 
@@ -252,6 +258,12 @@ MISTAKES = {
     ),
     profile("stable"): "'stable' cannot name a profile",
     profile("latest"): "'latest' cannot name a profile",
+    "price: 0\n": "m/hone.yaml:1: price: expected what a processor second costs, above 0 .*, got 0",
+    "price: -1.5\n": "price: expected what a processor second costs",
+    "price: .nan\n": "price: expected what a processor second costs",
+    "price: yes\n": "price: expected what a processor second costs.*got True",
+    "price: cheap\n": "price: expected what a processor second costs.*got 'cheap'",
+    f"price: 1{'0' * 18}\n": "price: expected what a processor second costs",
 }
 
 

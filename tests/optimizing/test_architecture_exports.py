@@ -273,7 +273,7 @@ def test_heads_cut_in_the_wrong_place_are_refused(
     context = replace(context, data={"calibration": exported / "tokens.npz"})
     start, _ = in_turn(exported / "tokens_plain.onnx", [Simplify()], context)
     monkeypatch.setattr(
-        "optimizers.architecture.attention.columns",
+        "optimizers.structure.attention.columns",
         lambda heads, width: np.arange(len(heads) * width),
     )
     result = apply_step(start, DropHeads(), context)

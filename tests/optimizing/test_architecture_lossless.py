@@ -484,6 +484,36 @@ def test_a_residual_of_another_input_is_no_branch(tmp_path: Path, context: StepC
     assert not apply_step(model, Merge(), context).modified
 
 
+def test_a_merge_that_gives_other_answers_costs_only_itself(
+    tmp_path: Path, context: StepContext
+) -> None:
+    """Two nearly equal large columns cancel out: rounded otherwise, the rest is another."""
+    large = 1e4 * np.random.default_rng(3).random((4, 1))
+    cancels = np.concatenate([large, large + 0.1], axis=1).astype(np.float32)
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            node("MatMul", "x w1", "h"),
+            node("MatMul", "h w2", "y"),
+            node("MatMul", "z w3", "one"),
+            node("MatMul", "z w4", "other"),
+        ],
+        [("x", FLOAT, ["batch", 4]), ("z", FLOAT, ["batch", 6])],
+        [("y", FLOAT, ["batch", 1]), ("one", FLOAT, ["batch", 5]), ("other", FLOAT, ["batch", 5])],
+        {
+            "w1": cancels,
+            "w2": np.array([[1], [-1]], np.float32),
+            **weights(w3=(6, 5), w4=(6, 5)),
+        },
+    )
+    result = apply_step(model, Merge(), context)
+    assert result.modified
+    left, merged = result.notes
+    assert left.startswith("left as it was, linear: answers differ by")
+    assert merged == "1 products went into a wider one of the same input"
+    assert why_different(model, result.model, tolerance=1e-5, seed=1) == ""
+
+
 def test_merge_refuses_what_gives_other_answers(
     tmp_path: Path, context: StepContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:

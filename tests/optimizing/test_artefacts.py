@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -37,6 +40,8 @@ from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.steps import Step
 from optimizers.contract.training import Training
+from optimizers.reuse import Reuse
+from optimizers.untouched import Untouched
 from tests.support import models
 from tests.support.data import write_data
 
@@ -77,7 +82,11 @@ def build(directory: Path, spec: JobSpec) -> tuple[str, tuple[StepRecord, ...], 
     directory.mkdir()
     said: list[str] = []
     built = pipeline.build(
-        directory, spec, this_host(2), lambda stage, share, text: said.append(f"{stage}: {text}")
+        directory,
+        spec,
+        this_host(2),
+        lambda stage, share, text: said.append(f"{stage}: {text}"),
+        Untouched(spec),
     )
     return candidate(directory), built.records, "\n".join(said)
 
@@ -288,7 +297,58 @@ def test_what_came_of_a_file_that_was_overwritten_meanwhile_is_not_kept(
         path.write_bytes(content)
 
     with pytest.raises(InvalidData, match=f"{name} was changed while it was used"):
-        pipeline.build(directory, spec, this_host(2), overwrite)
+        pipeline.build(directory, spec, this_host(2), overwrite, Untouched(spec))
     assert spec.cache is not None
     assert not spec.cache.is_dir() or entries(spec.cache) == []
     build(tmp_path / "again", spec)
+
+
+def test_a_copy_that_cannot_be_written_costs_no_build(tmp_path: Path, spec: JobSpec) -> None:
+    spec = replace(spec, profile=profile(DynamicInt8()))
+    assert spec.cache is not None
+    made = Artefact(model=spec.original_file, session=SessionSpec(), records=())
+    Artefacts(spec.cache, 1 << 30).keep("a", made)
+    reuse, target = Reuse(spec, ["a"]), tmp_path / "work/taken"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        found = reuse.longest(target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert (found.model, found.records) == (spec.original_file, ())
+    assert reuse.notes[0] == ["not taken from the cache: File too large; built again"]
+    assert not target.exists()
+    assert reuse.longest(target).model.parent == target, "the entry was not to blame"
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside", "x/../../outside", "/outside", "out\0side", ".", ""]
+)
+def test_an_entry_that_names_a_file_outside_itself_is_damaged(tmp_path: Path, name: str) -> None:
+    model = models.perceptron(tmp_path / "net.onnx", sizes=(16, 64, 4))
+    cache = Artefacts(tmp_path / "cache", 1 << 30)
+    cache.keep("a", Artefact(model=model, session=SessionSpec(), records=()))
+    (tmp_path / "cache/outside").write_bytes(model.read_bytes())
+    (tmp_path / "cache/a/x").mkdir()
+    entry = tmp_path / "cache/a/entry.json"
+    content = json.loads(entry.read_bytes().partition(b"\n")[2])
+    content["files"][0]["name"] = name
+    edited = json.dumps(content).encode()
+    entry.write_bytes(hashlib.sha256(edited).hexdigest().encode() + b"\n" + edited)
+    with pytest.raises(InvalidData, match="cache entry a was damaged"):
+        cache.take("a", tmp_path / "work/taken")
+    assert not list((tmp_path / "work").iterdir()), "it was written beside the target"
+    assert (tmp_path / "cache/outside").exists()
+
+
+def test_a_file_changed_between_its_digest_and_the_first_step_is_seen(
+    tmp_path: Path, spec: JobSpec
+) -> None:
+    untouched = Untouched(spec)
+    content = spec.data["train"].read_bytes()
+    spec.data["train"].unlink()
+    spec.data["train"].write_bytes(content)
+    directory = tmp_path / "job"
+    directory.mkdir()
+    with pytest.raises(InvalidData, match=r"train.npz was changed while it was used"):
+        pipeline.build(directory, spec, this_host(2), lambda *said: None, untouched)

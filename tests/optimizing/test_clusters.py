@@ -27,7 +27,7 @@ from optimizers.evaluation.answers import ask, read_gate
 from optimizers.evaluation.bounds import quantile_interval
 from optimizers.evaluation.clusters import Clusters, clusters_of
 from optimizers.evaluation.comparison import judge_answers
-from optimizers.evaluation.disjoint import check_disjoint
+from optimizers.evaluation.disjoint import check_disjoint, not_compared
 from optimizers.evaluation.fidelity import SQNR_QUANTILE, agreement_figure
 from optimizers.evaluation.findings import Broken, Findings
 from optimizers.evaluation.subject import Subject
@@ -262,7 +262,11 @@ def judged(home: Path, groups: Groups | None, *require: str) -> Findings:
         items = read_gate(subject, original)
         assert items is not None
         answers = ask(
-            subject, (original, variant), items.items, findings, lambda stage, share, text: None
+            (original, variant),
+            items.items,
+            subject.seed,
+            findings,
+            lambda stage, share, text: None,
         )
         with suppress(Broken):
             judge_answers(subject.task, items, answers, findings)
@@ -303,3 +307,39 @@ def test_single_items_as_clusters_are_judged_like_items(home: Path) -> None:
         assert other.of_items == 0
         if one.name in (FigureName.COSINE, FigureName.SQNR):
             assert one.value.lower == pytest.approx(other.value.lower, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [".npz", ".parquet"])
+def test_data_beside_a_grouped_gate_has_to_name_groups_where_it_can(
+    tmp_path: Path, kind: str
+) -> None:
+    x = np.random.default_rng(0).random((8, 2), np.float32)
+    gate, other = tmp_path / "gate.npz", tmp_path / f"calibration{kind}"
+    np.savez(gate, x=x[:4], groups=np.arange(4))
+    if kind == ".npz":
+        np.savez(other, x=x[4:])
+    else:
+        pq.write_table(pa.table({"x": x[4:].tolist()}), other)
+    files = {"gate": gate, "calibration": other}
+    digests = {name: file_sha256(path) for name, path in files.items()}
+    with pytest.raises(
+        InvalidData,
+        match=rf"data.calibration \(calibration{kind}\) names none.*expected `groups`, one per "
+        f"item, in calibration{kind} as well",
+    ):
+        check_disjoint(files, digests, VECTOR)
+    np.savez(gate, x=x[:4])
+    check_disjoint(files, digests, VECTOR)
+
+
+def test_data_that_can_name_no_groups_is_noted(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((8, 2), np.float32)
+    files = {"gate": tmp_path / "gate.npz", "train": tmp_path / "train.npy"}
+    np.savez(files["gate"], x=x[:4], groups=np.arange(4))
+    np.save(files["train"], x[4:])
+    check_disjoint(files, {name: file_sha256(path) for name, path in files.items()}, VECTOR)
+    (note,) = not_compared(files, VECTOR)
+    assert "data.train" in note
+    assert "train.npy is of a kind that holds no `groups`" in note
+    np.savez(files["gate"], x=x[:4])
+    assert not_compared(files, VECTOR) == ()

@@ -6,9 +6,11 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from optimizers.calibration import load_arrays
+from optimizers.calibration import load_arrays, load_drawn
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.signature import Signature, TensorSpec
@@ -152,3 +154,32 @@ def test_data_without_a_gate_or_apart_from_it_is_fine(tmp_path: Path) -> None:
     check(IMAGES, calibration=other, train=other)
     check(IMAGES, gate=gate)
     check(IMAGES, gate=gate, calibration=other, train=other)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".parquet"])
+def test_items_are_drawn_from_all_of_the_data_in_its_order(tmp_path: Path, suffix: str) -> None:
+    x = np.repeat(np.arange(1000, dtype=np.float32), 4).reshape(1000, 4)
+    path = tmp_path / f"many{suffix}"
+    match suffix:
+        case ".npz":
+            saved(path, x=x)
+        case ".npy":
+            np.save(path, x)
+        case _:
+            pq.write_table(pa.table({"x": x.tolist()}), path)
+    rows = load_drawn(path, IMAGES, 100, seed=1)["x"][:, 0]
+    assert len(set(rows)) == 100
+    assert list(rows) == sorted(rows)
+    assert np.histogram(rows, 4, (0, 1000))[0].min() > 10, "as many here as there"
+    np.testing.assert_array_equal(load_drawn(path, IMAGES, 100, seed=1)["x"][:, 0], rows)
+    assert set(load_drawn(path, IMAGES, 100, seed=2)["x"][:, 0]) != set(rows)
+    np.testing.assert_array_equal(load_drawn(path, IMAGES, 1000, seed=1)["x"], x)
+    assert len(load_drawn(path, IMAGES, 1, seed=3)["x"]) == 1
+
+
+def test_the_last_item_of_a_data_file_can_be_drawn(tmp_path: Path) -> None:
+    path = saved(tmp_path / "few.npz", x=random(65))
+    last = {len(load_drawn(path, IMAGES, 64, seed)["x"]) for seed in range(20)}
+    assert last == {64}
+    found = {load_drawn(path, IMAGES, 1, seed)["x"].tobytes() for seed in range(400)}
+    assert random(65)[64:].tobytes() in found

@@ -33,7 +33,7 @@ def build(folder: Path, output: str) -> subprocess.CompletedProcess[str]:
         *(sys.executable, "-m", "optimizers", "build", str(folder / "net.onnx")),
         *("--profile-file", str(folder / "small.yaml"), "-o", str(folder / output)),
         *("--task", "classification", "--gate", str(folder / "gate.npz")),
-        *("--calibration", str(folder / "calibration.npz")),
+        *("--calibration", str(folder / "calibration.npz"), "--train", str(folder / "train.npy")),
     ]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
@@ -44,6 +44,8 @@ def test_a_job_judges_by_group_and_under_noise(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(PROFILE)
     grouped(tmp_path / "gate.npz", np.arange(400) // 2)
     grouped(tmp_path / "calibration.npz", np.arange(1000, 1064))
+    with np.load(tmp_path / "train.npz") as stored:
+        np.save(tmp_path / "train.npy", stored["x"])
     done = build(tmp_path, "variant")
     assert done.returncode == 0, done.stdout + done.stderr
     evaluation = read_variant(tmp_path / "variant").manifest.evaluation
@@ -56,6 +58,9 @@ def test_a_job_judges_by_group_and_under_noise(tmp_path: Path) -> None:
     assert any(
         text.startswith("'agreement under noise 0.05 >= 0.8'") and "200 clusters" in text
         for text in texts
+    )
+    assert any(
+        "data.train; whether a group is cannot be seen, as train.npy" in one for one in texts
     )
 
     grouped_again = np.arange(1000, 1064)

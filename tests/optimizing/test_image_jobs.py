@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from contextlib import closing
@@ -22,6 +23,7 @@ from optimizers.contract.preprocessing import preprocessing_document
 from optimizers.contract.profile import Task, profile_document
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.readers.listing import list_images
+from optimizers.untouched import Untouched
 from tests.support import models
 from tests.support.images import folder
 
@@ -158,3 +160,26 @@ def test_declared_data_must_lie_in_the_models_directory(tmp_path: Path) -> None:
         require_data(home / "data/link", home, said)
     (tmp_path / "linked").symlink_to(home)
     require_data(tmp_path / "linked/data/gate", tmp_path / "linked", said)
+
+
+def test_an_image_that_changes_while_a_build_reads_it_is_noticed(tmp_path: Path) -> None:
+    home = folder(tmp_path / "train")
+    spec = job(network(tmp_path / "net.onnx"), {"train": home})
+    untouched = Untouched(spec)
+    (home / "class0/.thumbnails").mkdir()
+    untouched.check()
+    image = home / "class1/3.png"
+    content = image.read_bytes()
+    image.unlink()
+    image.write_bytes(content)
+    with pytest.raises(InvalidData, match=r"3.png was changed while it was used"):
+        untouched.check()
+    untouched = Untouched(spec)
+    (home / "class1/more.png").write_bytes(content)
+    with pytest.raises(InvalidData, match=r"more.png was changed while it was used"):
+        untouched.check()
+    (home / "class1/more.png").unlink()
+    untouched.check()
+    os.utime(image, ns=(0, 0))
+    with pytest.raises(InvalidData, match=r"3.png was changed while it was used"):
+        untouched.check()

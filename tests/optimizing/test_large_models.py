@@ -12,7 +12,6 @@ import pytest
 from numpy.typing import NDArray
 
 from optimizers import saving
-from optimizers.architecture import editing
 from optimizers.artefacts import copy_model
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.profile import Task
@@ -20,6 +19,7 @@ from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.steps import Step
 from optimizers.contract.tuning import TuneSession
 from optimizers.pipeline import apply_step
+from optimizers.structure import editing
 from tests.optimizing.test_steps import STEPS
 from tests.support import models
 from tests.support.contexts import step_context

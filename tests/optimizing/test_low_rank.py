@@ -12,7 +12,6 @@ from onnx import TensorProto, helper
 from scipy import linalg
 
 from optimizers.architecture import low_rank
-from optimizers.architecture.affine import Affine
 from optimizers.architecture.low_rank import Factors, factor
 from optimizers.contract.architecture import LowRank, Merge
 from optimizers.contract.errors import InvalidDocument
@@ -20,6 +19,7 @@ from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.graph import count_operators
 from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
+from optimizers.structure.affine import Affine
 from tests.support import models
 from tests.support.contexts import step_context
 

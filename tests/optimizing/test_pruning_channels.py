@@ -405,7 +405,7 @@ def test_activation_importance_is_what_a_channel_adds_to_its_reader(
     model = load_with_constants(path)
     flow = flow_of(model)
     [group] = find_groups(flow)
-    probe = Probe(path, tmp_path / "data/calibration.npz", 20, context.work_directory)
+    probe = Probe(path, tmp_path / "data/calibration.npz", 20, context.work_directory, 0)
     found = activation_importance(flow, group, probe.strengths(model, flow))
     x = np.load(tmp_path / "data/calibration.npz")["x"]
     read = np.maximum(np.einsum("oi,nihw->nohw", flow.constants["one"][:, :, 0, 0], x), 0)
@@ -562,3 +562,19 @@ def test_excluded_names_must_exist(tmp_path: Path, context: StepContext) -> None
 def test_parameters_are_checked(wrong: dict[str, Any], text: str) -> None:
     with pytest.raises(InvalidDocument, match=text):
         PruneChannels(**wrong)
+
+
+def test_what_pruning_is_measured_on_is_drawn_from_all_of_the_data(tmp_path: Path) -> None:
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 1])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Abs", ["x"], ["y"])], "abs", [x], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    # Class after class, as data is often written.
+    np.savez(tmp_path / "sorted.npz", x=np.arange(1000, dtype=np.float32).reshape(-1, 1))
+    probe = Probe(tmp_path / "model.onnx", tmp_path / "sorted.npz", 64, tmp_path, seed=0)
+    assert probe.count == 64
+    seen = np.concatenate(probe.answers(model))
+    assert seen.min() < 250
+    assert seen.max() > 750

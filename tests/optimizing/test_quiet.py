@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,10 +16,39 @@ BEFORE = Usage(clock=100.0, busy=50.0, stolen=1.0, own=20.0, processors=2)
 
 
 def judge(after: Usage, cpus: int = 2) -> bool:
-    readings: Iterator[Usage] = iter([BEFORE, BEFORE, after])
+    readings: Iterator[Usage] = iter([replace(BEFORE, processors=after.processors), BEFORE, after])
     quiet = Quiet(cpus, lambda: next(readings))
     quiet.start()
     return quiet.was_quiet()
+
+
+def rest_after(others_s: float, processors: int = 2) -> float:
+    """Seconds of rest after a window of one second in which others worked for so long."""
+    after = replace(BEFORE, clock=101.0, busy=51.0 + others_s, own=21.0, processors=processors)
+    readings: Iterator[Usage] = iter([replace(BEFORE, processors=processors), BEFORE, after])
+    quiet = Quiet(2, lambda: next(readings))
+    quiet.start()
+    assert quiet.was_quiet()
+    began = time.monotonic()
+    quiet.give_way(0.05, time.monotonic() + 60)
+    return time.monotonic() - began
+
+
+def test_whoever_answers_beside_a_measurement_is_given_time() -> None:
+    assert rest_after(0.12) >= 0.2, "four times what was measured"
+    assert rest_after(0.02) < 0.1, "a machine's own housekeeping"
+    assert rest_after(0.9, processors=3) < 0.1, "others have a processor to themselves"
+
+
+def test_giving_way_ends_with_the_time_allowed() -> None:
+    after = replace(BEFORE, clock=101.0, busy=51.2, own=21.0)
+    readings: Iterator[Usage] = iter([BEFORE, BEFORE, after])
+    quiet = Quiet(2, lambda: next(readings))
+    quiet.start()
+    assert quiet.was_quiet()
+    began = time.monotonic()
+    quiet.give_way(30.0, time.monotonic() + 0.1)
+    assert time.monotonic() - began < 5
 
 
 def test_own_work_does_not_disturb() -> None:

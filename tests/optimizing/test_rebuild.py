@@ -26,6 +26,7 @@ from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.training import Training
 from optimizers.pipeline import build
+from optimizers.untouched import Untouched
 from tests.support.digits import train_original, training_context
 
 RECIPE = Recipe(
@@ -62,7 +63,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     job = directory / "job"
     job.mkdir()
-    built = build(job, spec, this_host(1), lambda stage, share, text: None)
+    untouched = Untouched(spec)
+    built = build(job, spec, this_host(1), lambda stage, share, text: None, untouched)
     assert [record.modified for record in built.records] == [True, True, True], built.records
     shutil.move(job / CANDIDATE_DIRECTORY, directory / "variant")
     with closing(Session(context.original, SessionSpec())) as session:

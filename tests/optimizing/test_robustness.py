@@ -221,7 +221,7 @@ def judged(given: Subject) -> Findings:
     with closing(sessions[0]), closing(sessions[1]), suppress(Broken):
         gate = read_gate(given, sessions[0])
         assert gate is not None
-        answers = ask(given, sessions, gate.items, findings, unheard)
+        answers = ask(sessions, gate.items, given.seed, findings, unheard)
         judge_answers(given.task, gate, answers, findings)
         judge_robustness(given, sessions, gate, answers, findings, unheard)
     return findings

@@ -32,7 +32,7 @@ from optimizers.contract.profile import Profile, Task
 from optimizers.contract.quantization import DynamicInt8
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import SessionSpec
-from optimizers.worker import golden_tolerance
+from optimizers.judging import golden_tolerance
 from tests.support import models
 from tests.support.data import write_data
 
@@ -106,7 +106,8 @@ def test_the_memory_limit_holds_for_measuring_too(tmp_path: Path, spec: JobSpec)
     candidate = directory / CANDIDATE_DIRECTORY
     candidate.mkdir()
     shutil.copy(spec.original_file, candidate / MODEL_FILE)
-    write_built(directory, Built(session=SessionSpec(), records=(), built_with={}))
+    built = Built(recipe=Recipe(), session=SessionSpec(), records=(), built_with={})
+    write_built(directory, built)
     worked(directory, "--stage", "measure")
     result = read_result(directory)
     assert result is not None

@@ -5,6 +5,7 @@ The converter is a stand-in that does what code in a program could do, in a proc
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from optimizers.contract.errors import InvalidModel
 from server.conversion import Conversion, ConversionLimits, Source
+from server.growth import is_outgrown
 from tests.support import models
 
 CONVERTS = """
@@ -98,3 +100,53 @@ async def test_nothing_is_started_once_the_server_stops(tmp_path: Path) -> None:
     with pytest.raises(InvalidModel, match="the server stops"):
         await convert(made_by, source(made_by, tmp_path))
     assert not (tmp_path / "ran").exists()
+
+
+async def test_more_than_expected_in_many_files_ends_the_process_that_wrote_it(
+    tmp_path: Path,
+) -> None:
+    fills = (
+        "import os, time\n"
+        "for n in range(4):\n"
+        "    file = os.open(f'part{n}', os.O_CREAT | os.O_WRONLY)\n"
+        "    os.posix_fallocate(file, 0, 80 << 20)\n"
+        "time.sleep(1000)"
+    )
+    made_by = conversion(tmp_path, fills)
+    with pytest.raises(InvalidModel, match="wrote more than the 256 MiB that a program"):
+        await convert(made_by, source(made_by, tmp_path))
+    assert not list((tmp_path / "converted").iterdir())
+
+
+async def test_countless_empty_files_are_too_much_as_well(tmp_path: Path) -> None:
+    for number in range(10):
+        (tmp_path / str(number)).mkdir()
+    assert is_outgrown(tmp_path, 9 * 4096)
+    assert not is_outgrown(tmp_path, 10 * 4096)
+
+
+async def test_a_conversion_ends_once_it_is_not_wanted_and_not_for_another_model(
+    tmp_path: Path,
+) -> None:
+    started = tmp_path / "started"
+    made_by = conversion(tmp_path, f"open({str(started)!r}, 'w'); import time; time.sleep(1000)")
+    what = source(made_by, tmp_path)
+    under_way = asyncio.create_task(convert(made_by, what))
+    async with asyncio.timeout(60):
+        while not started.exists():
+            await asyncio.sleep(0.01)
+    waits = asyncio.create_task(convert(made_by, made_by.find(what.file, "other", 1, ())))
+    await asyncio.sleep(0.1)
+    with made_by.only("net", (what.directory,), "something else is to be loaded"):
+        await asyncio.sleep(0.1)
+    assert not under_way.done()
+    with made_by.only("other", (), "the model is unloaded"):
+        with pytest.raises(InvalidModel, match="not converted: the model is unloaded"):
+            await waits
+        with pytest.raises(InvalidModel, match="not converted: the model is unloaded"):
+            await convert(made_by, made_by.find(what.file, "other", 1, ()))
+    assert not under_way.done()
+    bar = made_by.only("net", (), "the model is unloaded")
+    with bar, pytest.raises(InvalidModel, match="not converted: the model is unloaded"):
+        await under_way
+    assert not list((tmp_path / "converted").iterdir())

@@ -130,6 +130,15 @@ async def test_equal_submits_at_the_same_time_are_one_job_and_one_use_of_the_gat
         assert await shop.events() == ["job_submitted"]
 
 
+async def test_a_job_knows_the_price_that_stands_beside_the_model(
+    tmp_path: Path, original: Path
+) -> None:
+    (tmp_path / "models/net/hone.yaml").write_text(policy(FAST) + "\nprice: 0.25\n")
+    async with workshop(tmp_path, ENDLESS) as shop:
+        job, _ = await shop.submit()
+        assert job.spec.price == 0.25
+
+
 async def test_a_proved_variant_of_the_profile_to_serve_answers(
     tmp_path: Path, original: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -225,3 +226,34 @@ async def test_poll_converts_a_changed_program_anew(tmp_path: Path) -> None:
             return await width(server) == 3
 
         await until(is_wider)
+
+
+async def test_an_unload_or_another_program_ends_a_conversion_under_way(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    path = hostile_program(folder / "hangs/1/model.pt2", planted(first, "time.sleep(1000)"))
+    poll = (ALLOWED, "--model-control", "poll", "--poll-seconds", "0.3")
+    with running(folder, tmp_path / "state", *poll) as server:
+        (process,) = await ran(first)
+        hostile_program(path, planted(second, "time.sleep(1000)"))
+        (successor,) = await ran(second)
+        assert is_gone(process)
+        unload = inference.RepositoryModelUnloadRequest(model_name="hangs")
+        async with Client(server.admin) as client:
+            await client.call(
+                "RepositoryModelUnload",
+                unload,
+                inference.RepositoryModelUnloadResponse,
+                timeout=LONG_S,
+            )
+        assert is_gone(successor)
+        assert (await standing(server, "hangs"))[0] != "LOADING"
+        hostile_program(path, planted(third, "time.sleep(1000)"))
+        (last,) = await ran(third)
+        shutil.rmtree(folder / "hangs")
+
+        async def is_forgotten() -> bool:
+            return ("hangs", "1") not in await index(server.public)
+
+        await until(is_forgotten)
+        assert is_gone(last)

@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from optimizers.architecture.affine import Affine, affine_maps, read_affine, write_affine
-from optimizers.architecture.editing import (
+from optimizers.structure.affine import Affine, affine_maps, read_affine, write_affine
+from optimizers.structure.editing import (
     graph_of,
     insert,
     new_constant,

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from optimizers.architecture.editing import (
+from optimizers.structure.editing import (
     constant,
     graph_of,
     insert,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from optimizers.architecture.affine import affine_maps
-from optimizers.architecture.convolution import convolutions
-from optimizers.architecture.editing import insert, take_over
+from optimizers.structure.affine import affine_maps
+from optimizers.structure.convolution import convolutions
+from optimizers.structure.editing import insert, take_over
 
 
 @dataclass(frozen=True, slots=True)

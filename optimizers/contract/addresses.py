@@ -1,0 +1,55 @@
+"""Addresses of databases and stores that may hold a password, and how they are shown and kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from optimizers.contract.errors import NotSupported
+
+BY_NAME: Final = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
+"""An address that an environment variable holds, so that no file has to."""
+
+_MASK: Final = "***"
+_PASSWORD: Final = re.compile(r"(/[^/\s:@]*:)[^\s]+(@)")
+_SECRET_PARAMETER: Final = re.compile(
+    r"([?&][^=&\s]*(?:pass|secret|token|key)[^=&\s]*=)[^&\s]*", re.IGNORECASE
+)
+
+
+def without_password(address: str) -> str:
+    """An address, or a text with one, whose passwords are `***`; that is how they are shown."""
+    masked = _PASSWORD.sub(rf"\g<1>{_MASK}\g<2>", address)
+    return _SECRET_PARAMETER.sub(rf"\g<1>{_MASK}", masked)
+
+
+def without_masked_password(address: str) -> str:
+    """An address that was kept with `***` for its password, with none: the driver finds it itself.
+
+    That of PostgreSQL looks into PGPASSWORD and the password file of its user.
+    """
+    return address.replace(f":{_MASK}@", "@")
+
+
+def resolved_address(address: str, environment: Mapping[str, str], said: str) -> str:
+    """What an address stands for: `env:NAME` is the value of an environment variable.
+
+    Args:
+        address: As it was written.
+        environment: Of this process.
+        said: Who names the address, for errors.
+
+    Raises:
+        NotSupported: There is no such variable, or it is empty.
+    """
+    named = BY_NAME.fullmatch(address)
+    if named is None:
+        return address
+    name = named.group(1)
+    if not environment.get(name):
+        raise NotSupported(
+            f"{said} is {address}, and the environment variable {name} is not set here; set it to "
+            "the address for the process that searches"
+        )
+    return environment[name]

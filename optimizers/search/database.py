@@ -1,0 +1,108 @@
+"""The database that a study lives in: Optuna's tables, and beside them those that it lacks.
+
+Nothing here depends on which database it is: SQLite in a file for one machine, PostgreSQL for
+several.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    Column,
+    Engine,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    inspect,
+    select,
+)
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+
+from optimizers.search.storage import cannot_be_reached, engine_address, engine_arguments
+
+_METADATA: Final = MetaData()
+
+LEASES: Final = Table(
+    "hone_leases",
+    _METADATA,
+    Column("study", String(200), primary_key=True),
+    Column("trial", Integer, primary_key=True, autoincrement=False),
+    Column("owner", String(200), nullable=False),
+    Column("expires", Float(53), nullable=False),
+    Column("attempts", Integer, nullable=False),
+)
+"""Who works on which trial, and until when that is believed; see `leases`."""
+
+TRIALS: Final = Table(
+    "hone_trials",
+    _METADATA,
+    Column("study", String(200), primary_key=True),
+    Column("trial", Integer, primary_key=True, autoincrement=False),
+    Column("record", Text, nullable=False),
+    Column("standings", Text, nullable=False),
+)
+"""The newest record of each trial and what it reached at each level, as JSON; see `ledger`."""
+
+STUDIES: Final = Table(
+    "hone_studies",
+    _METADATA,
+    Column("study", String(200), primary_key=True),
+    Column("original", String(64), nullable=False, index=True),
+)
+"""Which model each study is about."""
+
+BUDGETS: Final = Table(
+    "hone_budgets",
+    _METADATA,
+    Column("study", String(200), primary_key=True),
+    Column("budget", Integer, primary_key=True, autoincrement=False),
+    Column("submission", String(200), nullable=False),
+    Column("asked", Integer, nullable=False),
+    Column("seconds", Float(53), nullable=False),
+)
+"""What each search spent on a study: how many trials it asked for, and how long it took."""
+
+
+def open_database(url: str) -> Engine:
+    """Connect, and make the tables that are missing.
+
+    Args:
+        url: `sqlite:///FILE`, `postgresql://USER@HOST/NAME` or any other of SQLAlchemy's.
+
+    Raises:
+        NotSupported: It cannot be reached, or its driver is not installed.
+    """
+    try:
+        engine = create_engine(engine_address(url), **engine_arguments(url))
+        try:
+            _METADATA.create_all(engine)
+        except (IntegrityError, OperationalError, ProgrammingError):
+            _METADATA.create_all(engine)  # another process made them between look and attempt
+    except (ImportError, SQLAlchemyError) as error:
+        raise cannot_be_reached(error, url) from error
+    return engine
+
+
+def has_study(url: str, study: str) -> bool:
+    """Whether a database knows a study; nothing is made in it.
+
+    Raises:
+        NotSupported: It cannot be reached, or its driver is not installed.
+    """
+    try:
+        engine = create_engine(engine_address(url), **engine_arguments(url))
+        try:
+            if not inspect(engine).has_table(STUDIES.name):
+                return False
+            with engine.connect() as connection:
+                query = select(STUDIES.c.study).where(STUDIES.c.study == study)
+                return connection.execute(query).first() is not None
+        finally:
+            engine.dispose()
+    except (ImportError, SQLAlchemyError) as error:
+        raise cannot_be_reached(error, url) from error

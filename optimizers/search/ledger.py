@@ -1,0 +1,189 @@
+"""What a study has learned, kept in its database: every trial with its figures, and what was spent.
+
+Optuna keeps what a sampler needs. Here is the rest: figures with their bounds, reasons, how far a
+trial got, which model a study is about, and how much of each budget is used up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import TypeAdapter
+from sqlalchemy import ColumnElement, Engine, Insert, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from optimizers.contract.study import Trial, TrialState
+from optimizers.search.database import BUDGETS, STUDIES, TRIALS
+from optimizers.search.evaluator import Level
+from optimizers.search.ladder import Standing
+
+_TRIAL: Final = TypeAdapter(Trial)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One trial as it is known.
+
+    Attributes:
+        trial: Its newest record.
+        standings: What it reached at each level, lowest first.
+    """
+
+    trial: Trial
+    standings: tuple[Standing, ...] = ()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it was measured at its level and would have to climb to go on."""
+        if self.trial.state is not TrialState.RUNNING or not self.standings:
+            return False
+        return self.standings[-1].level.index == self.trial.level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What one search may spend on a study, as far as it has been used.
+
+    Attributes:
+        index: Of the study's budgets, from 0.
+        seconds: Spent already.
+    """
+
+    index: int
+    seconds: float
+
+
+class Ledger:
+    """The trials and budgets of one study."""
+
+    def __init__(self, engine: Engine, study: str, original_sha256: str) -> None:
+        """Open a study; one that is new is entered as being about an original."""
+        self._engine = engine
+        self._study = study
+        self._original = original_sha256
+        entry = {"study": study, "original": original_sha256}
+        self._insert_once(insert(STUDIES).values(entry))
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def write(self, entry: Entry) -> None:
+        """Keep the newest record of a trial."""
+        content = {
+            "record": _TRIAL.dump_json(entry.trial).decode(),
+            "standings": json.dumps([_plain(one) for one in entry.standings]),
+        }
+        number = entry.trial.number
+        row = (TRIALS.c.study == self._study) & (TRIALS.c.trial == number)
+        with self._engine.begin() as connection:
+            if connection.execute(update(TRIALS).where(row).values(content)).rowcount:
+                return
+            connection.execute(insert(TRIALS).values(study=self._study, trial=number, **content))
+
+    def read(self, number: int) -> Entry | None:
+        """One trial; None where nothing was written of it."""
+        row = (TRIALS.c.study == self._study) & (TRIALS.c.trial == number)
+        query = select(TRIALS.c.record, TRIALS.c.standings).where(row)
+        with self._engine.connect() as connection:
+            found = connection.execute(query).first()
+        return None if found is None else _entry(found[0], found[1])
+
+    def all(self) -> tuple[Entry, ...]:
+        """Every trial, in the order of their numbers."""
+        query = (
+            select(TRIALS.c.record, TRIALS.c.standings)
+            .where(TRIALS.c.study == self._study)
+            .order_by(TRIALS.c.trial)
+        )
+        with self._engine.connect() as connection:
+            return tuple(_entry(*row) for row in connection.execute(query))
+
+    def of_other_studies(self) -> tuple[Trial, ...]:
+        """The trials of every other study of the same original."""
+        query = (
+            select(TRIALS.c.record)
+            .join(STUDIES, STUDIES.c.study == TRIALS.c.study)
+            .where(STUDIES.c.original == self._original, STUDIES.c.study != self._study)
+            .order_by(TRIALS.c.study, TRIALS.c.trial)
+        )
+        with self._engine.connect() as connection:
+            return tuple(_TRIAL.validate_json(one) for one in connection.execute(query).scalars())
+
+    def budget(self, submission: str, *, another: bool) -> Budget:
+        """The budget that a search goes by.
+
+        Args:
+            submission: Names the search, so that it goes on with its own budget when it is
+                started again.
+            another: Whether a new search gets a budget of its own; otherwise it goes on with the
+                newest one.
+        """
+        mine = BUDGETS.c.study == self._study
+        with self._engine.begin() as connection:
+            newest = connection.execute(
+                select(BUDGETS).where(mine).order_by(BUDGETS.c.budget.desc())
+            ).first()
+            if newest is not None and (not another or newest.submission == submission):
+                return Budget(index=newest.budget, seconds=newest.seconds)
+            index = 0 if newest is None else newest.budget + 1
+            connection.execute(
+                insert(BUDGETS).values(
+                    study=self._study,
+                    budget=index,
+                    submission=submission,
+                    asked=0,
+                    seconds=0.0,
+                )
+            )
+        return Budget(index=index, seconds=0.0)
+
+    def take_one(self, budget: Budget, most: int) -> bool:
+        """Take one trial out of a budget of `most`; False where none is left."""
+        with self._engine.begin() as connection:
+            changed = connection.execute(
+                update(BUDGETS)
+                .where(self._of(budget), BUDGETS.c.asked < most)
+                .values(asked=BUDGETS.c.asked + 1)
+            )
+        return changed.rowcount == 1
+
+    def spend(self, budget: Budget, seconds: float) -> None:
+        """Note how much of a budget is used up; of several processes the largest number stays."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(BUDGETS)
+                .where(self._of(budget), BUDGETS.c.seconds < seconds)
+                .values(seconds=seconds)
+            )
+
+    def _of(self, budget: Budget) -> ColumnElement[bool]:
+        return (BUDGETS.c.study == self._study) & (BUDGETS.c.budget == budget.index)
+
+    def _insert_once(self, statement: Insert) -> None:
+        with contextlib.suppress(IntegrityError), self._engine.begin() as connection:
+            connection.execute(statement)
+
+
+def _entry(record: str, standings: str) -> Entry:
+    trial = _TRIAL.validate_json(record)
+    return Entry(
+        trial=trial,
+        standings=tuple(
+            Standing(
+                number=trial.number,
+                level=Level(index=index, training_share=share),
+                values=tuple(values),
+                violation=violation,
+            )
+            for index, share, values, violation in json.loads(standings)
+        ),
+    )
+
+
+def _plain(one: Standing) -> list[object]:
+    """By json and not pydantic, which writes an infinite number as null."""
+    return [one.level.index, one.level.training_share, list(one.values), one.violation]

@@ -1,0 +1,103 @@
+"""What a study keeps of a trial besides the parameters that samplers learn from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from optuna.trial import FrozenTrial
+
+from optimizers.contract.documents import Document
+from optimizers.contract.recipe import Recipe, recipe_from_data
+
+RECIPE: Final = "recipe"
+ORIGIN: Final = "origin"
+VALUES: Final = "values"
+VIOLATION: Final = "violation"
+REASON: Final = "reason"
+DUPLICATE: Final = "duplicate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A recipe to try.
+
+    Attributes:
+        number: Of its trial in the study. Numbers grow; there may be gaps.
+        recipe: What to do; never empty.
+        origin: Who proposed it and why.
+    """
+
+    number: int
+    recipe: Recipe
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What came of a recipe in an earlier study of the same original.
+
+    Attributes:
+        recipe: What was done.
+        values: Of the objectives, each to be minimised.
+        violation: By how much it missed what is required; 0: nothing.
+    """
+
+    recipe: Recipe
+    values: tuple[float, ...]
+    violation: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A trial that has ended.
+
+    Attributes:
+        number: Of its trial.
+        recipe: What was done.
+        origin: Who proposed it and why.
+        values: Of the objectives, each to be minimised; empty where it failed.
+        violation: By how much it missed what is required; 0: nothing.
+        reason: Why it failed; "" where it did not.
+    """
+
+    number: int
+    recipe: Recipe
+    origin: str
+    values: tuple[float, ...]
+    violation: float = 0.0
+    reason: str = ""
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """A recipe as one line; the same recipe is the same line."""
+    return json.dumps(recipe.to_data(), sort_keys=True)
+
+
+def recipe_of(text: str) -> Recipe:
+    """The recipe of a line."""
+    return recipe_from_data(json.loads(text), Document("", "stored recipe"))
+
+
+def asked_of(trial: FrozenTrial) -> Asked:
+    """What was asked by a trial of Optuna that has a recipe."""
+    attributes = trial.user_attrs
+    return Asked(
+        number=trial.number,
+        recipe=recipe_of(attributes[RECIPE]),
+        origin=attributes[ORIGIN],
+    )
+
+
+def told_of(trial: FrozenTrial) -> Told:
+    """What was told of a trial of Optuna that has a recipe."""
+    attributes = trial.user_attrs
+    return Told(
+        number=trial.number,
+        recipe=recipe_of(attributes[RECIPE]),
+        origin=attributes[ORIGIN],
+        values=() if REASON in attributes else tuple(attributes.get(VALUES, ())),
+        violation=attributes.get(VIOLATION, 0.0),
+        reason=attributes.get(REASON, ""),
+    )

@@ -1,0 +1,213 @@
+"""The loop of a search: ask, climb the ladder cheap first, abandon by bounds, tell.
+
+Work comes in pieces (`pieces`). What came of one is in the database before the next is taken, so
+that nothing but running pieces is ever lost, and several processes share a study without talking
+to each other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from optimizers.contract.evaluation import Figure
+from optimizers.contract.goal import Goal
+from optimizers.contract.study import Trial, TrialState
+from optimizers.search.evaluator import Evaluator, Measured
+from optimizers.search.ladder import Ladder, Standing
+from optimizers.search.ledger import Entry
+from optimizers.search.objectives import cannot_win, meets, objectives, violation
+from optimizers.search.outcome import outcome
+from optimizers.search.pieces import Memory, Piece, Pieces
+from optimizers.search.working_time import TimeIsUp
+
+CUT: Final = "cut when the search ended; a search that is resumed goes on with it"
+"""The reason of a trial that runs when its search has ended."""
+
+_LOOK_EVERY_S: Final = 0.5
+_LATE: Final = 2 / 3
+"""Share of the time after which what waits is finished where nothing holds the goal yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a search may spend.
+
+    Attributes:
+        trials: Most recipes.
+        seconds: Longest time.
+    """
+
+    trials: int
+    seconds: float
+
+
+class Study:
+    """One process's part in a search."""
+
+    def __init__(
+        self,
+        goal: Goal,
+        limits: Limits,
+        memory: Memory,
+        ladder: Ladder,
+        evaluator: Evaluator,
+        *,
+        worker: str,
+        differs: str = "",
+        clock: Callable[[], float] = time.monotonic,
+        changed: Callable[[Trial], None] = lambda trial: None,
+        pause: Callable[[float], None] = time.sleep,
+        leave: Callable[[], str] = lambda: "",
+    ) -> None:
+        """Take part.
+
+        Args:
+            goal: What is wanted, with the task's floors.
+            limits: What may be spent, by all processes together.
+            memory: What they share.
+            ladder: Who climbs.
+            evaluator: Who tries recipes.
+            worker: Name of this process, for people.
+            differs: How this machine differs from the one that serves; "" where it does not.
+            clock: Seconds that count; simulated where trials are replayed.
+            changed: Called with a trial whenever something of it is new.
+            pause: Waits for some seconds where others have all the work there is.
+            leave: Why this process is to take part no longer, however the search goes on; "": it
+                stays.
+        """
+        self._goal = goal
+        self._limits = limits
+        self._memory = memory
+        self._pieces = Pieces(goal, memory, ladder, trials=limits.trials)
+        self._evaluator = evaluator
+        self._worker = worker
+        self._differs = differs
+        self._clock = clock
+        self._changed = changed
+        self._pause = pause
+        self._leave = leave
+        self._began = clock()
+
+    @property
+    def seconds(self) -> float:
+        """Spent so far, by this budget."""
+        return self._memory.budget.seconds + self._clock() - self._began
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the time ends, at least 0."""
+        return max(0.0, self._limits.seconds - self.seconds)
+
+    def run(self) -> str:
+        """Work until there is no more to do; returns why, for people."""
+        while True:
+            ended = self._why_ended()
+            if ended:
+                return ended
+            piece = self._pieces.next(is_late=self.seconds > _LATE * self._limits.seconds)
+            if piece is not None:
+                self._work_on(piece)
+            elif self._pieces.others_work():
+                self._memory.leases.free_the_dead()
+                self._pause(_LOOK_EVERY_S)
+            elif self._pieces.is_used_up:
+                return "every recipe of the space was tried"
+            else:
+                return f"its {self._limits.trials} trials were used up"
+
+    def settle(self) -> None:
+        """Once nobody works any more: what waits to climb has lost, what else runs was cut."""
+        running = {asked.number for asked in self._memory.sampling.running()}
+        for number, entry in self._memory.entries().items():
+            if number not in running:
+                continue
+            if entry.waits:
+                self._finish(replace(entry, trial=replace(entry.trial, state=TrialState.HALVED)))
+            elif entry.trial.reason != CUT:
+                self._keep(replace(entry, trial=replace(entry.trial, reason=CUT)))
+
+    def _why_ended(self) -> str:
+        self._memory.ledger.spend(self._memory.budget, self.seconds)
+        leaving = self._leave()
+        if leaving:
+            return leaving
+        for number, entry in self._memory.entries().items():
+            trial = entry.trial
+            if trial.is_feasible and meets(self._goal.stop_when, trial.figures):
+                wanted = ", ".join(f"'{one.text}'" for one in self._goal.stop_when)
+                return f"trial {number} is good enough: {wanted}"
+        if not self.seconds_left:
+            return f"its {self._limits.seconds / 60:g} minutes were used up"
+        return ""
+
+    def _work_on(self, piece: Piece) -> None:
+        trial = replace(piece.entry.trial, worker=self._worker, reason="")
+        if self._differs:
+            trial = replace(trial, differs=self._differs)
+        self._keep(replace(piece.entry, trial=trial))
+        began = self._clock()
+        with self._memory.leases.kept(piece.lease):
+            measured = self._measured(piece)
+            if piece.lease.is_lost:
+                return
+            trial = replace(trial, seconds=trial.seconds + self._clock() - began)
+            if measured is None:
+                self._keep(replace(piece.entry, trial=replace(trial, reason=CUT)))
+                attempts = piece.lease.attempt - 1
+            else:
+                self._judge(replace(piece, entry=replace(piece.entry, trial=trial)), measured)
+                attempts = 0
+        self._memory.leases.release(piece.lease, attempts=attempts)
+
+    def _measured(self, piece: Piece) -> Measured | None:
+        """What came of a piece; None where time was up before."""
+        try:
+            measured = self._evaluator.evaluate(piece.entry.trial.recipe, piece.level)
+        except TimeIsUp:
+            return None
+        return measured if self.seconds_left else None
+
+    def _judge(self, piece: Piece, measured: Measured) -> None:
+        """What follows for a trial from what was measured at a level."""
+        trial = piece.entry.trial
+        figures = _joined(trial.figures, measured.figures)
+        is_last = trial.level == trial.levels
+        missed = violation(self._goal, figures, whole=is_last)
+        trial = replace(trial, figures=figures, violation=missed)
+        if measured.broken:
+            state, reason = TrialState.FAILED, measured.broken
+        elif is_last:
+            state, reason = TrialState.COMPLETE, ""
+        else:
+            trials = [entry.trial for entry in self._memory.entries().values()]
+            reason = cannot_win(self._goal, figures, outcome(self._goal, trials).front)
+            state = TrialState.ABANDONED if reason else TrialState.RUNNING
+        trial = replace(trial, state=state, reason=reason)
+        if state is not TrialState.RUNNING:
+            self._finish(replace(piece.entry, trial=trial))
+            return
+        standing = Standing(
+            number=trial.number,
+            level=piece.level,
+            values=objectives(self._goal, figures),
+            violation=missed,
+        )
+        self._keep(Entry(trial=trial, standings=(*piece.entry.standings, standing)))
+
+    def _keep(self, entry: Entry) -> None:
+        self._memory.ledger.write(entry)
+        self._changed(entry.trial)
+
+    def _finish(self, entry: Entry) -> None:
+        self._memory.finish(self._goal, entry)
+        self._memory.ledger.spend(self._memory.budget, self.seconds)
+        self._changed(entry.trial)
+
+
+def _joined(former: Sequence[Figure], newer: Sequence[Figure]) -> tuple[Figure, ...]:
+    """All figures; a newer one takes the place of the same quantity's former one."""
+    known = {(one.name, one.condition, one.under): one for one in (*former, *newer)}
+    return tuple(known.values())

@@ -1,0 +1,284 @@
+"""Evidence of real models: where time goes, what they are made of, what is tried first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from optimizers.contract.errors import RunFailed
+from optimizers.contract.evidence import Evidence
+from optimizers.contract.goal import Goal
+from optimizers.contract.host import this_host
+from optimizers.contract.profile import Task
+from optimizers.contract.quantization import Fp16, StaticInt8
+from optimizers.contract.runtime import Optimization, SessionSpec
+from optimizers.contract.search import Search
+from optimizers.contract.steps import Step
+from optimizers.demo.networks import TutorialNet, export
+from optimizers.evaluation.node_times import run_nodes
+from optimizers.evaluation.profiler import profile
+from optimizers.pipeline import apply_step
+from optimizers.planner import propose
+from tests.support import models, networks
+from tests.support.contexts import step_context
+from tests.support.data import write_data
+from tests.support.encoders import TOKENS, WORDS, encoder
+
+SPEC = SessionSpec(max_batch=8)
+
+
+def look(model: Path, spec: SessionSpec = SPEC, data: Mapping[str, Path] | None = None) -> Evidence:
+    host, task = this_host(2), Task.CLASSIFICATION
+    return profile(model, spec, host=host, task=task, data=data or {}, seed=0)
+
+
+def tutorial(path: Path) -> Path:
+    export(TutorialNet().eval(), np.zeros((2, 3, 32, 32), np.float32), path, names=("x", "y"))
+    return path
+
+
+def residual(path: Path) -> Path:
+    return networks.resnet(path, widths=(64, 128, 256))
+
+
+def wide(path: Path) -> Path:
+    return models.perceptron(path, sizes=(784, 1024, 1024, 10))
+
+
+def tiny(path: Path) -> Path:
+    return models.perceptron(path, sizes=(64, 64, 10))
+
+
+NETS: dict[str, Callable[[Path], Path]] = {
+    "residual": residual,
+    "mobile": networks.mobilenet,
+    "encoder": encoder,
+    "perceptron": wide,
+    "tutorial": tutorial,
+    "tiny": tiny,
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("nets")
+    return {name: make(folder / f"{name}.onnx") for name, make in NETS.items()}
+
+
+@pytest.fixture(scope="module")
+def evidence(files: dict[str, Path]) -> dict[str, Evidence]:
+    """Of every net; with data for what most steps need, as far as the planner is told."""
+    found = {name: look(file) for name, file in files.items()}
+    counts = {"calibration": 100, "train": 1000, "search": 500}
+    return {name: replace(one, data=counts) for name, one in found.items()}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_shares_are_of_all_nodes_and_named_as_in_the_model(
+    name: str, evidence: dict[str, Evidence], files: dict[str, Path]
+) -> None:
+    one = evidence[name]
+    graph = onnx.load(str(files[name])).graph
+    operators = {node.op_type for node in graph.node} - {"Constant"}
+
+    assert sum(share.share for share in one.operators) == pytest.approx(1)
+    assert {share.operator for share in one.operators} == operators
+    assert [share.share for share in one.operators] == sorted(
+        (share.share for share in one.operators), reverse=True
+    )
+    assert sum(share.nodes for share in one.operators) == sum(
+        node.op_type != "Constant" for node in graph.node
+    )
+    assert 0 <= one.outside_share < 1
+    assert 0 < one.item_s < 1
+    assert one.batch == 8
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_layer_is_found_in_what_ran(name: str, evidence: dict[str, Evidence]) -> None:
+    one = evidence[name]
+
+    assert all(layer.share > 0 for layer in one.layers)
+    for operator in ("Conv", "Gemm", "MatMul"):
+        shares = sum(layer.share for layer in one.layers if layer.operator == operator)
+        assert shares <= one.share_of(operator) + 1e-9
+
+
+def test_a_convolutional_net_spends_its_time_in_convolutions(
+    evidence: dict[str, Evidence],
+) -> None:
+    assert evidence["residual"].operators[0].operator == "Conv"
+    assert evidence["residual"].share_of("Conv") > 0.5
+    assert evidence["encoder"].operators[0].operator == "MatMul"
+    assert evidence["encoder"].share_of("MatMul") > 0.5
+    assert evidence["perceptron"].operators[0].operator == "MatMul"
+    assert evidence["perceptron"].share_of("MatMul") > 0.5
+
+
+def test_products_without_weights_are_no_layers(evidence: dict[str, Evidence]) -> None:
+    """Those of queries and keys, and of shares and values, run under names of their own or not."""
+    sentences = evidence["encoder"]
+
+    assert len(sentences.layers) == 4 * 6
+    assert sum(layer.share for layer in sentences.layers) < 0.98 * sentences.share_of("MatMul")
+
+
+def test_threads_inside_a_run_change_nothing_of_what_is_found(
+    files: dict[str, Path], evidence: dict[str, Evidence]
+) -> None:
+    one = look(files["residual"], replace(SPEC, intra_op_threads=2))
+
+    assert {share.operator for share in one.operators} == {
+        share.operator for share in evidence["residual"].operators
+    }
+    assert all(layer.share > 0 for layer in one.layers)
+
+
+def test_what_a_net_is_made_of(evidence: dict[str, Evidence]) -> None:
+    residual, mobile, sentences = (evidence[one] for one in ("residual", "mobile", "encoder"))
+
+    assert (residual.has_batch_norm, sentences.has_batch_norm) == (True, False)
+    assert sentences.attention_heads == (6,) * 4
+    assert sentences.residual_blocks == 8  # attention and feed-forward of four layers
+    assert residual.residual_blocks == 1  # the other two change the shape on the way around
+    assert sentences.embedding_bytes == WORDS * 192 * 4
+    assert residual.embedding_bytes == 0
+    groups = [layer.groups for layer in mobile.layers if layer.groups > 1]
+    assert groups == [48, 48]
+    shapes = {layer.name: layer.weight_shape for layer in residual.layers}
+    assert shapes["stem"] == (64, 3, 3, 3)
+    assert shapes["block1.skip"] == (128, 64, 1, 1)
+
+
+def test_weights_and_activations_are_counted(evidence: dict[str, Evidence]) -> None:
+    perceptron = evidence["perceptron"]
+
+    numbers = 784 * 1024 + 1024 + 1024 * 1024 + 1024 + 1024 * 10 + 10
+    assert perceptron.weight_bytes == 4 * numbers
+    [stored] = [one for one in perceptron.operators if one.operator == "MatMul"]
+    assert stored.weight_bytes == 4 * (784 * 1024 + 1024 * 1024 + 1024 * 10)
+    # product, sum and Relu of two layers, and the last product: its sum is the answer
+    assert perceptron.activation_bytes == 4 * (2 * 3 * 1024 + 10)
+
+
+def test_the_planner_tells_the_nets_apart(evidence: dict[str, Evidence]) -> None:
+    first = {
+        name: str(propose(found, Goal(), Search())[0].recipe) for name, found in evidence.items()
+    }
+
+    assert first["residual"] == "static_int8"
+    assert first["encoder"] == "merge → dynamic_int8"
+    assert first["perceptron"] == "dynamic_int8"
+    assert first["tiny"] == "simplify → merge"
+
+
+def test_items_are_counted_and_the_gate_is_left_alone(tmp_path: Path) -> None:
+    model = models.perceptron(tmp_path / "model.onnx")
+    write_data(tmp_path, model, calibration_items=64, train_items=200)
+    (tmp_path / "gate.npz").write_bytes(b"nobody may look here")
+
+    purposes = ("calibration", "train", "gate")
+    one = look(model, data={name: tmp_path / f"{name}.npz" for name in purposes})
+
+    assert one.data == {"calibration": 64, "train": 200}
+    assert one.has_labels
+
+
+def test_training_items_without_labels_are_told_apart(tmp_path: Path) -> None:
+    model = models.perceptron(tmp_path / "model.onnx")
+    np.savez(tmp_path / "train.npz", x=np.zeros((20, 16), np.float32))
+
+    assert not look(model, data={"train": tmp_path / "train.npz"}).has_labels
+
+
+def test_real_items_are_run_where_there_are_some(tmp_path: Path) -> None:
+    """A number beyond the table ends the run; made-up ones are 0 and 1."""
+    model = encoder(tmp_path / "model.onnx", layers=1)
+    np.savez(tmp_path / "good.npz", x=np.full((10, TOKENS), WORDS - 1))
+    np.savez(tmp_path / "bad.npz", x=np.full((10, TOKENS), WORDS))
+    good, bad = tmp_path / "good.npz", tmp_path / "bad.npz"
+
+    for purpose in ("search", "calibration", "train"):
+        with pytest.raises(RunFailed):
+            look(model, data={purpose: bad})
+    assert look(model, data={"search": good, "calibration": bad}).data["search"] == 10
+    assert look(model, data={"calibration": good, "train": bad, "gate": bad}).data == {
+        "calibration": 10,
+        "train": 10,
+    }
+
+
+def test_a_batch_written_into_a_graph_is_run_and_shared_out(tmp_path: Path) -> None:
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            helper.make_node("Relu", ["x"], ["h"], name="relu"),
+            helper.make_node("MatMul", ["h", "w"], ["y"], name="product"),
+        ],
+        [("x", TensorProto.FLOAT, [4, 32])],
+        [("y", TensorProto.FLOAT, [4, 8])],
+        {"w": np.ones((32, 8), np.float32)},
+    )
+
+    one = look(model)
+
+    assert one.activation_bytes == 32 * 4
+    assert (one.batch, one.batch_item_s) == (1, one.item_s)
+
+
+def test_nothing_is_joined_where_the_server_joins_nothing(tmp_path: Path) -> None:
+    one = look(models.linear(tmp_path / "model.onnx"), SessionSpec())
+
+    assert (one.batch, one.batch_item_s) == (1, one.item_s)
+
+
+def test_what_runs_inside_of_a_node_is_not_counted_twice(tmp_path: Path) -> None:
+    model = models.slow(tmp_path / "model.onnx", width=64, rounds=50)
+
+    ran = run_nodes(model, SPEC, {"x": np.zeros((1, 64), np.float32)}, 2)
+    assert [node.operator for node in ran] == ["Loop"]
+    assert look(model).share_of("Loop") == pytest.approx(1)
+
+
+@pytest.mark.parametrize("optimization", ["all", "extended", "basic", "disabled"])
+def test_layers_are_found_at_every_level_of_optimisation(
+    optimization: Optimization, tmp_path: Path
+) -> None:
+    spec = replace(SPEC, optimization=optimization)
+    one = look(networks.resnet(tmp_path / "model.onnx"), spec)
+
+    assert all(layer.share > 0 for layer in one.layers)
+    assert sum(share.share for share in one.operators) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("step", [StaticInt8(), StaticInt8(scheme="s8s8"), Fp16()])
+def test_layers_of_narrow_numbers_are_found(step: Step, tmp_path: Path) -> None:
+    """The runtime puts them into another layout, or casts them, and names them anew."""
+    images = np.random.default_rng(0).random((32, 3, 16, 16), np.float32)
+    np.savez(tmp_path / "calibration.npz", x=images)
+    context = step_context(tmp_path, data={"calibration": tmp_path / "calibration.npz"})
+    made = apply_step(networks.resnet(tmp_path / "model.onnx"), step, context)
+
+    one = look(made.model)
+
+    assert all(layer.share > 0 for layer in one.layers)
+    assert len(one.layers) == 10
+    assert "QLinearConv" not in {share.operator for share in one.operators}
+
+
+def test_a_model_without_names_is_led_back_as_well(tmp_path: Path) -> None:
+    model = onnx.load(str(networks.resnet(tmp_path / "named.onnx")))
+    for node in model.graph.node:
+        node.ClearField("name")
+    onnx.save(model, str(tmp_path / "model.onnx"))
+
+    one = look(tmp_path / "model.onnx")
+
+    assert one.share_of("Conv") > 0.5
+    assert all(layer.share > 0 for layer in one.layers)

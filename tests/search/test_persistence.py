@@ -1,0 +1,162 @@
+"""A study outlives its processes, in SQLite and in PostgreSQL."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from math import inf
+from pathlib import Path
+
+import pytest
+
+from optimizers.contract.errors import InvalidDocument, NotSupported
+from optimizers.contract.search import Sampler
+from optimizers.search.sampling import Asked
+from optimizers.search.storage import engine_address
+from tests.support.postgres import new_database, postgres
+from tests.support.studies import conditional, cost, sampling, small
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgres() as folder:
+        yield folder
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/study.db"
+    return new_database(request.getfixturevalue("server"))
+
+
+@pytest.mark.parametrize("sampler", [Sampler.RANDOM, Sampler.TPE, Sampler.NSGA2])
+def test_the_same_seed_and_history_propose_the_same(sampler: Sampler, tmp_path: Path) -> None:
+    def proposals(storage: str, opened_again: bool) -> list[Asked]:
+        found = []
+        study = sampling(conditional(), sampler, seed=7, storage=storage)
+        for index in range(13):
+            if opened_again and index == 6:
+                study.close()
+                study = sampling(conditional(), sampler, seed=7, storage=storage)
+            asked = study.ask()
+            assert asked is not None
+            study.tell(asked.number, [cost(asked.recipe)])
+            found.append(asked)
+        study.close()
+        return found
+
+    kept = proposals(f"sqlite:///{tmp_path}/study.db", opened_again=True)
+    assert kept == proposals("", opened_again=False)
+    other = sampling(conditional(), sampler, seed=8).ask()
+    assert other is not None
+    assert other.recipe != kept[0].recipe
+
+
+def test_the_worst_is_infinite(storage: str) -> None:
+    study = sampling(conditional(), storage=storage)
+    for _ in range(12):
+        asked = study.ask()
+        assert asked is not None
+        study.tell(asked.number, [inf], inf)
+    assert {one.values for one in study.told()} == {(inf,)}
+    study.close()
+
+
+HELD = """
+import sys
+from tests.support.studies import conditional, cost, sampling
+study = sampling(conditional(), seed=5, storage=sys.argv[1])
+for _ in range(3):
+    asked = study.ask()
+    study.tell(asked.number, [cost(asked.recipe)], 0.5)
+print(study.ask().number, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_study_that_is_killed_loses_only_the_trial_that_ran(storage: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", HELD, storage],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        number = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+    study = sampling(conditional(), seed=5, storage=storage)
+    told = study.told()
+    assert [one.values for one in told] == [(cost(one.recipe),) for one in told]
+    assert {one.violation for one in told} == {0.5}
+    assert len(told) == 3
+    [lost] = study.running()
+    assert lost.number == number
+    assert study.retry(number) == lost
+    with pytest.raises(KeyError):
+        study.retry(told[0].number)
+    study.tell(number, [cost(lost.recipe)])
+    assert study.running() == ()
+    assert len(study.told()) == 4
+    following = study.ask()
+    assert following is not None
+    assert following.recipe not in [one.recipe for one in study.told()]
+    study.close()
+
+
+SHARED = """
+import sys
+from tests.support.studies import sampling, small
+study = sampling(small(), seed=5, storage=sys.argv[1])
+while (asked := study.ask()) is not None:
+    study.tell(asked.number, [0.0])
+    print(asked.recipe.to_data(), flush=True)
+study.close()
+"""
+
+
+def test_two_that_begin_at_once_share_the_work(storage: str) -> None:
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", SHARED, storage],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outputs = [worker.communicate(timeout=120)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    recipes = "".join(outputs).splitlines()
+    assert sorted(recipes) == sorted(str(recipe.to_data()) for recipe in small().grid())
+
+
+def test_another_space_is_no_way_to_go_on(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    sampling(small(), storage=storage).close()
+    with pytest.raises(InvalidDocument, match=r"prune_channels\.importance"):
+        sampling(conditional(), storage=storage)
+    with pytest.raises(InvalidDocument, match="figures to optimise"):
+        sampling(small(), objectives=2, storage=storage)
+
+
+@pytest.mark.parametrize(
+    "storage",
+    ["sqlite:////nowhere/at/all/study.db", "nonsense://host/name", "postgresql://127.0.0.1:1/hone"],
+)
+def test_a_database_out_of_reach_is_named(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optimizers.search.storage._PAUSE_S", 0.0)
+    with pytest.raises(NotSupported, match=r"search\.storage cannot be opened"):
+        sampling(small(), storage=storage)
+
+
+def test_addresses_name_the_driver_that_is_there() -> None:
+    assert engine_address("postgresql://u@h/n") == "postgresql+psycopg://u@h/n"
+    assert engine_address("postgresql+psycopg2://u@h/n") == "postgresql+psycopg2://u@h/n"
+    assert engine_address("sqlite:////a/b.db") == "sqlite:////a/b.db"

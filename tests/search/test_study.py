@@ -1,0 +1,315 @@
+"""The loop of a search, over results that are replayed and a clock that is set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from optimizers.contract.declaration import Choice, Real
+from optimizers.contract.goal import FigureName, Goal, parse_requirement
+from optimizers.contract.pruning import PruneChannels
+from optimizers.contract.recipe import Recipe
+from optimizers.contract.study import Trial, TrialState
+from optimizers.search.evaluator import Level, Measured
+from optimizers.search.ladder import Ladder
+from optimizers.search.outcome import outcome
+from optimizers.search.pieces import Memory
+from optimizers.search.space import Space
+from optimizers.search.study import CUT, Limits, Study
+from tests.support.replays import Clock, Replay, close, study_of, trials
+from tests.support.spaces import space_over
+
+GOAL = Goal(optimize=(FigureName.LATENCY_P50,), require=(parse_requirement("agreement >= 0.9"),))
+VALUES: dict[str, Choice | Real] = {
+    "prune_channels.ratio": Choice((0.25, 0.5, 0.75)),
+    "prune_channels.importance": Choice(("l2",)),
+    "prune_channels.round_to": Choice((8,)),
+    "static_int8.calibration": Choice(("minmax",)),
+    "static_int8.skip_first": Choice((False,)),
+    "static_int8.equalize": Choice((False,)),
+    "static_int8.correct_bias": Choice((False,)),
+}
+PLENTY = Limits(trials=100, seconds=1e6)
+
+
+def space() -> Space:
+    """No pruning or one of three ratios, with int8 or without: 7 recipes."""
+    return space_over("prune_channels", "static_int8", values=VALUES, goal=GOAL)
+
+
+def ratio(recipe: Recipe) -> float:
+    return sum(step.ratio for step in recipe.steps if isinstance(step, PruneChannels))
+
+
+def latency(recipe: Recipe) -> float:
+    """Half with int8, less what is pruned."""
+    quantised = len(recipe.steps) > (ratio(recipe) > 0)
+    return (1 - 0.8 * ratio(recipe)) * (0.5 if quantised else 1.0)
+
+
+def truth(recipe: Recipe) -> float:
+    """Agreement holds up to half of the channels."""
+    return 0.99 if ratio(recipe) <= 0.5 else 0.5
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def replay(clock: Clock) -> Replay:
+    return Replay(clock, latency, truth)
+
+
+@pytest.fixture
+def open_studies() -> Iterator[list[Memory]]:
+    opened: list[Memory] = []
+    yield opened
+    for memory in opened:
+        close(memory)
+
+
+def test_the_fastest_that_holds_what_is_required_wins(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    assert study.run() == "every recipe of the space was tried"
+    study.settle()
+    found = trials(memory)
+    assert len(found) == 7
+    assert not memory.sampling.running()
+    best = outcome(GOAL, found).winner
+    assert best is not None
+    assert (ratio(best.recipe), len(best.recipe.steps)) == (0.5, 2)
+    by_hand = min(latency(trial.recipe) for trial in found if truth(trial.recipe) >= 0.9)
+    assert latency(best.recipe) == by_hand
+
+
+def test_what_cannot_win_any_more_is_abandoned_with_the_bound_that_says_so(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    best = outcome(GOAL, trials(memory)).winner
+    assert best is not None
+    for trial in trials(memory):
+        if trial.state is TrialState.ABANDONED:
+            assert latency(trial.recipe) >= latency(best.recipe)
+            assert (trial.level, len(trial.figures)) == (1, 1)
+            assert "latency_p50" in trial.reason
+    assert any(trial.state is TrialState.ABANDONED for trial in trials(memory))
+
+
+def test_it_ends_once_a_trial_is_good_enough(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    goal = Goal(
+        optimize=GOAL.optimize,
+        require=GOAL.require,
+        stop_when=(parse_requirement("latency_p50 >= 55 % better"),),
+    )
+    study, memory = study_of(tmp_path, space(), goal, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    ended = study.run()
+    found = trials(memory)
+    assert ended == f"trial {found[-1].number} is good enough: 'latency_p50 >= 55 % better'"
+    assert latency(found[-1].recipe) <= 0.45
+    assert found[-1].is_feasible
+    assert all(latency(trial.recipe) > 0.45 or not trial.is_feasible for trial in found[:-1])
+
+
+def test_a_fast_trial_that_breaks_a_requirement_is_not_good_enough(
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
+) -> None:
+    goal = Goal(
+        optimize=GOAL.optimize,
+        require=GOAL.require,
+        stop_when=(parse_requirement("latency_p50 >= 55 % better"),),
+    )
+    replay = Replay(clock, latency, lambda recipe: 0.5)
+    study, memory = study_of(tmp_path, space(), goal, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    assert study.run() == "every recipe of the space was tried"
+    assert outcome(goal, trials(memory)).winner is None
+
+
+def test_no_more_recipes_are_tried_than_the_budget_has(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    limits = Limits(trials=3, seconds=1e6)
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=limits, clock=clock)
+    open_studies.append(memory)
+    assert study.run() == "its 3 trials were used up"
+    assert len(trials(memory)) == 3
+    assert len({recipe for recipe, _ in replay.pieces}) == 3
+
+
+def test_a_trial_that_runs_when_time_is_up_is_cut_and_gone_on_with_later(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    short = Limits(trials=100, seconds=210.0)  # three pieces of a minute, and half of a fourth
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=short, clock=clock)
+    assert study.run() == "its 3.5 minutes were used up"
+    study.settle()
+    cut = trials(memory)[-1]
+    assert len(replay.pieces) == 4
+    assert (cut.state, cut.reason, cut.seconds) == (TrialState.RUNNING, CUT, 60.0)
+    before = replay.pieces[-1]
+    close(memory)
+
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=short, clock=clock)
+    open_studies.append(memory)
+    assert study.run() == "its 3.5 minutes were used up", "the budget was spent already"
+    assert len(replay.pieces) == 4
+    close(open_studies.pop())
+    study, memory = study_of(
+        *(tmp_path, space(), GOAL, replay),
+        limits=short,
+        clock=clock,
+        submission="second",
+        another=True,
+    )
+    open_studies.append(memory)
+    study.run()
+    assert replay.pieces[4] == before, "what was cut comes first"
+    finished = memory.ledger.read(cut.number)
+    assert finished is not None
+    assert finished.trial.state is not TrialState.RUNNING
+
+
+def test_what_was_told_is_not_tried_again(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    few = Limits(trials=3, seconds=1e6)
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=few, clock=clock)
+    study.run()
+    before = trials(memory)
+    close(memory)
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    assert trials(memory)[:3] == before
+    assert len(replay.pieces) == len(set(replay.pieces)), "no recipe was at a level twice"
+
+
+class Broken:
+    """Every recipe fails."""
+
+    def evaluate(self, recipe: Recipe, level: Level) -> Measured:
+        return Measured(figures=(), seconds=1.0, broken="step prune_channels failed: no channels")
+
+
+def test_a_recipe_that_fails_is_a_trial_with_its_reason_and_ends_nothing(
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
+) -> None:
+    study, memory = study_of(tmp_path, space(), GOAL, Broken(), limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    assert study.run() == "every recipe of the space was tried"
+    found = trials(memory)
+    assert len(found) == 7
+    assert {trial.state for trial in found} == {TrialState.FAILED}
+    assert {trial.reason for trial in found} == {"step prune_channels failed: no channels"}
+
+
+class Dying:
+    """The process ends in the middle of a recipe, as far as anybody can see."""
+
+    def evaluate(self, recipe: Recipe, level: Level) -> Measured:
+        raise KeyboardInterrupt
+
+
+def died(directory: Path, clock: Clock, owner: str) -> None:
+    study, memory = study_of(
+        *(directory, space(), GOAL, Dying()),
+        limits=PLENTY,
+        clock=clock,
+        owner=owner,
+        lasts_s=1e-3,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        study.run()
+    close(memory)
+
+
+def test_a_recipe_that_ends_its_process_is_retried_twice_and_then_given_up(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    for owner in ("a", "b"):
+        died(tmp_path, clock, owner)
+    died(tmp_path, clock, "c")
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    first, *rest = trials(memory)
+    assert (first.state, first.reason) == (
+        TrialState.FAILED,
+        "given up: 3 processes ended while they worked on it",
+    )
+    assert not any(trial.state is TrialState.FAILED for trial in rest)
+
+
+def test_a_recipe_that_two_processes_died_at_may_still_win(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    for owner in ("a", "b"):
+        died(tmp_path, clock, owner)
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    assert trials(memory)[0].state is not TrialState.FAILED
+
+
+def test_a_crash_between_record_and_sampler_is_mended_without_trying_again(
+    tmp_path: Path,
+    clock: Clock,
+    replay: Replay,
+    open_studies: list[Memory],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study, memory = study_of(
+        tmp_path, space(), GOAL, replay, limits=PLENTY, clock=clock, lasts_s=1e-3
+    )
+
+    def crash(number: int, values: object, violation: float = 0.0) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memory.sampling, "tell", crash)
+        with pytest.raises(KeyboardInterrupt):
+            study.run()
+    recorded = [trial for trial in trials(memory) if trial.state is not TrialState.RUNNING]
+    assert recorded, "something had come to an end"
+    tried = len(replay.pieces)
+    close(memory)
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    told = {one.number for one in memory.sampling.told()}
+    assert {trial.number for trial in recorded} <= told
+    assert not {piece[0] for piece in replay.pieces[tried:]} & {one.recipe for one in recorded}
+
+
+def test_everything_new_of_a_trial_is_passed_on(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    seen: list[Trial] = []
+    _, memory = study_of(tmp_path, space(), GOAL, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study = Study(
+        *(GOAL, Limits(trials=1, seconds=1e6), memory, Ladder(), replay),
+        worker="w",
+        clock=clock,
+        changed=seen.append,
+    )
+    study.run()
+    assert [(one.state, one.level, one.worker) for one in seen] == [
+        (TrialState.RUNNING, 1, "w"),
+        (TrialState.RUNNING, 1, "w"),
+        (TrialState.RUNNING, 2, "w"),
+        (TrialState.COMPLETE, 2, "w"),
+    ]
