@@ -13,6 +13,7 @@ from server.rpc.messages import figure_message
 from server.terminal import figure_line, job_line
 
 _SHOWN_OPERATORS: Final = 5
+_LEAST_SHOWN: Final = 0.005
 _OF_A_WINNER: Final = "  "
 
 
@@ -82,7 +83,9 @@ def _evidence_lines(explanation: Explanation) -> Iterator[str]:
     evidence = explanation.evidence
     if evidence is not None:
         shares = ", ".join(
-            f"{one.operator} {one.share:.0%}" for one in evidence.operators[:_SHOWN_OPERATORS]
+            f"{one.operator} {one.share:.0%}"
+            for one in evidence.operators[:_SHOWN_OPERATORS]
+            if one.share >= _LEAST_SHOWN
         )
         yield f"evidence: one item takes {1e3 * evidence.item_s:.3g} ms; {shares}"
     for proposal in explanation.proposals:
@@ -125,10 +128,12 @@ def _winner_lines(explanation: Explanation, answer: pb.ExplainResponse) -> Itera
 
 
 def _loser_line(trial: Trial) -> str:
-    why = trial.reason or ("it is still running" if trial.state is TrialState.RUNNING else "")
+    what = f"  trial {trial.number} ({recipe_text(trial.recipe)})"
     where = f"; measured on another machine: {trial.differs}" if trial.differs else ""
-    text = f"  trial {trial.number} ({recipe_text(trial.recipe)}), {trial.state}: {why}"
-    return f"{text.rstrip(': ')}{where}"
+    if trial.reason.startswith(trial.state):
+        return f"{what} {trial.reason}{where}"
+    why = f": {trial.reason}" if trial.reason else ""
+    return f"{what} {trial.state}{why}{where}"
 
 
 def _variant_lines(variant: pb.Variant) -> Iterator[str]:

@@ -100,7 +100,8 @@ def job_line(job: pb.Job) -> str:
 def figure_line(figure: pb.Figure) -> str:
     """A figure beside the original's, with its bounds, as one plain line."""
     unit = "%" if figure.name in _SHARES else figure.unit
-    name = f"{figure.name} at {figure.condition}" if figure.condition else figure.name
+    where = figure.condition.removeprefix("at ")
+    name = f"{figure.name} at {where}" if where else figure.name
     text = f"{name} {quantity(unit, figure.value.value)}"
     if figure.HasField("original"):
         text += f", original {quantity(unit, figure.original.value)}"

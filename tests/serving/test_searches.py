@@ -109,7 +109,7 @@ async def test_the_command_tells_trials_the_winner_and_why_others_lost_and_does_
         lines = done.stdout.splitlines()
         assert any(one.startswith("trial 1 complete: dynamic_int8: latency_p50") for one in lines)
         assert "winner: trial 1: dynamic_int8" in lines
-        assert f"  trial 0 (prune_channels (ratio 0.25)), abandoned: {LOST}" in lines
+        assert f"  trial 0 (prune_channels (ratio 0.25)) abandoned: {LOST}" in lines
         assert any(one.startswith("  certificate of 2") for one in lines)
         told = hone("explain", "net", admin=server.admin).stdout.splitlines()
         assert told == lines[lines.index(told[0]) :]
@@ -172,14 +172,15 @@ async def test_a_single_job_is_explained_by_its_verdict_and_has_no_report(tmp_pa
         refused = hone("report", "net", "-o", str(tmp_path / "r.html"), admin=server.admin)
         assert refused.returncode == 1
         assert "there is a report of searches only" in refused.stderr
-        for what, code, part in (
+        wrong: tuple[tuple[dict[str, Any], str, str], ...] = (
             ({"model": "nothere"}, "NOT_FOUND", "unknown model: 'nothere'"),
             ({"model": "net", "variant": "0123456789ab"}, "NOT_FOUND", "no variant '0123456789ab'"),
             ({"model": "net", "variant": "original"}, "INVALID_ARGUMENT", "nothing to explain"),
             ({"job": "0123456789ab"}, "NOT_FOUND", "there is no job '0123456789ab'"),
             ({"job": job.id, "variant": "fast"}, "INVALID_ARGUMENT", "not both"),
-        ):
-            request = management.ExplainRequest(**what)  # type: ignore[arg-type]
+        )
+        for what, code, part in wrong:
+            request = management.ExplainRequest(**what)
             found, text = await refusal(server.admin, request, "Explain")
             assert (found, part in text) == (code, True), text
 
