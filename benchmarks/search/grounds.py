@@ -129,7 +129,9 @@ def quick(ground: Ground) -> Ground:
         ground,
         goal=Goal(optimize=(FigureName.SIZE,), require=_requiring(_ANYTHING[ground.task])),
         search=replace(ground.search, steps=steps, values=values),
-        items={kind: count // 10 for kind, count in ground.items.items()},
+        items={
+            kind: count // (4 if kind == "search" else 10) for kind, count in ground.items.items()
+        },
     )
 
 
