@@ -70,7 +70,6 @@ GROUNDS: Final[dict[str, Ground]] = {
             steps=("prune_channels", "distill", "static_int8", "weights_nbits"),
             values={
                 **_settled(
-                    prune_channels__importance="l2",
                     prune_channels__round_to=4,
                     distill__temperature=4.0,
                     distill__weight=0.5,
@@ -81,13 +80,14 @@ GROUNDS: Final[dict[str, Ground]] = {
                     static_int8__calibration="minmax",
                     static_int8__skip_first=False,
                     static_int8__equalize=False,
+                    static_int8__correct_bias=True,
                     weights_nbits__bits=8,
                     weights_nbits__block_size=32,
                     weights_nbits__embeddings=False,
                 ),
                 "prune_channels.ratio": Choice((0.25, 0.5, 0.625, 0.75)),
                 "distill.training.learning_rate": Choice((0.003, 0.01)),
-                "static_int8.correct_bias": Choice((False, True)),
+                "prune_channels.importance": Choice(("l2", "l1")),
             },
         ),
         items={"calibration": 256, "train": 6000, "search": 3000},
@@ -129,7 +129,9 @@ def quick(ground: Ground) -> Ground:
         ground,
         goal=Goal(optimize=(FigureName.SIZE,), require=_requiring(_ANYTHING[ground.task])),
         search=replace(ground.search, steps=steps, values=values),
-        items={kind: count // 10 for kind, count in ground.items.items()},
+        items={
+            kind: count // (4 if kind == "search" else 10) for kind, count in ground.items.items()
+        },
     )
 
 
