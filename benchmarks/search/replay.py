@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from benchmarks.search.sweep import Sweep
@@ -203,8 +203,9 @@ def everything(sweep: Sweep) -> Limits:
 def looks_ahead(sweep: Sweep, goal: Goal, contestant: Contestant, *, seed: int) -> bool:
     """Whether a search goes by anything that it was not told of.
 
-    It is replayed twice, the second time over a sweep in which whatever the first one was not told
-    of has come to nothing. One that knows only what it was told asks for the same again.
+    It is replayed over sweeps in which whatever it was not told of has come to nothing: all of it
+    before it asks for the first recipe, and what it never asked for. One that knows only what it
+    was told asks for the same again.
 
     Args:
         sweep: What recipes came to.
@@ -214,8 +215,11 @@ def looks_ahead(sweep: Sweep, goal: Goal, contestant: Contestant, *, seed: int) 
     """
     limits = Limits(trials=sweep.search.trials, seconds=math.inf)
     first = replay(sweep, goal, contestant, seed=seed, limits=limits)
-    blinded = sweep.told_only(first.asked)
-    return replay(blinded, goal, contestant, seed=seed, limits=limits).asked != first.asked
+    blinded = replay(sweep.told_only(first.asked), goal, contestant, seed=seed, limits=limits)
+    blind = replay(
+        sweep.told_only(()), goal, contestant, seed=seed, limits=replace(limits, trials=1)
+    )
+    return blinded.asked != first.asked or blind.asked[:1] != first.asked[:1]
 
 
 def _alone(seconds: float) -> None:

@@ -91,8 +91,7 @@ class Pieces:
         """A piece that is ours from now on; None where there is none at the moment.
 
         Args:
-            is_late: Whether to finish what waits, where nothing holds the goal yet, and to begin
-                nothing new.
+            is_late: Whether to finish what waits, and to begin nothing new.
         """
         entries = self._memory.entries()
         running = {asked.number: asked for asked in self._memory.sampling.running()}
@@ -107,12 +106,11 @@ class Pieces:
                 piece = self._climbing(waiting[number])
                 if piece is not None:
                     return piece
-        has_winner = any(entry.trial.is_feasible for entry in entries.values())
-        if has_winner or not (is_late and waiting):
+        if not (is_late and waiting):
             piece = self._new()
             if piece is not None:
                 return piece
-        return None if has_winner else self._best_of(waiting)
+        return self._best_of(waiting)
 
     def others_work(self) -> bool:
         """Whether a trial runs that does not merely wait; if its holder died, its lease ends."""
@@ -137,7 +135,7 @@ class Pieces:
         return None
 
     def _best_of(self, waiting: Mapping[int, Entry]) -> Piece | None:
-        """Where nothing holds the goal and nothing new comes: the best of those that wait."""
+        """Where nothing new comes: the best of those that wait."""
         entries = list(waiting.values())
         last = [entry.standings[-1] for entry in entries]
         for index in ranking([one.values for one in last], [one.violation for one in last]):
