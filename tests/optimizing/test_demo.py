@@ -119,7 +119,7 @@ def test_profiles_are_ones_the_server_reads(demo: tuple[Path, DemoReport]) -> No
     for model in report.models:
         text = (directory / model.name / "hone.yaml").read_text()
         policy = model_policy(text, "hone.yaml")
-        assert (policy.serve, set(policy.profiles)) == ("fast", {"fast", "tuned"})
+        assert (policy.serve, set(policy.profiles)) == ("fast", {"fast", "tuned", "searched"})
         for path in (policy.data.calibration, policy.data.train, policy.data.gate):
             assert path is not None
             assert (directory / model.name / path).is_file()
