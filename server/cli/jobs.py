@@ -1,0 +1,91 @@
+"""Commands on jobs: submitted, followed, listed, ended."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.cli.exchange import call, console, print_json
+from server.cli.options import DEFAULT_ADMIN, AdminAddress, AsJson, Version
+from server.cli.searches import print_account
+from server.client import Client
+from server.live import show_job
+from server.pb import management_pb2 as pb
+from server.terminal import job_line, jobs_table
+
+
+def jobs_command(
+    action: Annotated[str | None, typer.Argument(help="`rm` or `cancel`; nothing lists.")] = None,
+    job: Annotated[str | None, typer.Argument(help="Id of the job.")] = None,
+    admin: AdminAddress = DEFAULT_ADMIN,
+    as_json: AsJson = False,
+) -> None:
+    """Show every job; `jobs cancel ID` ends one, `jobs rm ID` deletes what an ended one left."""
+    if action is None:
+        answer = call(admin, "ListJobs", pb.ListJobsRequest(), pb.ListJobsResponse)
+        if as_json:
+            print_json(answer)
+        else:
+            console.print(jobs_table(answer.jobs), markup=False)
+        return
+    if action not in ("rm", "cancel") or job is None:
+        raise typer.BadParameter("expected `hone jobs`, `hone jobs cancel ID` or `hone jobs rm ID`")
+    if action == "cancel":
+        cancelled = call(admin, "CancelJob", pb.CancelJobRequest(id=job), pb.Job)
+        console.print(job_line(cancelled), markup=False)
+    else:
+        call(admin, "RemoveJob", pb.RemoveJobRequest(id=job), pb.RemoveJobResponse)
+        console.print(f"deleted job {job}")
+
+
+def optimize(
+    model: Annotated[str, typer.Argument(help="Its name.")],
+    profile: Annotated[str | None, typer.Option(help="A profile of its hone.yaml.")] = None,
+    profile_file: Annotated[
+        Path | None, typer.Option(help="A file with `recipe` and `goal`.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until the verdict.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a search; another budget if it has ended.")
+    ] = False,
+    version: Version = 0,
+    admin: AdminAddress = DEFAULT_ADMIN,
+    as_json: AsJson = False,
+) -> None:
+    """Build and judge a profile in the background. Exit code 3: it was refused."""
+    if (profile is None) == (profile_file is None):
+        raise typer.BadParameter("give either --profile NAME or --profile-file FILE")
+    request = pb.SubmitJobRequest(
+        model=model, version=version, profile=profile or "", resume=resume
+    )
+    if profile_file is not None:
+        try:
+            request.profile_text = profile_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise typer.BadParameter(f"{profile_file} cannot be read: {error}") from error
+        request.profile = profile_file.stem
+    answer = call(admin, "SubmitJob", request, pb.SubmitJobResponse)
+    job = answer.job
+    if not as_json:
+        what = "is the same job" if answer.existed else "submitted"
+        console.print(
+            f"job {job.id} {what}: {job_line(job)}", markup=False, highlight=False, soft_wrap=True
+        )
+    if wait:
+        job = asyncio.run(_watch(admin, job.id, quiet=as_json))
+    if as_json:
+        print_json(job)
+    elif wait:
+        console.print(job_line(job), markup=False, highlight=False, soft_wrap=True)
+        if job.HasField("search"):
+            print_account(call(admin, "Explain", pb.ExplainRequest(job=job.id), pb.ExplainResponse))
+    if wait and job.state != "succeeded":
+        raise typer.Exit(3)
+
+
+async def _watch(address: str, job: str, *, quiet: bool) -> pb.Job:
+    async with Client(address) as client:
+        return await show_job(console, client, job, quiet=quiet)
