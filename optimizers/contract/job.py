@@ -1,6 +1,6 @@
 """A job is a directory: `spec.json` goes in, `progress.jsonl` grows, `result.json` comes out.
 
-spec.json        what to build, written once by whoever submits
+spec.json        what to build, written once by whoever submits; may hold a password
 progress.jsonl   one line per step of the work, appended by the worker
 data/            for each image folder, where it lies and how its images are read
 candidate/       what the recipe made, before it was judged
@@ -217,8 +217,12 @@ def job_id(
 
 
 def write_spec(directory: Path, spec: JobSpec) -> None:
-    """Write a job's specification into its directory."""
-    write_atomically(directory / SPEC_FILE, _SPEC.dump_json(spec, indent=2) + b"\n")
+    """Write a job's specification into its directory, for nobody else to read.
+
+    An address that an operator wrote with a password stands there with it.
+    """
+    content = _SPEC.dump_json(spec, indent=2) + b"\n"
+    write_atomically(directory / SPEC_FILE, content, is_private=True)
 
 
 def read_spec(directory: Path) -> JobSpec:

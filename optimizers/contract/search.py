@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from optimizers.contract.addresses import BY_NAME, without_password
+from optimizers.contract.addresses import BY_NAME, problem_of, without_password
 from optimizers.contract.declaration import Choice, Real, Value
 from optimizers.contract.documents import Document, Path, shown, unknown_key
 from optimizers.contract.errors import InvalidDocument
+from optimizers.contract.recipe import recipe_from_data
 from optimizers.contract.steps import STEPS_BY_NAME
 
 _KEYS: Final = (
     *("sampler", "trials", "minutes", "workers", "steps", "values"),
     *("planner", "seed", "storage", "artefacts"),
 )
-_MOST_TRIALS: Final = 10_000
-_MOST_WORKERS: Final = 64
+_BOUNDS: Final = {"trials": (1, 10_000), "workers": (1, 64)}
+_MOST_MINUTES: Final = 60 * 24 * 365
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
 
 
@@ -46,7 +48,7 @@ class Search:
     Attributes:
         sampler: Who proposes.
         trials: Most recipes that are tried, in [1, 10000].
-        minutes: Longest time spent on trials, above 0; the final gate comes on top.
+        minutes: Longest time spent on trials, in (0, 525600]; the final gate comes on top.
         workers: Processes that try recipes at once, in [1, 64].
         steps: Names of the only steps that may take part; empty: all that apply.
         values: `step.parameter` → the only values that are tried, in place of what the step
@@ -72,17 +74,10 @@ class Search:
     artefacts: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.trials <= _MOST_TRIALS:
-            raise InvalidDocument(f"trials must be in [1, {_MOST_TRIALS}], got {self.trials}")
-        if not self.minutes > 0:
-            raise InvalidDocument(f"minutes must be above 0, got {self.minutes}")
-        if not 1 <= self.workers <= _MOST_WORKERS:
-            raise InvalidDocument(f"workers must be in [1, {_MOST_WORKERS}], got {self.workers}")
-        if self.storage and not (_URL.fullmatch(self.storage) or BY_NAME.fullmatch(self.storage)):
-            raise InvalidDocument(
-                "storage must be the address of a database such as postgresql://user@host/name, "
-                f"or env:NAME, got {shown(without_password(self.storage))}"
-            )
+        for name in _BOUNDS:
+            _require_bounds(name, getattr(self, name))
+        _require_time(self.minutes)
+        _require_database(self.storage)
         if self.storage and not self.artefacts:
             raise InvalidDocument(
                 "artefacts must name a place that all machines reach, because storage is shared"
@@ -126,11 +121,17 @@ def search_from_data(document: Document, path: Path) -> Search:
         )
     given: dict[str, Any] = {
         name: _whole(document, (*path, name), entries[name])
-        for name in ("trials", "workers", "seed")
+        for name in (*_BOUNDS, "seed")
         if name in entries
     }
+    for name in _BOUNDS:
+        if name in given:
+            with document.at((*path, name)):
+                _require_bounds(name, given[name])
     if "minutes" in entries:
         given["minutes"] = _number(document, (*path, "minutes"), entries["minutes"])
+        with document.at((*path, "minutes")):
+            _require_time(given["minutes"])
     if "planner" in entries:
         if not isinstance(entries["planner"], bool):
             raise document.error((*path, "planner"), "expected true or false")
@@ -142,10 +143,36 @@ def search_from_data(document: Document, path: Path) -> Search:
                     (*path, name), f"expected an address, got {shown(entries[name])}"
                 )
             given[name] = entries[name]
+    with document.at((*path, "storage")):
+        _require_database(given.get("storage", ""))
     steps = _steps(document, (*path, "steps"), entries.get("steps", []))
     values = _values(document, (*path, "values"), steps) if "values" in entries else {}
     with document.at(path):
         return Search(sampler=Sampler(sampler), steps=steps, values=values, **given)
+
+
+def _require_bounds(name: str, value: int) -> None:
+    low, high = _BOUNDS[name]
+    if not low <= value <= high:
+        raise InvalidDocument(f"{name} must be in [{low}, {high}], got {value}")
+
+
+def _require_time(minutes: float) -> None:
+    if not 0 < minutes <= _MOST_MINUTES:
+        raise InvalidDocument(f"minutes must be in (0, {_MOST_MINUTES}], got {minutes:g}")
+
+
+def _require_database(storage: str) -> None:
+    if not storage or BY_NAME.fullmatch(storage):
+        return
+    if not _URL.fullmatch(storage):
+        raise InvalidDocument(
+            "storage must be the address of a database such as postgresql://user@host/name, "
+            f"or env:NAME, got {shown(without_password(storage))}"
+        )
+    problem = problem_of(storage)
+    if problem:
+        raise InvalidDocument(f"storage: {problem}, got {shown(without_password(storage))}")
 
 
 def _steps(document: Document, path: Path, names: Any) -> tuple[str, ...]:
@@ -168,8 +195,21 @@ def _values(document: Document, path: Path, steps: tuple[str, ...]) -> dict[str,
         ranges = STEPS_BY_NAME[step].declares.ranges
         if parameter not in ranges:
             raise document.error((*path, name), unknown_key(parameter, ranges))
-        found[name] = _range(document, (*path, name), value)
+        found[name] = one = _range(document, (*path, name), value)
+        for tried in one.values if isinstance(one, Choice) else (one.low, one.high):
+            _require_fit(document, (*path, name), step, parameter, tried)
     return found
+
+
+def _require_fit(document: Document, path: Path, step: str, parameter: str, value: Value) -> None:
+    """Make sure that a step takes a value for a parameter; one of a part is `part.name`."""
+    given: object = value
+    for name in reversed(parameter.split(".")):
+        given = {name: given}
+    try:
+        recipe_from_data([{step: given}], Document("", step))
+    except InvalidDocument as error:
+        raise document.error(path, f"cannot be {shown(value)}: {error}") from error
 
 
 def _range(document: Document, path: Path, value: Any) -> Choice | Real:
@@ -182,13 +222,22 @@ def _range(document: Document, path: Path, value: Any) -> Choice | Real:
         log = entries.get("log", False)
         if not isinstance(log, bool):
             raise document.error((*path, "log"), "expected true or false")
-        if not low < high or (log and low <= 0):
+        if not low < high or not math.isfinite(high - low):
             raise document.error(path, f"expected low below high, got {low:g} and {high:g}")
+        if log and low <= 0:
+            raise document.error(path, f"expected low above 0 where log is true, got {low:g}")
         return Real(low, high, log)
     values = value if isinstance(value, list) else [value]
-    if not values or not all(isinstance(one, bool | int | float | str) for one in values):
+    if not values or not all(map(_is_value, values)):
         raise document.error(path, f"expected a list of values, got {shown(value)}")
     return Choice(tuple(values))
+
+
+def _is_value(one: object) -> bool:
+    """Whether JSON can hold it as a plain value, which it can of no infinite number."""
+    if isinstance(one, float):
+        return math.isfinite(one)
+    return isinstance(one, bool | int | str)
 
 
 def _plain(one: Choice | Real) -> list[Value] | dict[str, Value]:

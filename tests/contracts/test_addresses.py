@@ -56,6 +56,21 @@ def test_an_address_may_lie_in_the_environment() -> None:
             resolved_address(f"env:{name}", environment, "storage")
 
 
+@pytest.mark.parametrize(
+    "address", ["postgresql://u:s3cret@tail@h/n", "ftp://u:s3cret@tail@h/x?a=b", "s3://k:s3@c@b"]
+)
+def test_an_address_with_a_second_at_is_refused_before_a_driver_shows_the_rest(
+    address: str,
+) -> None:
+    for given in (address, "env:HERE"):
+        with pytest.raises(NotSupported, match="write one in a password as %40") as refused:
+            resolved_address(given, {"HERE": address}, "search.storage")
+        assert "s3c" not in str(refused.value)
+        assert "tail" not in str(refused.value)
+    for right in ("postgresql://u:s3%40cret@h/n", "sqlite:////home/a@b/c@d.sqlite", "s3://b/a@b@c"):
+        assert resolved_address(right, {}, "search.storage") == right
+
+
 def _profile(storage: str) -> Profile:
     text = f"search: {{storage: '{storage}', artefacts: 'ftp://u:{SECRET}@h/x'}}"
     return profile_document(text, "edge.yaml", "edge")
