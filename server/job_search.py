@@ -32,9 +32,9 @@ class SearchState:
         trials_total: How many there will be at most.
         ends_unix_s: When its time ends, pauses from now on left aside; 0: it has ended, or has not
             said yet.
-        newest: The trials that began last, at most 8, oldest first.
+        newest: The trials that changed last, at most 8, the newest last.
         front: The trials that no other is better than, best first aim first.
-        winner: Number of the trial that goes to the final gate; None while nobody knows.
+        winner: Number of the trial that goes to the final gate; None while the search goes on.
         ended_because: Why no further trial is started; "" while the search goes on.
     """
 
@@ -55,6 +55,8 @@ class SearchReader:
         self._directory = directory
         self._spec = spec
         self._trials: dict[int, Trial] = {}
+        self._changes: dict[int, int] = {}
+        self._counted = 0
         self._offset = 0
         self._explanation: Explanation | None = None
         self._seen: tuple[int, int] = (0, 0)
@@ -80,29 +82,51 @@ class SearchReader:
         with contextlib.suppress(InvalidData, OSError):
             self._explanation = read_explanation(self._directory)
         told, self._offset = trials_since(self._directory, self._offset)
-        explanation = self._explanation
-        explained = {} if explanation is None else {one.number: one for one in explanation.trials}
-        self._trials = explained | self._trials | {one.number: one for one in told}
-        if not self._trials and explanation is None:
+        if not told and not self._trials and self._explanation is None:
             return None
-        trials = [self._trials[number] for number in sorted(self._trials)]
-        front = () if explanation is None else explanation.front
-        before = [one for one in trials if one.started_unix_s < self._spec.submitted_unix_s]
-        budget = search.trials + (len(before) if self._spec.resume else 0)
-        left_s = 0.0 if explanation is None else explanation.seconds_left
+        explanation = self._explanation or Explanation(
+            study="", model=self._spec.model, version=self._spec.version, profile=self._spec.profile
+        )
+        for trial in explanation.trials:
+            self._note(trial, is_news=False)
+        for trial in told:
+            self._note(trial, is_news=True)
+        trials = sorted(self._trials.values(), key=self._when_changed)
+        left_s = explanation.seconds_left
         return SearchState(
             trials_done=sum(one.state is not TrialState.RUNNING for one in trials),
-            trials_total=max(budget, len(trials)),
+            trials_total=max(explanation.trials_total or search.trials, len(trials)),
             ends_unix_s=explained_s + left_s if left_s else 0.0,
-            newest=tuple(sorted(trials, key=_when)[-_NEWEST:]),
-            front=tuple(self._trials[number] for number in front if number in self._trials),
-            winner=None if explanation is None else explanation.winner,
-            ended_because="" if explanation is None else explanation.ended_because,
+            newest=tuple(trials[-_NEWEST:]),
+            front=tuple(self._trials[number] for number in explanation.front),
+            winner=explanation.winner if explanation.ended_because else None,
+            ended_because=explanation.ended_because,
         )
 
+    def _note(self, trial: Trial, *, is_news: bool) -> None:
+        """Take over what is told of a trial, unless more is known of it already.
 
-def _when(trial: Trial) -> tuple[float, int]:
-    return trial.started_unix_s, trial.number
+        Args:
+            trial: As it was at some time.
+            is_news: Whether that it is told means that it has changed. What machines elsewhere do
+                is in the explanation only, which says all there is each time it is written.
+        """
+        known = self._trials.setdefault(trial.number, trial)
+        if _how_far(trial) < _how_far(known):
+            return
+        began_here = known is trial and trial.started_unix_s >= self._spec.submitted_unix_s
+        if is_news or began_here or _how_far(trial) > _how_far(known):
+            self._counted += 1
+            self._changes[trial.number] = self._counted
+        self._trials[trial.number] = trial
+
+    def _when_changed(self, trial: Trial) -> tuple[int, float, int]:
+        return self._changes.get(trial.number, 0), trial.started_unix_s, trial.number
+
+
+def _how_far(trial: Trial) -> tuple[bool, int, float]:
+    """Grows whenever something is done for a trial."""
+    return trial.state is not TrialState.RUNNING, trial.level, trial.seconds
 
 
 def _changed_ns(file: Path) -> int:

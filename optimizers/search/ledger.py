@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, Engine, Insert, insert, select, update
+from sqlalchemy import ColumnElement, Engine, Insert, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from optimizers.contract.study import Trial, TrialState
@@ -140,6 +140,13 @@ class Ledger:
                 )
             )
         return Budget(index=index, seconds=0.0)
+
+    def asked_before(self, budget: Budget) -> int:
+        """How many trials a study's former budgets asked for."""
+        former = (BUDGETS.c.study == self._study) & (BUDGETS.c.budget < budget.index)
+        query = select(func.coalesce(func.sum(BUDGETS.c.asked), 0)).where(former)
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def take_one(self, budget: Budget, most: int) -> bool:
         """Take one trial out of a budget of `most`; False where none is left."""

@@ -190,8 +190,8 @@ def opened_part(
 
     def status() -> tuple[float, str]:
         done = sum(one.trial.state is not TrialState.RUNNING for one in memory.ledger.all())
-        spent = max(done / limits.trials, study.seconds / limits.seconds)
-        text = f"{done} of {limits.trials} trials, {study.seconds_left / 60:.0f} min left"
+        spent = max((done - before) / limits.trials, study.seconds / limits.seconds)
+        text = f"{done} of {before + limits.trials} trials, {study.seconds_left / 60:.0f} min left"
         return share * min(1.0, spent), text
 
     def changed(trial: Trial) -> None:
@@ -235,13 +235,16 @@ def opened_part(
                 )
             )
         )
+        budget = ledger.budget(submission, another=spec.resume and bool(submission))
+        before = ledger.asked_before(budget)
         memory = Memory(
             sampling=sampling,
             ledger=ledger,
             leases=Leases(engine, frame.study, owner=this_process()),
-            budget=ledger.budget(submission, another=spec.resume and bool(submission)),
+            budget=budget,
         )
         memory.leases.free_the_dead()
+        frame = replace(frame, trials_total=before + limits.trials)
         chronicle = Chronicle(bench.directory, frame, goal, ledger)
         delivery = (
             None

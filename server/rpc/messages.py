@@ -31,7 +31,7 @@ def job_message(job: Job) -> pb.Job:
         submitted_unix_s=job.spec.submitted_unix_s,
         finished_unix_s=result.finished_unix_s if result else 0.0,
         position=job.position,
-        search=None if job.search is None else _search(job.search),
+        search=None if job.search is None else _search(job.search, goes_on=not job.has_ended),
     )
 
 
@@ -96,11 +96,11 @@ def route_message(route: Route) -> pb.RouteResponse:
     )
 
 
-def _search(search: SearchState) -> pb.Search:
+def _search(search: SearchState, *, goes_on: bool) -> pb.Search:
     return pb.Search(
         trials_done=search.trials_done,
         trials_total=search.trials_total,
-        seconds_left=max(0.0, search.ends_unix_s - time.time()),
+        seconds_left=max(0.0, search.ends_unix_s - time.time()) if goes_on else 0.0,
         newest=[trial_message(trial) for trial in search.newest],
         front=[trial_message(trial) for trial in search.front],
         winner=search.winner,
