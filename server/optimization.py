@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from optimizers.contract.directory import VariantDirectory
 from optimizers.contract.errors import HoneError
@@ -37,6 +38,9 @@ from server.repository import VariantStore
 from server.routes import Routes
 
 _log = logging.getLogger(__name__)
+
+_CUT_SHORT: Final = frozenset({JobState.INTERRUPTED, JobState.CANCELLED, JobState.FAILED})
+"""States of jobs whose searches may have something left of their budgets."""
 
 
 class Optimization:
@@ -123,12 +127,12 @@ class Optimization:
     ) -> tuple[Job, bool]:
         """Queue the building and judging of a profile.
 
-        A search that was cut short goes on where it stopped.
+        A search that was cut short goes on where it stopped, with what is left of its budget.
 
         Args:
             model: The version it is for.
             profile: What is wanted.
-            resume: Whether a search that has ended gets another budget for the same study.
+            resume: Whether a search that came to its end gets another budget for the same study.
 
         Returns:
             The job, and whether the same one was there already.
@@ -159,6 +163,8 @@ class Optimization:
         former = self.jobs.find(spec.id)
         if spec.resume:
             self._require_study(model, spec, former)
+            if former is not None and former.state in _CUT_SHORT:
+                spec = replace(spec, resume=False)
         again = spec.resume and former is not None and former.has_ended
         anew = again or (former is not None and self._is_lost(model, former))
         if former is not None and not anew and not can_be_resubmitted(former.state):
@@ -253,7 +259,8 @@ class Optimization:
             return 1
         if former is not None:
             looked = (self._directory(former) / GATE_OPENED_FILE).exists()
-            if former.state is JobState.AWAITING_MEASUREMENT or not looked:
+            waits = former.state is JobState.AWAITING_MEASUREMENT and not spec.resume
+            if waits or not looked:
                 return former.spec.gate_use
         return self._journal.spend_gate(gate, spec.model)
 
