@@ -65,6 +65,14 @@ async def explained(server: Server, **what: Any) -> list[str]:
     return list(account_lines(await call(server, "Explain", request, management.ExplainResponse)))
 
 
+async def trials_told(server: Server, job: str, done: int) -> None:
+    """Wait until so many trials of a search have ended and the next one was told of."""
+    async with asyncio.timeout(30), Client(server.admin) as client:
+        async for now in client.watch_job(job):
+            if now.search.trials_done == done < len(now.search.newest):
+                return
+
+
 def go(tmp_path: Path) -> None:
     (tmp_path / "models/net/go").touch()
 
@@ -125,6 +133,8 @@ async def test_what_a_search_wrote_outlives_its_job_and_goes_with_its_variant(
         go(tmp_path)
         done = await ended(server.admin, (await submit(server, "edge")).id)
         told = await explained(server, model="net")
+        assert told[1].startswith(f"job {done.id}, submitted 2")
+        del told[1]
         request = management.RemoveJobRequest(id=done.id)
         await call(server, "RemoveJob", request, management.RemoveJobResponse)
         for what in ("", done.variant, "edge"):
@@ -178,11 +188,52 @@ async def test_a_single_job_is_explained_by_its_verdict_and_has_no_report(tmp_pa
             ({"model": "net", "variant": "original"}, "INVALID_ARGUMENT", "nothing to explain"),
             ({"job": "0123456789ab"}, "NOT_FOUND", "there is no job '0123456789ab'"),
             ({"job": job.id, "variant": "fast"}, "INVALID_ARGUMENT", "not both"),
+            ({"job": job.id, "model": "other"}, "INVALID_ARGUMENT", "is about model net, not"),
+            ({"job": job.id, "version": 2}, "INVALID_ARGUMENT", "is about version 1, not 2"),
+            ({"job": "a" * 100_000}, "NOT_FOUND", "there is no job"),
+            ({"job": "../models"}, "NOT_FOUND", "there is no job '../models'"),
+            ({"model": "../models/net"}, "NOT_FOUND", "unknown model: '../models/net'"),
+            ({"model": "net", "variant": "../../net"}, "NOT_FOUND", "no variant '../../net'"),
         )
         for what, code, part in wrong:
             request = management.ExplainRequest(**what)
             found, text = await refusal(server.admin, request, "Explain")
             assert (found, part in text) == (code, True), text
+
+
+async def test_a_search_that_was_cut_short_says_so_and_goes_on_with_its_own_budget(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path) as server:
+        job = await submit(server, "edge")
+        await trials_told(server, job.id, 1)
+        told = await explained(server, model="net")
+        assert "goes on for 1 min 40 s" in told
+        assert "no winner yet" in told
+        request = management.CancelJobRequest(id=job.id)
+        cancelled = await call(server, "CancelJob", request, management.Job)
+        assert not cancelled.search.seconds_left
+        again = "`hone optimize net --profile edge --wait` goes on with it"
+        told = await explained(server, job=job.id)
+        assert f"cut short, as its job was cancelled; {again}" in told
+        assert not any("goes on for" in line for line in told)
+        refused = hone("report", "net", "-o", str(tmp_path / "page.html"), admin=server.admin)
+        assert f"job {job.id} has ended as cancelled and left no report.html" in refused.stderr
+        # What is left of its budget comes first; another one is for what has come to its end.
+        assert (await submit(server, "edge", resume=True)).id == job.id
+        assert not read_spec(tmp_path / "state/jobs" / job.id).resume
+        await trials_told(server, job.id, 1)
+        server.process.kill()
+    with serving(tmp_path) as server:
+        [found] = await jobs(server.admin)
+        assert (found.id, found.state) == (job.id, "interrupted")
+        assert "submit it again: its search goes on where it was" in found.reason
+        assert f"cut short, as its job was interrupted; {again}" in await explained(
+            server, model="net"
+        )
+        go(tmp_path)
+        assert (await submit(server, "edge")).id == job.id
+        assert (await ended(server.admin, job.id)).state == "succeeded"
 
 
 async def test_only_a_search_that_was_begun_is_resumed(tmp_path: Path) -> None:
