@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from server.cli.exchange import call, console, print_json
 from server.cli.options import DEFAULT_ADMIN, AdminAddress, AsJson, Version
 from server.cli.searches import print_account
-from server.client import Client
+from server.client import CallFailed, Client
 from server.live import show_job
 from server.pb import management_pb2 as pb
 from server.terminal import job_line, jobs_table
+
+_INTERRUPTED: Final = 130
+"""The exit code of what Ctrl-C ended, as shells have it."""
 
 
 def jobs_command(
@@ -55,7 +59,7 @@ def optimize(
     admin: AdminAddress = DEFAULT_ADMIN,
     as_json: AsJson = False,
 ) -> None:
-    """Build and judge a profile in the background. Exit code 3: it was refused."""
+    """Build and judge a profile in the background. Exit code 3: it did not succeed."""
     if (profile is None) == (profile_file is None):
         raise typer.BadParameter("give either --profile NAME or --profile-file FILE")
     request = pb.SubmitJobRequest(
@@ -75,7 +79,7 @@ def optimize(
             f"job {job.id} {what}: {job_line(job)}", markup=False, highlight=False, soft_wrap=True
         )
     if wait:
-        job = asyncio.run(_watch(admin, job.id, quiet=as_json))
+        job = _followed(admin, job, quiet=as_json)
     if as_json:
         print_json(job)
     elif wait:
@@ -86,6 +90,36 @@ def optimize(
         raise typer.Exit(3)
 
 
-async def _watch(address: str, job: str, *, quiet: bool) -> pb.Job:
-    async with Client(address) as client:
-        return await show_job(console, client, job, quiet=quiet)
+def _followed(address: str, job: pb.Job, *, quiet: bool) -> pb.Job:
+    """Show a job until it ends; it goes on where nobody looks any more.
+
+    Raises:
+        CallFailed: The server went away; the text says what becomes of the job.
+    """
+
+    async def follow() -> pb.Job:
+        async with Client(address) as client:
+            return await show_job(console, client, job.id, quiet=quiet)
+
+    try:
+        return asyncio.run(follow())
+    except CallFailed as error:
+        raise CallFailed(
+            error.code,
+            f"{error}; if the server has stopped, job {job.id} was cut short, and the same command "
+            "goes on with it once a server runs again",
+        ) from error
+    except KeyboardInterrupt:
+        _say_it_goes_on(job)
+        raise typer.Exit(_INTERRUPTED) from None
+    except SystemExit:  # so the console leaves when nobody reads what it prints
+        _say_it_goes_on(job)
+        raise
+
+
+def _say_it_goes_on(job: pb.Job) -> None:
+    print(
+        f"job {job.id} goes on: `hone optimize {job.model} --profile {job.profile} --wait` shows "
+        f"it again, `hone jobs cancel {job.id}` ends it",
+        file=sys.stderr,
+    )

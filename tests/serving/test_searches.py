@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
-from contextlib import AbstractContextManager
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +121,8 @@ async def test_the_command_tells_trials_the_winner_and_why_others_lost_and_does_
         done = hone("optimize", "net", "--profile", "edge", "--wait", admin=server.admin)
         assert done.returncode == 0, done.stderr
         lines = done.stdout.splitlines()
+        assert any(one.startswith("1 of 2 trials, 1 min ") for one in lines)
+        assert "2 of 2 trials; front so far: trial 1 (latency_p50 0.5 ms (x0.5))" in lines
         assert any(one.startswith("trial 1 complete: dynamic_int8: latency_p50") for one in lines)
         assert "winner: trial 1: dynamic_int8" in lines
         assert f"  trial 0 (prune_channels (ratio 0.25)) abandoned: {LOST}" in lines
@@ -211,8 +219,8 @@ async def test_a_search_that_was_cut_short_says_so_and_goes_on_with_its_own_budg
         assert "goes on for 1 min 40 s" in told
         assert "no winner yet" in told
         request = management.CancelJobRequest(id=job.id)
-        cancelled = await call(server, "CancelJob", request, management.Job)
-        assert not cancelled.search.seconds_left
+        await call(server, "CancelJob", request, management.Job)
+        assert (await ended(server.admin, job.id)).search.seconds_left == 0
         again = "`hone optimize net --profile edge --wait` goes on with it"
         told = await explained(server, job=job.id)
         assert f"cut short, as its job was cancelled; {again}" in told
@@ -291,6 +299,96 @@ async def test_a_terminal_shows_the_newest_trials_the_front_and_the_time_left(
         with pytest.raises(CallFailed):
             async with Client(server.admin) as client:
                 await show_job(console, client, "0" * 12, quiet=True)
+
+
+@pytest.mark.parametrize("width", [5, 20, 60])
+async def test_a_narrow_terminal_shows_what_it_has_room_for(tmp_path: Path, width: int) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=width, height=8)
+    with serving(tmp_path) as server:
+        go(tmp_path)
+        job = await submit(server, "edge")
+        async with Client(server.admin) as client:
+            done = await show_job(console, client, job.id, quiet=False)
+    assert done.state == "succeeded"
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    assert max(map(len, re.split(r"[\r\n]+", plain))) <= width
+
+
+async def test_a_terminal_that_can_do_nothing_gets_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    screen = io.StringIO()
+    with serving(tmp_path) as server:
+        go(tmp_path)
+        job = await submit(server, "edge")
+        console = Console(file=screen, force_terminal=True, width=80)
+        async with Client(server.admin) as client:
+            await show_job(console, client, job.id, quiet=False)
+    assert "\x1b" not in screen.getvalue()
+    assert "front so far: trial 1" in screen.getvalue()
+
+
+@contextmanager
+def followed(server: Server) -> Iterator[subprocess.Popen[str]]:
+    """`hone optimize --wait`, once it has told of the second trial."""
+    command = [sys.executable, "-m", "server", "optimize", "net", "--profile", "edge", "--wait"]
+    process = subprocess.Popen(
+        [*command, "--admin", server.admin],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    with process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("trial 1 running"):
+            assert process.poll() is None
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def test_a_job_goes_on_when_nobody_looks_any_more_and_that_is_said(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        with followed(server) as waiting:
+            waiting.send_signal(signal.SIGINT)
+            _, told = waiting.communicate(timeout=30)
+            assert waiting.returncode == 130
+        [job] = await jobs(server.admin)
+        goes_on = f"job {job.id} goes on: `hone optimize net --profile edge --wait` shows it again"
+        assert told.startswith(goes_on)
+        assert told.count("\n") == 1
+        with followed(server) as waiting:
+            assert waiting.stdout is not None
+            assert waiting.stderr is not None
+            waiting.stdout.close()
+            go(tmp_path)
+            assert waiting.stderr.read().startswith(goes_on)
+            assert waiting.wait(30) == 1
+        assert (await ended(server.admin, job.id)).state == "succeeded"
+
+
+async def test_who_waits_for_a_job_is_told_that_it_was_cancelled_or_the_server_went_away(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path) as server:
+        with followed(server) as waiting:
+            [job] = await jobs(server.admin)
+            await call(server, "CancelJob", management.CancelJobRequest(id=job.id), management.Job)
+            told, _ = waiting.communicate(timeout=30)
+            assert waiting.returncode == 3
+            assert "net/edge: cancelled 100% cancelled" in told
+            assert "cut short, as its job was cancelled" in told
+        with followed(server) as waiting:
+            server.process.kill()
+            _, told = waiting.communicate(timeout=30)
+            assert waiting.returncode == 1
+            assert told.startswith("hone: ")
+            assert f"job {job.id} was cut short, and the same command goes on with it" in told
+            assert told.count("\n") == 1
 
 
 def test_trials_are_read_from_where_reading_stopped_and_only_whole_lines(tmp_path: Path) -> None:
