@@ -7,6 +7,7 @@ import io
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from server.explained import account_lines
 from server.live import show_job
 from server.pb import management_pb2 as management
 from tests.support import models
-from tests.support.calls import ended, events, jobs, refusal
+from tests.support.calls import ended, events, jobs, refusal, variants
 from tests.support.data import write_data
 from tests.support.searching import LOST, MISS, PAGE, PICTURE, SIZES
 from tests.support.searching_server import COMMAND
@@ -269,6 +270,56 @@ async def test_only_a_search_that_was_begun_is_resumed(tmp_path: Path) -> None:
         assert (first.resume, spec.resume) == (False, True)
         kinds = [event.kind for event in await events(server.admin)]
         assert kinds.count("job_submitted") == 3
+
+
+async def test_a_password_in_hone_yaml_stands_in_no_answer_no_log_and_no_file_that_others_may_read(
+    tmp_path: Path,
+) -> None:
+    secret = "s3cr3t-w0rd"
+    address = f"postgresql://hone:{secret}@nowhere.invalid/hone"
+    shared = f"storage: '{address}', artefacts: '{tmp_path}/shared'"
+    policy = POLICY.replace(
+        "edge: {search: {trials: 2}", f"edge: {{search: {{trials: 2, {shared}}}"
+    )
+    folder = repository(tmp_path / "models", policy)
+    models.perceptron(folder / "wrong/1/model.onnx", sizes=SIZES)
+    (folder / "wrong/hone.yaml").write_text(
+        f"profiles: {{edge: {{search: {{storage: ['{address}']}}}}}}\n"
+    )
+    flags = ("--log-level", "debug")
+    with running(folder, tmp_path / "state", *flags, under=COMMAND) as server:
+        job = await submit(server, "edge")
+        told: list[object] = []
+        async with Client(server.admin) as client:
+            async for now in client.watch_job(job.id):
+                told.append(now)
+                go(tmp_path)
+            of = management.ExplainRequest(model="net")
+            told.append(await client.report(of))
+        assert now.state == "succeeded"
+        asked: tuple[tuple[str, Any, Any], ...] = (
+            ("ListModels", management.ListModelsRequest(), management.ListModelsResponse),
+            ("ListJobs", management.ListJobsRequest(), management.ListJobsResponse),
+            ("ListEvents", management.ListEventsRequest(), management.ListEventsResponse),
+            ("Explain", of, management.ExplainResponse),
+        )
+        for method, request, response in asked:
+            told.append(await call(server, method, request, response))
+        told.append(await variants(server.admin, "net"))
+        wrong = management.SubmitJobRequest(
+            model="net", profile="p", profile_text=f"search: {{storage: [{address}]}}"
+        )
+        told.append(await refusal(server.admin, wrong, "SubmitJob"))
+        told += [hone("explain", "net", "--json", admin=server.admin), server.log]
+        assert "nowhere.invalid" in str(told)
+        assert secret not in str(told)
+    holders = [
+        file
+        for file in (tmp_path / "state").rglob("*")
+        if file.is_file() and secret.encode() in file.read_bytes()
+    ]
+    assert [file.name for file in holders] == ["spec.json"]
+    assert stat.S_IMODE(holders[0].stat().st_mode) == 0o600
 
 
 async def test_a_search_needs_data_of_its_own(tmp_path: Path) -> None:
