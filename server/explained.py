@@ -107,8 +107,7 @@ def _count_line(explanation: Explanation) -> str:
 def _end_line(explanation: Explanation, cut: pb.Job | None) -> str:
     """Why a search has ended, or for how long it goes on; `cut` is the job that it ended with."""
     if cut is not None:
-        again = f"hone optimize {explanation.model} --profile {explanation.profile.name} --wait"
-        return f"cut short, as its job was {cut.state}; `{again}` goes on with it"
+        return f"cut short, as its job was {cut.state}; submitted again, it goes on where it was"
     if explanation.ended_because:
         return f"ended because {explanation.ended_because}"
     left = f" for {time_left(explanation.seconds_left)}" if explanation.seconds_left else ""

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
+from optimizers.contract.errors import HoneError
 from server.cli.exchange import call, console, print_json
 from server.cli.options import DEFAULT_ADMIN, AdminAddress, AsJson, Version
 from server.cli.searches import print_account
@@ -85,7 +86,7 @@ def optimize(
     elif wait:
         console.print(job_line(job), markup=False, highlight=False, soft_wrap=True)
         if job.HasField("search"):
-            print_account(call(admin, "Explain", pb.ExplainRequest(job=job.id), pb.ExplainResponse))
+            _tell_what_was_found(admin, job)
     if wait and job.state != "succeeded":
         raise typer.Exit(3)
 
@@ -117,9 +118,17 @@ def _followed(address: str, job: pb.Job, *, quiet: bool) -> pb.Job:
         raise
 
 
+def _tell_what_was_found(address: str, job: pb.Job) -> None:
+    """Print the account of a job's search; how the job ended counts, whatever becomes of that."""
+    try:
+        print_account(call(address, "Explain", pb.ExplainRequest(job=job.id), pb.ExplainResponse))
+    except HoneError as error:
+        print(f"what the search found cannot be told: {error}", file=sys.stderr)
+
+
 def _say_it_goes_on(job: pb.Job) -> None:
     print(
-        f"job {job.id} goes on: `hone optimize {job.model} --profile {job.profile} --wait` shows "
-        f"it again, `hone jobs cancel {job.id}` ends it",
+        f"job {job.id} goes on: the same command shows it again, "
+        f"`hone jobs cancel {job.id}` ends it",
         file=sys.stderr,
     )

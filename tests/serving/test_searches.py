@@ -221,7 +221,7 @@ async def test_a_search_that_was_cut_short_says_so_and_goes_on_with_its_own_budg
         request = management.CancelJobRequest(id=job.id)
         await call(server, "CancelJob", request, management.Job)
         assert (await ended(server.admin, job.id)).search.seconds_left == 0
-        again = "`hone optimize net --profile edge --wait` goes on with it"
+        again = "submitted again, it goes on where it was"
         told = await explained(server, job=job.id)
         assert f"cut short, as its job was cancelled; {again}" in told
         assert not any("goes on for" in line for line in told)
@@ -408,7 +408,9 @@ async def test_a_job_goes_on_when_nobody_looks_any_more_and_that_is_said(tmp_pat
             _, told = waiting.communicate(timeout=30)
             assert waiting.returncode == 130
         [job] = await jobs(server.admin)
-        goes_on = f"job {job.id} goes on: `hone optimize net --profile edge --wait` shows it again"
+        goes_on = (
+            f"job {job.id} goes on: the same command shows it again, `hone jobs cancel {job.id}"
+        )
         assert told.startswith(goes_on)
         assert told.count("\n") == 1
         with followed(server) as waiting:
