@@ -138,6 +138,22 @@ def has_optimisers() -> bool:
     return not missing_packages(_NEEDED_PACKAGES)
 
 
+def is_same_study(one: JobSpec, other: JobSpec) -> bool:
+    """Whether two searches go by the same trials: they may differ in what they spend and how."""
+    return one.profile.search is not None and _study(one) == _study(other)
+
+
+def _study(spec: JobSpec) -> tuple[object, ...]:
+    """What recipes are tried for, on which data, and which there are; see `search.naming`."""
+    search = spec.profile.search
+    return (
+        *(spec.model, spec.version, spec.profile.name, spec.profile.goal, spec.task, spec.price),
+        *(spec.original_sha256, spec.original_session, spec.models_sha256),
+        {purpose: digest for purpose, digest in spec.data_sha256.items() if purpose != "gate"},
+        None if search is None else (search.steps, search.values),
+    )
+
+
 def would_come_out_again(variant: VariantDirectory, spec: JobSpec) -> bool:
     """Whether a job would build what was built before: the same steps of the same files.
 

@@ -20,6 +20,7 @@ from server.config import ServerConfig
 from server.errors import FailedPrecondition, InvalidRequest, UnknownProfile
 from server.job_preparation import (
     has_optimisers,
+    is_same_study,
     require_optimisers,
     require_room,
     reuse,
@@ -162,7 +163,7 @@ class Optimization:
         """
         former = self.jobs.find(spec.id)
         if spec.resume:
-            self._require_study(model, spec, former)
+            self._require_study(model, spec)
             if former is not None and former.state in _CUT_SHORT:
                 spec = replace(spec, resume=False)
         again = spec.resume and former is not None and former.has_ended
@@ -229,17 +230,17 @@ class Optimization:
             return any(variant.manifest.job == spec.id for variant in proved)
         return True
 
-    def _require_study(self, model: ModelVersion, spec: JobSpec, former: Job | None) -> None:
-        """Make sure that the search of a job has been begun.
+    def _require_study(self, model: ModelVersion, spec: JobSpec) -> None:
+        """Make sure that the search of a job has been begun, with whatever budget.
 
         Raises:
             FailedPrecondition: Nothing is left of it.
         """
         made = any(variant.manifest.job == spec.id for variant in model.variants.values())
-        if former is None and not made:
+        if not made and not any(is_same_study(job.spec, spec) for job in self.jobs.all()):
             raise FailedPrecondition(
                 f"there is no search of {model.name} for profile '{spec.profile.name}' that could "
-                "be resumed: none was begun with this model, this profile and this data; leave out "
+                "be resumed: none was begun with this model, this goal and this data; leave out "
                 "--resume to begin one"
             )
 

@@ -272,6 +272,24 @@ async def test_only_a_search_that_was_begun_is_resumed(tmp_path: Path) -> None:
         assert kinds.count("job_submitted") == 3
 
 
+async def test_a_search_is_resumed_with_another_number_of_trials(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        go(tmp_path)
+        first = await ended(server.admin, (await submit(server, "edge")).id)
+        for more, code in (("trials: 5", ""), ("trials: 5, steps: [fp16]", "FAILED_PRECONDITION")):
+            text = f"{{search: {{{more}}}, goal: {{require: ['agreement >= 0.97']}}}}"
+            request = management.SubmitJobRequest(
+                model="net", profile="edge", profile_text=text, resume=True
+            )
+            if code:
+                assert (await refusal(server.admin, request, "SubmitJob"))[0] == code
+                continue
+            answer = await call(server, "SubmitJob", request, management.SubmitJobResponse)
+            assert answer.job.id != first.id
+            assert read_spec(tmp_path / "state/jobs" / answer.job.id).resume
+            assert (await ended(server.admin, answer.job.id)).state == "succeeded"
+
+
 async def test_a_password_in_hone_yaml_stands_in_no_answer_no_log_and_no_file_that_others_may_read(
     tmp_path: Path,
 ) -> None:
