@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from optimizers.contract.evaluation import Estimate, Figure
+from optimizers.contract.goal import FigureName, Goal, parse_requirement
 from optimizers.contract.job import JobSpec
 from optimizers.contract.profile import Profile, Task
 from optimizers.contract.quantization import DynamicInt8
@@ -21,6 +23,7 @@ from optimizers.contract.study import (
     write_explanation,
 )
 from server.job_search import SearchReader, SearchState
+from server.rpc.messages import trial_message
 
 PROFILE = Profile(name="edge", search=Search(trials=40))
 SUBMITTED_S = 1000.0
@@ -124,3 +127,17 @@ async def test_a_second_budget_comes_on_top_of_what_the_first_one_tried(
     seen = await read(reader)
     assert (seen.trials_done, seen.trials_total) == (40, 80)
     assert seen.newest[-1].number == 40
+
+
+def test_what_the_goal_is_after_is_told_first_and_then_what_it_requires() -> None:
+    goal = Goal(
+        optimize=(FigureName.LATENCY_P50,), require=(parse_requirement("agreement >= 0.9"),)
+    )
+    measured = ("size", "latency_p99", "agreement", "latency_p50")
+    figures = tuple(
+        Figure(name=FigureName(name), unit="", samples=1, value=Estimate(value=1.0))
+        for name in measured
+    )
+    told = trial_message(replace(trial(0), figures=figures), goal)
+    named = [figure.name for figure in told.figures]
+    assert named == ["latency_p50", "agreement", "size", "latency_p99"]
