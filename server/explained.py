@@ -38,7 +38,7 @@ def account_lines(answer: pb.ExplainResponse) -> Iterator[str]:
 
 
 def trial_line(trial: pb.Trial, aims: int = 2) -> str:
-    """One trial as one plain line: what it is, how far it came, and what the goal asks for first."""
+    """One trial as one plain line: what it is, how far it came, and its first figures."""
     figures = "; ".join(figure_line(figure) for figure in trial.figures[:aims])
     level = f" at level {trial.level} of {trial.levels}" if trial.level < trial.levels else ""
     found = f": {figures}" if figures else ""

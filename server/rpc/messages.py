@@ -77,7 +77,10 @@ def figure_message(figure: Figure) -> pb.Figure:
 def trial_message(trial: Trial, goal: Goal) -> pb.Trial:
     """One recipe of a search; what the goal is after comes first, then what it requires."""
     order = {name: index for index, name in enumerate(goal.figures)}
-    figures = sorted(trial.figures, key=lambda one: order.get(one.name, len(order)))
+    figures = sorted(
+        trial.figures,
+        key=lambda one: (bool(one.condition), order.get(one.name, len(order))),
+    )
     return pb.Trial(
         number=trial.number,
         recipe=recipe_text(trial.recipe),
