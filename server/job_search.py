@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from optimizers.contract.errors import InvalidData
-from optimizers.contract.job import JobSpec
+from optimizers.contract.job import PAUSES_FILE, JobSpec, pauses_of
 from optimizers.contract.study import (
     EXPLANATION_FILE,
     TRIALS_FILE,
@@ -32,6 +32,7 @@ class SearchState:
         trials_total: How many there will be at most.
         ends_unix_s: When its time ends, pauses from now on left aside; 0: it has ended, or has not
             said yet.
+        paused_unix_s: Since when it stands still; 0: it does not.
         newest: The trials that changed last, at most 8, the newest last.
         front: The trials that no other is better than, best first aim first.
         winner: Number of the trial that goes to the final gate; None while the search goes on.
@@ -41,6 +42,7 @@ class SearchState:
     trials_done: int
     trials_total: int
     ends_unix_s: float
+    paused_unix_s: float
     newest: tuple[Trial, ...]
     front: tuple[Trial, ...]
     winner: int | None
@@ -59,26 +61,29 @@ class SearchReader:
         self._counted = 0
         self._offset = 0
         self._explanation: Explanation | None = None
-        self._seen: tuple[int, int] = (0, 0)
+        self._explained = 0
+        self._paused_before_s = 0.0
+        self._seen: tuple[int, ...] = ()
         self._state: SearchState | None = None
 
     async def read(self) -> SearchState | None:
         """The state now, the same object as before if nothing changed; None without a trial."""
-        seen = (_changed_ns(self._directory / TRIALS_FILE), self._explained_ns())
+        files = (TRIALS_FILE, EXPLANATION_FILE, PAUSES_FILE)
+        seen = tuple(_changed_ns(self._directory / name) for name in files)
         if seen != self._seen:
             self._seen = seen
             # Reading hundreds of trials takes longer than callers of the server should wait.
             self._state = await asyncio.to_thread(self._read)
         return self._state
 
-    def _explained_ns(self) -> int:
-        return _changed_ns(self._directory / EXPLANATION_FILE)
-
     def _read(self) -> SearchState | None:
         search = self._spec.profile.search
         if search is None:
             return None
-        explained_s = self._explained_ns() / 1e9
+        explained = _changed_ns(self._directory / EXPLANATION_FILE)
+        paused_s, paused_unix_s = pauses_of(self._directory)
+        if explained != self._explained:
+            self._explained, self._paused_before_s = explained, paused_s
         with contextlib.suppress(InvalidData, OSError):
             self._explanation = read_explanation(self._directory)
         told, self._offset = trials_since(self._directory, self._offset)
@@ -93,10 +98,12 @@ class SearchReader:
             self._note(trial, is_news=True)
         trials = sorted(self._trials.values(), key=self._when_changed)
         left_s = explanation.seconds_left
+        ends_unix_s = explained / 1e9 + left_s + paused_s - self._paused_before_s
         return SearchState(
             trials_done=sum(one.state is not TrialState.RUNNING for one in trials),
             trials_total=max(explanation.trials_total or search.trials, len(trials)),
-            ends_unix_s=explained_s + left_s if left_s else 0.0,
+            ends_unix_s=ends_unix_s if left_s else 0.0,
+            paused_unix_s=paused_unix_s,
             newest=tuple(trials[-_NEWEST:]),
             front=tuple(self._trials[number] for number in explanation.front),
             winner=explanation.winner if explanation.ended_because else None,

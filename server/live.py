@@ -121,7 +121,8 @@ class _View:
         if not job.HasField("search"):
             return Group(head)
         search = job.search
-        left_s = max(0.0, search.seconds_left - (now_s - self._shown_s))
+        gone_s = 0.0 if job.stage == PAUSED else now_s - self._shown_s
+        left_s = max(0.0, search.seconds_left - gone_s)
         front = [_table("front so far", search.front[:_FRONT], search)] if search.front else []
         return Group(
             head,

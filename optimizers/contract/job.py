@@ -44,6 +44,8 @@ BUILT_FILE: Final = "built.json"
 GATE_OPENED_FILE: Final = "gate.opened"
 PAUSE_FILE: Final = "pause"
 PAUSES_FILE: Final = "pauses"
+PAUSE_BEGINS: Final = "begins"
+"""A line of `pauses`; one for the end is how many seconds it took."""
 VARIANT_DIRECTORY: Final = "variant"
 LOG_FILE: Final = "worker.log"
 CACHE_LIMIT_BYTES: Final = 4 << 30
@@ -272,6 +274,24 @@ def last_progress(directory: Path) -> Progress | None:
             except ValidationError:
                 continue
     return None
+
+
+def pauses_of(directory: Path) -> tuple[float, float]:
+    """How long a job's pauses took that are over, and when the present one began.
+
+    Returns:
+        Seconds, and Unix time by the file system's clock; 0 where it is not paused.
+    """
+    try:
+        with (directory / PAUSES_FILE).open("rb") as file:
+            content = file.read().decode("ascii", "replace")
+            changed_s = os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return 0.0, 0.0
+    lines = content[: content.rfind("\n") + 1].splitlines()
+    is_paused = bool(lines) and lines[-1] == PAUSE_BEGINS
+    over_s = sum(float(line) for line in lines if line != PAUSE_BEGINS)
+    return over_s, changed_s if is_paused else 0.0
 
 
 def write_result(directory: Path, result: JobResult) -> None:

@@ -104,10 +104,11 @@ def route_message(route: Route) -> pb.RouteResponse:
 
 def _search(search: SearchState, job: Job) -> pb.Search:
     goal = job.spec.profile.goal
+    now = search.paused_unix_s or time.time()
     return pb.Search(
         trials_done=search.trials_done,
         trials_total=search.trials_total,
-        seconds_left=0.0 if job.has_ended else max(0.0, search.ends_unix_s - time.time()),
+        seconds_left=0.0 if job.has_ended else max(0.0, search.ends_unix_s - now),
         newest=[trial_message(trial, goal) for trial in search.newest],
         front=[trial_message(trial, goal) for trial in search.front],
         winner=search.winner,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from optimizers.contract.evaluation import Estimate, Figure
 from optimizers.contract.goal import FigureName, Goal, parse_requirement
-from optimizers.contract.job import JobSpec
+from optimizers.contract.job import PAUSES_FILE, JobSpec
 from optimizers.contract.profile import Profile, Task
 from optimizers.contract.quantization import DynamicInt8
 from optimizers.contract.recipe import Recipe
@@ -22,6 +23,7 @@ from optimizers.contract.study import (
     append_trial,
     write_explanation,
 )
+from optimizers.pausing import note_begin, note_end
 from server.job_search import SearchReader, SearchState
 from server.rpc.messages import trial_message
 
@@ -113,6 +115,22 @@ async def test_the_best_so_far_is_no_winner_before_the_end(
     assert ([one.number for one in seen.front], seen.winner) == ([0], None)
     write_explanation(tmp_path, replace(told, ended_because="its 40 trials were used up"))
     assert (await read(reader)).winner == 0
+
+
+async def test_the_time_left_stands_still_in_a_pause(tmp_path: Path, reader: SearchReader) -> None:
+    write_explanation(tmp_path, replace(TOLD, trials=(trial(0),)))
+    ends = (await read(reader)).ends_unix_s
+    pauses = tmp_path / PAUSES_FILE
+    note_begin(pauses)
+    os.utime(pauses, (ends - 50, ends - 50))
+    seen = await read(reader)
+    assert (seen.ends_unix_s, seen.paused_unix_s) == (ends, ends - 50)
+    note_end(pauses, 30.0)
+    seen = await read(reader)
+    assert seen.ends_unix_s == pytest.approx(ends + 30)
+    assert seen.paused_unix_s == 0
+    write_explanation(tmp_path, replace(TOLD, trials=(trial(0, level=2),), seconds_left=40.0))
+    assert (await read(reader)).ends_unix_s == pytest.approx(ends - 20, abs=10)
 
 
 async def test_a_second_budget_comes_on_top_of_what_the_first_one_tried(
