@@ -70,7 +70,7 @@ IN_SEARCH = {
 IN_GOAL = {
     goal("stop_wen: []"): r"stop_wen: unknown key; did you mean 'stop_when'\?",
     goal("optimize: [latency]"): "optimize.0: unknown figure 'latency'.*did you mean 'latency_p",
-    goal("optimize: []"): "goal.optimize must name at least one figure",
+    goal("optimize: []"): "goal.optimize: expected at least one figure",
     goal("optimize: 5"): "optimize: expected a list of texts, got 5",
     goal("require: ['latency_p50 <= 2 minutes']"): "require.0: .*has no unit 'minutes'; expected",
     goal("require: ['latency_p50 >= 2 ms']"): "require.0: .*asks for the wrong direction",

@@ -153,6 +153,10 @@ async def test_what_a_search_wrote_outlives_its_job_and_goes_with_its_variant(
         assert written.returncode == 0, written.stderr
         assert page.read_text() == PAGE
         assert picture.read_bytes() == PICTURE
+        for place, why in ((tmp_path, "Is a directory"), (tmp_path / "no/page", "No such file")):
+            unwritten = hone("report", "net", "-o", str(place), admin=server.admin)
+            assert unwritten.returncode == 2
+            assert f"{place} cannot be written: {why}" in unwritten.stderr
         kept = tmp_path / "state/explanations/net/1" / done.variant
         assert (kept / EXPLANATION_FILE).exists()
         remove = management.RemoveVariantRequest(model="net", variant=done.variant)
