@@ -121,13 +121,12 @@ async def specify(
     )
 
 
-def require_optimisers(profile: Profile | None = None) -> None:
-    """Make sure that a worker could run here, on `profile` if one is given.
+def require_optimisers(*, searches: bool = False) -> None:
+    """Make sure that a worker could run here, on a search if that is wanted.
 
     Raises:
         FailedPrecondition: It could not; the text says what to install.
     """
-    searches = profile is not None and profile.search is not None
     missing = missing_packages(_NEEDED_PACKAGES + (_NEEDED_BY_SEARCHES if searches else ()))
     if missing:
         raise FailedPrecondition(how_to_install_optimisers(missing))

@@ -148,7 +148,7 @@ class Optimization:
             raise InvalidRequest(
                 f"profile '{profile.name}' has a recipe; only a search can be resumed"
             )
-        require_optimisers(profile)
+        require_optimisers(searches=profile.search is not None)
         spec = await specify(model, profile, self._host, self._config, resume=resume)
         size = await asyncio.to_thread(lambda: read_onnx_file(model.original_file).size_bytes)
         return self._queue(model, spec, size)

@@ -18,6 +18,6 @@ def demo(context: typer.Context) -> None:
 
 def worker(context: typer.Context) -> None:
     """Take part in a search that another machine runs: --study ADDRESS."""
-    require_optimisers()
+    require_optimisers(searches=True)
     command = [sys.executable, "-m", "optimizers", "search-worker", *context.args]
     os.execv(sys.executable, command)

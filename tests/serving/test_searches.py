@@ -23,7 +23,9 @@ from optimizers.contract.job import read_spec
 from optimizers.contract.profile import profile_document
 from optimizers.contract.study import EXPLANATION_FILE, explanation_from_json, trials_since
 from server.client import CallFailed, Client
+from server.errors import FailedPrecondition
 from server.explained import account_lines
+from server.job_preparation import require_optimisers
 from server.live import show_job
 from server.pb import management_pb2 as management
 from tests.support import models
@@ -480,6 +482,13 @@ def test_trials_are_read_from_where_reading_stopped_and_only_whole_lines(tmp_pat
     assert [one.number for one in trials_since(tmp_path, offset)[0]] == [3]
     with pytest.raises(InvalidData, match="what came cannot be read"):
         explanation_from_json('{"study": 1}', "what came")
+
+
+def test_what_only_searches_need_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    require_optimisers()
+    with pytest.raises(FailedPrecondition, match=r"not installed here \(optuna missing\)"):
+        require_optimisers(searches=True)
 
 
 def test_a_profile_file_may_search() -> None:
