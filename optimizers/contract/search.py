@@ -48,7 +48,8 @@ class Search:
     Attributes:
         sampler: Who proposes.
         trials: Most recipes that are tried, in [1, 10000].
-        minutes: Longest time spent on trials, in (0, 525600]; the final gate comes on top.
+        minutes: Longest time spent on trials, above 0 and at most a year; the final gate comes on
+            top.
         workers: Processes that try recipes at once, in [1, 64].
         steps: Names of the only steps that may take part; empty: all that apply.
         values: `step.parameter` → the only values that are tried, in place of what the step
@@ -159,7 +160,9 @@ def _require_bounds(name: str, value: int) -> None:
 
 def _require_time(minutes: float) -> None:
     if not 0 < minutes <= _MOST_MINUTES:
-        raise InvalidDocument(f"minutes must be in (0, {_MOST_MINUTES}], got {minutes:g}")
+        raise InvalidDocument(
+            f"minutes must be above 0 and at most {_MOST_MINUTES}, got {minutes:g}"
+        )
 
 
 def _require_database(storage: str) -> None:
@@ -222,22 +225,18 @@ def _range(document: Document, path: Path, value: Any) -> Choice | Real:
         log = entries.get("log", False)
         if not isinstance(log, bool):
             raise document.error((*path, "log"), "expected true or false")
-        if not low < high or not math.isfinite(high - low):
-            raise document.error(path, f"expected low below high, got {low:g} and {high:g}")
-        if log and low <= 0:
-            raise document.error(path, f"expected low above 0 where log is true, got {low:g}")
+        if not low < high or (log and low <= 0):
+            positive = ", both above 0 where log is true" if log else ""
+            raise document.error(
+                path, f"expected low below high{positive}, got {low:g} and {high:g}"
+            )
         return Real(low, high, log)
     values = value if isinstance(value, list) else [value]
-    if not values or not all(map(_is_value, values)):
+    if not values or not all(isinstance(one, bool | int | float | str) for one in values):
         raise document.error(path, f"expected a list of values, got {shown(value)}")
+    if not all(math.isfinite(one) for one in values if isinstance(one, float)):
+        raise document.error(path, f"expected finite numbers, got {shown(value)}")
     return Choice(tuple(values))
-
-
-def _is_value(one: object) -> bool:
-    """Whether JSON can hold it as a plain value, which it can of no infinite number."""
-    if isinstance(one, float):
-        return math.isfinite(one)
-    return isinstance(one, bool | int | str)
 
 
 def _plain(one: Choice | Real) -> list[Value] | dict[str, Value]:
@@ -253,6 +252,6 @@ def _whole(document: Document, path: Path, value: object) -> int:
 
 
 def _number(document: Document, path: Path, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise document.error(path, f"expected a number, got {shown(value)}")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise document.error(path, f"expected a number, got {shown(value)}")

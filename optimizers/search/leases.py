@@ -28,13 +28,7 @@ _log = logging.getLogger(__name__)
 MOST_ATTEMPTS: Final = 3
 """A trial that so many holders died at is given up."""
 
-LASTS_S: Final = 30.0
-"""How long a lease holds that is not renewed."""
-
-PAUSABLE_S: Final = 120.0
-"""The same for processes of the machine that serves, which may be paused for a minute: whatever is
-left of a lease when its holder is stopped, it outlasts that."""
-
+_LASTS_S: Final = 30.0
 _RENEWED_PER_LEASE: Final = 4
 _START_TIME_FIELD: Final = 19
 """In /proc/PID/stat, counted after the name's closing bracket."""
@@ -72,7 +66,7 @@ class Leases:
         study: str,
         *,
         owner: str,
-        lasts_s: float = LASTS_S,
+        lasts_s: float = _LASTS_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Act for `owner`.

@@ -28,7 +28,7 @@ from optimizers.search.database import open_database
 from optimizers.search.delivering import Delivery
 from optimizers.search.handover import Handover
 from optimizers.search.ladder import Ladder
-from optimizers.search.leases import LASTS_S, PAUSABLE_S, Leases, this_process
+from optimizers.search.leases import Leases, this_process
 from optimizers.search.ledger import Ledger
 from optimizers.search.measuring import Measuring
 from optimizers.search.naming import database_url
@@ -240,11 +240,7 @@ def opened_part(
         memory = Memory(
             sampling=sampling,
             ledger=ledger,
-            leases=Leases(
-                *(engine, frame.study),
-                owner=this_process(),
-                lasts_s=PAUSABLE_S if visit is None else LASTS_S,
-            ),
+            leases=Leases(engine, frame.study, owner=this_process()),
             budget=budget,
         )
         memory.leases.free_the_dead()

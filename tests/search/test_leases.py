@@ -12,15 +12,13 @@ import pytest
 from sqlalchemy import Engine
 
 from optimizers.search.database import open_database
-from optimizers.search.leases import PAUSABLE_S, Leases, this_process
-from server.yielding import PauseTerms
+from optimizers.search.leases import Leases, this_process
 
 TRIALS = 12
 CLAIMING = """
 import sys, time
 from optimizers.search.database import open_database
-from optimizers.search.leases import PAUSABLE_S, Leases, this_process
-from server.yielding import PauseTerms
+from optimizers.search.leases import Leases, this_process
 
 url, trials, lasts_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 leases = Leases(open_database(url), "study", owner=this_process(), lasts_s=lasts_s)
@@ -157,18 +155,6 @@ def test_who_was_stopped_for_too_long_notices_that_the_trial_is_lost(engine: Eng
     assert lease.is_lost
     stopped.release(lease, attempts=0)
     assert other.renew(taken), "what is lost cannot be let go of"
-
-
-def test_a_lease_on_the_machine_that_serves_outlasts_the_longest_pause(engine: Engine) -> None:
-    now = [1000.0]
-    paused = Leases(*(engine, "study"), owner="paused", lasts_s=PAUSABLE_S, clock=lambda: now[0])
-    elsewhere = Leases(engine, "study", owner="elsewhere", clock=lambda: now[0])
-    lease = paused.claim(0)
-    assert lease is not None
-    now[0] += PAUSABLE_S / 4  # a renewal is due
-    now[0] += PauseTerms().longest_s + 10
-    assert elsewhere.claim(0) is None
-    assert paused.renew(lease)
 
 
 def test_what_was_put_aside_does_not_count_as_an_attempt(engine: Engine) -> None:
