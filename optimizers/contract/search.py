@@ -20,8 +20,9 @@ _KEYS: Final = (
     *("sampler", "trials", "minutes", "workers", "steps", "values"),
     *("planner", "seed", "storage", "artefacts"),
 )
-_BOUNDS: Final = {"trials": (1, 10_000), "workers": (1, 64)}
-_MOST_MINUTES: Final = 60 * 24 * 365
+_NUMBERS: Final = ("trials", "minutes", "workers")
+_MOST_TRIALS: Final = 10_000
+_MOST_WORKERS: Final = 64
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
 
 
@@ -48,8 +49,7 @@ class Search:
     Attributes:
         sampler: Who proposes.
         trials: Most recipes that are tried, in [1, 10000].
-        minutes: Longest time spent on trials, above 0 and at most a year; the final gate comes on
-            top.
+        minutes: Longest time spent on trials, above 0; the final gate comes on top.
         workers: Processes that try recipes at once, in [1, 64].
         steps: Names of the only steps that may take part; empty: all that apply.
         values: `step.parameter` → the only values that are tried, in place of what the step
@@ -75,10 +75,20 @@ class Search:
     artefacts: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        for name in _BOUNDS:
-            _require_bounds(name, getattr(self, name))
-        _require_time(self.minutes)
-        _require_database(self.storage)
+        if not 1 <= self.trials <= _MOST_TRIALS:
+            raise InvalidDocument(f"trials must be in [1, {_MOST_TRIALS}], got {self.trials}")
+        if not self.minutes > 0:
+            raise InvalidDocument(f"minutes must be above 0, got {self.minutes}")
+        if not 1 <= self.workers <= _MOST_WORKERS:
+            raise InvalidDocument(f"workers must be in [1, {_MOST_WORKERS}], got {self.workers}")
+        if self.storage and not (_URL.fullmatch(self.storage) or BY_NAME.fullmatch(self.storage)):
+            raise InvalidDocument(
+                "storage must be the address of a database such as postgresql://user@host/name, "
+                f"or env:NAME, got {shown(without_password(self.storage))}"
+            )
+        problem = problem_of(self.storage)
+        if problem:
+            raise InvalidDocument(f"storage: {problem}")
         if self.storage and not self.artefacts:
             raise InvalidDocument(
                 "artefacts must name a place that all machines reach, because storage is shared"
@@ -122,17 +132,11 @@ def search_from_data(document: Document, path: Path) -> Search:
         )
     given: dict[str, Any] = {
         name: _whole(document, (*path, name), entries[name])
-        for name in (*_BOUNDS, "seed")
+        for name in ("trials", "workers", "seed")
         if name in entries
     }
-    for name in _BOUNDS:
-        if name in given:
-            with document.at((*path, name)):
-                _require_bounds(name, given[name])
     if "minutes" in entries:
         given["minutes"] = _number(document, (*path, "minutes"), entries["minutes"])
-        with document.at((*path, "minutes")):
-            _require_time(given["minutes"])
     if "planner" in entries:
         if not isinstance(entries["planner"], bool):
             raise document.error((*path, "planner"), "expected true or false")
@@ -144,38 +148,14 @@ def search_from_data(document: Document, path: Path) -> Search:
                     (*path, name), f"expected an address, got {shown(entries[name])}"
                 )
             given[name] = entries[name]
-    with document.at((*path, "storage")):
-        _require_database(given.get("storage", ""))
     steps = _steps(document, (*path, "steps"), entries.get("steps", []))
     values = _values(document, (*path, "values"), steps) if "values" in entries else {}
+    for name in _NUMBERS:
+        if name in given:
+            with document.at((*path, name)):
+                Search(**{name: given[name]})  # whether it may be that, told where it stands
     with document.at(path):
         return Search(sampler=Sampler(sampler), steps=steps, values=values, **given)
-
-
-def _require_bounds(name: str, value: int) -> None:
-    low, high = _BOUNDS[name]
-    if not low <= value <= high:
-        raise InvalidDocument(f"{name} must be in [{low}, {high}], got {value}")
-
-
-def _require_time(minutes: float) -> None:
-    if not 0 < minutes <= _MOST_MINUTES:
-        raise InvalidDocument(
-            f"minutes must be above 0 and at most {_MOST_MINUTES}, got {minutes:g}"
-        )
-
-
-def _require_database(storage: str) -> None:
-    if not storage or BY_NAME.fullmatch(storage):
-        return
-    if not _URL.fullmatch(storage):
-        raise InvalidDocument(
-            "storage must be the address of a database such as postgresql://user@host/name, "
-            f"or env:NAME, got {shown(without_password(storage))}"
-        )
-    problem = problem_of(storage)
-    if problem:
-        raise InvalidDocument(f"storage: {problem}, got {shown(without_password(storage))}")
 
 
 def _steps(document: Document, path: Path, names: Any) -> tuple[str, ...]:
@@ -226,10 +206,7 @@ def _range(document: Document, path: Path, value: Any) -> Choice | Real:
         if not isinstance(log, bool):
             raise document.error((*path, "log"), "expected true or false")
         if not low < high or (log and low <= 0):
-            positive = ", both above 0 where log is true" if log else ""
-            raise document.error(
-                path, f"expected low below high{positive}, got {low:g} and {high:g}"
-            )
+            raise document.error(path, f"expected low below high, got {low:g} and {high:g}")
         return Real(low, high, log)
     values = value if isinstance(value, list) else [value]
     if not values or not all(isinstance(one, bool | int | float | str) for one in values):

@@ -30,8 +30,8 @@ IN_SEARCH = {
     search("trials: 2.5"): "trials: expected a whole number, got 2.5",
     search("trials: true"): "trials: expected a whole number, got True",
     search("trials:"): "trials: expected a whole number, got None",
-    search("minutes: -1"): "minutes: minutes must be above 0 and at most 525600, got -1",
-    search("minutes: 0"): "minutes: minutes must be above 0 and at most 525600, got 0",
+    search("minutes: -1"): "minutes: minutes must be above 0.*, got -1",
+    search("minutes: 0"): "minutes: minutes must be above 0.*, got 0",
     search("minutes: .inf"): "minutes: expected a number, got inf",
     search("minutes: .nan"): "minutes: expected a number, got nan",
     search("minutes: 20 min"): "minutes: expected a number, got '20 min'",
@@ -53,11 +53,9 @@ IN_SEARCH = {
     values("{low: 0.5, high: 0.1}"): "expected low below high, got 0.5 and 0.1",
     values("{low: 0.1, high: .inf}"): "ratio.high: expected a number, got inf",
     values("{low: 0.1, high: 2}"): "values.prune_channels.ratio: cannot be 2.0: .*ratio",
-    values("{low: 0, high: 0.5, log: true}"): (
-        "expected low below high, both above 0 where log is true, got 0 and 0.5"
-    ),
+    values("{low: 0, high: 0.5, log: true}"): "expected low below high, got 0 and 0.5",
     search("storage: postgresql://h/n"): "artefacts must name a place that all machines reach",
-    search("storage: nowhere"): "storage: storage must be the address of a database such as",
+    search("storage: nowhere"): "search: storage must be the address of a database such as",
     search("storage: 5"): "storage: expected an address, got 5",
     search(f"storage: ['postgresql://u:{SECRET}@h/n']"): (
         r"storage: expected an address, got \['postgresql://u:\*\*\*@h/n'\]"
@@ -65,7 +63,7 @@ IN_SEARCH = {
     search(f"storage: ['postgresql://u:{SECRET}@{'x' * 200}']"): "storage: expected an address",
     search("storage: sqlite:////s.db\n      artefacts: [a]"): "artefacts: expected an address",
     search(f"storage: 'postgresql://u:{SECRET}@tail@h/n'\n      artefacts: /a"): (
-        "storage: storage: expected one '@' between user and machine; write one in a password as"
+        "search: storage: expected one '@' between user and machine; write one in a password as"
     ),
 }
 
