@@ -12,12 +12,12 @@ BY_NAME: Final = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 """An address that an environment variable holds, so that no file has to."""
 
 _MASK: Final = "***"
+_CUT_SHORT: Final = re.compile(r"://[^/?#\s:@]*:[^\s@]*@[^\s/?#@]*@")
+"""A password with an '@' in it, before the machine's name."""
 _PASSWORD: Final = re.compile(r"(/[^/\s:@]*:)[^\s]+(@)")
 _SECRET_PARAMETER: Final = re.compile(
     r"([?&][^=&\s]*(?:pass|secret|token|key)[^=&\s]*=)[^&\s]*", re.IGNORECASE
 )
-_CUT_SHORT: Final = re.compile(r"://[^/?#\s:@]*:[^\s@]*@[^\s/?#@]*@")
-"""A password with an '@' in it, before the machine's name."""
 
 
 def without_password(address: str) -> str:
@@ -34,16 +34,6 @@ def without_masked_password(address: str) -> str:
     return address.replace(f":{_MASK}@", "@")
 
 
-def problem_of(address: str) -> str:
-    """What is wrong with an address that has a password; "" where nothing is known to be.
-
-    A driver takes what follows the first '@' for the machine, and shows it in its errors.
-    """
-    if _CUT_SHORT.search(address) is None:
-        return ""
-    return "expected one '@' between user and machine; write one in a password as %40"
-
-
 def resolved_address(address: str, environment: Mapping[str, str], said: str) -> str:
     """What an address stands for: `env:NAME` is the value of an environment variable.
 
@@ -53,19 +43,25 @@ def resolved_address(address: str, environment: Mapping[str, str], said: str) ->
         said: Who names the address, for errors.
 
     Raises:
-        NotSupported: There is no such variable, it is empty, or the address is wrong.
+        NotSupported: There is no such variable, or it is empty.
     """
     named = BY_NAME.fullmatch(address)
-    if named is not None:
-        name = named.group(1)
-        if not environment.get(name):
-            raise NotSupported(
-                f"{said} is {address}, and the environment variable {name} is not set here; set it "
-                "to the address for the process that searches"
-            )
-        address = environment[name]
-        said = f"{said} ({name} of the environment)"
-    problem = problem_of(address)
-    if problem:
-        raise NotSupported(f"{said}: {problem}")
-    return address
+    if named is None:
+        return address
+    name = named.group(1)
+    if not environment.get(name):
+        raise NotSupported(
+            f"{said} is {address}, and the environment variable {name} is not set here; set it to "
+            "the address for the process that searches"
+        )
+    return environment[name]
+
+
+def problem_of(address: str) -> str:
+    """What is wrong with an address that has a password; "" where nothing is known to be.
+
+    A driver takes what follows the first '@' for the machine, and shows it in its errors.
+    """
+    if _CUT_SHORT.search(address) is None:
+        return ""
+    return "expected one '@' between user and machine; write one in a password as %40"
