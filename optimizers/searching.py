@@ -10,8 +10,8 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -238,8 +238,10 @@ def _prepare(bench: Bench, frame: Explanation, part: Part) -> None:
     )
 
 
-def _assistants(bench: Bench) -> AbstractContextManager[None]:
+@contextmanager
+def _assistants(bench: Bench) -> Iterator[None]:
     """The search's further processes, which end with the block."""
     command = [sys.executable, "-m", "optimizers", "worker", str(bench.directory)]
     command += ["--stage", "assist"]
-    return assistants(command, bench.directory / LOG_FILE, bench.search.workers - 1)
+    with assistants(command, bench.directory / LOG_FILE, bench.search.workers - 1):
+        yield

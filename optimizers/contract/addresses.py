@@ -12,8 +12,6 @@ BY_NAME: Final = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 """An address that an environment variable holds, so that no file has to."""
 
 _MASK: Final = "***"
-_CUT_SHORT: Final = re.compile(r"://[^/?#\s:@]*:[^\s@]*@[^\s/?#@]*@")
-"""A password with an '@' in it, before the machine's name."""
 _PASSWORD: Final = re.compile(r"(/[^/\s:@]*:)[^\s]+(@)")
 _SECRET_PARAMETER: Final = re.compile(
     r"([?&][^=&\s]*(?:pass|secret|token|key)[^=&\s]*=)[^&\s]*", re.IGNORECASE
@@ -24,6 +22,16 @@ def without_password(address: str) -> str:
     """An address, or a text with one, whose passwords are `***`; that is how they are shown."""
     masked = _PASSWORD.sub(rf"\g<1>{_MASK}\g<2>", address)
     return _SECRET_PARAMETER.sub(rf"\g<1>{_MASK}", masked)
+
+
+def problem_of(address: str) -> str:
+    """What is wrong with an address that has a password; "" where nothing is known to be.
+
+    A driver takes what follows the first '@' for the machine, and shows it in its errors.
+    """
+    if re.search(r"://[^/?#\s:@]*:[^\s@]*@[^\s/?#@]*@", address) is None:
+        return ""
+    return "expected one '@' between user and machine; write one in a password as %40"
 
 
 def without_masked_password(address: str) -> str:
@@ -55,13 +63,3 @@ def resolved_address(address: str, environment: Mapping[str, str], said: str) ->
             "the address for the process that searches"
         )
     return environment[name]
-
-
-def problem_of(address: str) -> str:
-    """What is wrong with an address that has a password; "" where nothing is known to be.
-
-    A driver takes what follows the first '@' for the machine, and shows it in its errors.
-    """
-    if _CUT_SHORT.search(address) is None:
-        return ""
-    return "expected one '@' between user and machine; write one in a password as %40"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, Engine, Insert, func, insert, select, update
+from sqlalchemy import ColumnElement, Engine, Insert, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from optimizers.contract.study import Trial, TrialState
@@ -141,13 +141,6 @@ class Ledger:
             )
         return Budget(index=index, seconds=0.0)
 
-    def asked_before(self, budget: Budget) -> int:
-        """How many trials a study's former budgets asked for."""
-        former = (BUDGETS.c.study == self._study) & (BUDGETS.c.budget < budget.index)
-        query = select(func.coalesce(func.sum(BUDGETS.c.asked), 0)).where(former)
-        with self._engine.connect() as connection:
-            return int(connection.execute(query).scalar_one())
-
     def take_one(self, budget: Budget, most: int) -> bool:
         """Take one trial out of a budget of `most`; False where none is left."""
         with self._engine.begin() as connection:
@@ -157,6 +150,12 @@ class Ledger:
                 .values(asked=BUDGETS.c.asked + 1)
             )
         return changed.rowcount == 1
+
+    def asked_before(self, budget: Budget) -> int:
+        """How many trials a study's former budgets asked for."""
+        former = (BUDGETS.c.study == self._study) & (BUDGETS.c.budget < budget.index)
+        with self._engine.connect() as connection:
+            return sum(connection.execute(select(BUDGETS.c.asked).where(former)).scalars())
 
     def spend(self, budget: Budget, seconds: float) -> None:
         """Note how much of a budget is used up; of several processes the largest number stays."""

@@ -235,15 +235,14 @@ def opened_part(
                 )
             )
         )
-        budget = ledger.budget(submission, another=spec.resume and bool(submission))
-        before = ledger.asked_before(budget)
         memory = Memory(
             sampling=sampling,
             ledger=ledger,
             leases=Leases(engine, frame.study, owner=this_process()),
-            budget=budget,
+            budget=ledger.budget(submission, another=spec.resume and bool(submission)),
         )
         memory.leases.free_the_dead()
+        before = ledger.asked_before(memory.budget)
         frame = replace(frame, trials_total=before + limits.trials)
         chronicle = Chronicle(bench.directory, frame, goal, ledger)
         delivery = (
