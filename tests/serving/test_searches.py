@@ -355,8 +355,9 @@ async def test_a_search_needs_data_of_its_own(tmp_path: Path) -> None:
 
 
 async def test_a_terminal_shows_the_newest_trials_the_front_and_the_time_left(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     with serving(tmp_path) as server:
         job = await submit(server, "edge")
         screen = io.StringIO()
@@ -376,7 +377,10 @@ async def test_a_terminal_shows_the_newest_trials_the_front_and_the_time_left(
 
 
 @pytest.mark.parametrize("width", [5, 20, 60])
-async def test_a_narrow_terminal_shows_what_it_has_room_for(tmp_path: Path, width: int) -> None:
+async def test_a_narrow_terminal_shows_what_it_has_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=width, height=8)
     with serving(tmp_path) as server:
