@@ -7,9 +7,7 @@ left out of all that the search is given.
 from __future__ import annotations
 
 import math
-import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from optimizers.artefacts import Artefacts
+from optimizers.assistants import assistants
 from optimizers.calibration import open_data
 from optimizers.checking import checked_data, data_of
 from optimizers.contract.errors import InvalidData
@@ -39,7 +38,6 @@ from optimizers.ending import end, report
 from optimizers.evaluation.disjoint import check_disjoint
 from optimizers.evaluation.profiler import profile
 from optimizers.planner import propose
-from optimizers.process import PARENT_VARIABLE
 from optimizers.reporting import report_search
 from optimizers.search.naming import study_name
 from optimizers.search.objectives import objectives, violation
@@ -245,15 +243,5 @@ def _assistants(bench: Bench) -> Iterator[None]:
     """The search's further processes, which end with the block."""
     command = [sys.executable, "-m", "optimizers", "worker", str(bench.directory)]
     command += ["--stage", "assist"]
-    environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
-    running: list[subprocess.Popen[bytes]] = []
-    with (bench.directory / LOG_FILE).open("ab") as log:
-        try:
-            for _ in range(bench.search.workers - 1):
-                process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-                running.append(process)
-            yield
-        finally:
-            for process in running:
-                process.kill()
-                process.wait()
+    with assistants(command, bench.directory / LOG_FILE, bench.search.workers - 1):
+        yield

@@ -24,6 +24,16 @@ def without_password(address: str) -> str:
     return _SECRET_PARAMETER.sub(rf"\g<1>{_MASK}", masked)
 
 
+def problem_of(address: str) -> str:
+    """What is wrong with an address that has a password; "" where nothing is known to be.
+
+    A driver takes what follows the first '@' for the machine, and shows it in its errors.
+    """
+    if re.search(r"://[^/?#\s:@]*:[^\s@]*@[^\s/?#@]*@", address) is None:
+        return ""
+    return "expected one '@' between user and machine; write one in a password as %40"
+
+
 def without_masked_password(address: str) -> str:
     """An address that was kept with `***` for its password, with none: the driver finds it itself.
 

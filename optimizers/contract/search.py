@@ -8,16 +8,18 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from optimizers.contract.addresses import BY_NAME, without_password
+from optimizers.contract.addresses import BY_NAME, problem_of, without_password
 from optimizers.contract.declaration import Choice, Real, Value
 from optimizers.contract.documents import Document, Path, shown, unknown_key
 from optimizers.contract.errors import InvalidDocument
+from optimizers.contract.recipe import recipe_from_data
 from optimizers.contract.steps import STEPS_BY_NAME
 
 _KEYS: Final = (
     *("sampler", "trials", "minutes", "workers", "steps", "values"),
     *("planner", "seed", "storage", "artefacts"),
 )
+_NUMBERS: Final = ("trials", "minutes", "workers")
 _MOST_TRIALS: Final = 10_000
 _MOST_WORKERS: Final = 64
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
@@ -83,6 +85,9 @@ class Search:
                 "storage must be the address of a database such as postgresql://user@host/name, "
                 f"or env:NAME, got {shown(without_password(self.storage))}"
             )
+        problem = problem_of(self.storage)
+        if problem:
+            raise InvalidDocument(f"storage: {problem}")
         if self.storage and not self.artefacts:
             raise InvalidDocument(
                 "artefacts must name a place that all machines reach, because storage is shared"
@@ -144,6 +149,10 @@ def search_from_data(document: Document, path: Path) -> Search:
             given[name] = entries[name]
     steps = _steps(document, (*path, "steps"), entries.get("steps", []))
     values = _values(document, (*path, "values"), steps) if "values" in entries else {}
+    for name in _NUMBERS:
+        if name in given:
+            with document.at((*path, name)):
+                Search(**{name: given[name]})  # whether it may be that, told where it stands
     with document.at(path):
         return Search(sampler=Sampler(sampler), steps=steps, values=values, **given)
 
@@ -168,8 +177,21 @@ def _values(document: Document, path: Path, steps: tuple[str, ...]) -> dict[str,
         ranges = STEPS_BY_NAME[step].declares.ranges
         if parameter not in ranges:
             raise document.error((*path, name), unknown_key(parameter, ranges))
-        found[name] = _range(document, (*path, name), value)
+        found[name] = one = _range(document, (*path, name), value)
+        for tried in one.values if isinstance(one, Choice) else (one.low, one.high):
+            _require_fit(document, (*path, name), step, parameter, tried)
     return found
+
+
+def _require_fit(document: Document, path: Path, step: str, parameter: str, value: Value) -> None:
+    """Make sure that a step takes a value for a parameter; one of a part is `part.name`."""
+    given: object = value
+    for name in reversed(parameter.split(".")):
+        given = {name: given}
+    try:
+        recipe_from_data([{step: given}], Document("", step))
+    except InvalidDocument as error:
+        raise document.error(path, f"cannot be {shown(value)}: {error}") from error
 
 
 def _range(document: Document, path: Path, value: Any) -> Choice | Real:

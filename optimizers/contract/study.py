@@ -111,11 +111,14 @@ class Explanation:
         data: calibration, train, search, gate → how many items. No item is in two of them.
         trials: In the order of their numbers.
         front: Numbers of the trials that no other is better than, best first aim first.
-        winner: Number of the trial that went to the final gate; None: no trial holds the goal.
+        winner: Number of the trial that went to the final gate, while the search goes on of the
+            best so far; None: no trial holds the goal.
         nearest_miss: Where there is no winner, the trial that came closest, and what it misses.
         ended_because: Why no further trial was started; "" while the search goes on.
         seconds: From the search's start until now, without pauses of the whole search.
         seconds_left: Until its time ends; 0 when it has ended.
+        trials_total: Most trials that there are when its budget is used up, those of the study's
+            former budgets included; 0 where that is not told.
         unsatisfiable: Requirements that no recipe can meet, and why; found before any trial.
     """
 
@@ -133,6 +136,7 @@ class Explanation:
     ended_because: str = ""
     seconds: float = 0.0
     seconds_left: float = 0.0
+    trials_total: int = 0
     unsatisfiable: tuple[str, ...] = ()
 
     def trial(self, number: int) -> Trial:

@@ -151,6 +151,12 @@ class Ledger:
             )
         return changed.rowcount == 1
 
+    def asked_before(self, budget: Budget) -> int:
+        """How many trials a study's former budgets asked for."""
+        former = (BUDGETS.c.study == self._study) & (BUDGETS.c.budget < budget.index)
+        with self._engine.connect() as connection:
+            return sum(connection.execute(select(BUDGETS.c.asked).where(former)).scalars())
+
     def spend(self, budget: Budget, seconds: float) -> None:
         """Note how much of a budget is used up; of several processes the largest number stays."""
         with self._engine.begin() as connection:

@@ -12,7 +12,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from optimizers.contract.addresses import without_password
+from optimizers.contract.addresses import problem_of, without_password
 from optimizers.contract.errors import NotSupported
 from optimizers.contract.packages import how_to_install_cluster
 
@@ -23,7 +23,14 @@ _LOCKED_S: Final = 60.0
 
 
 def engine_address(storage: str) -> str:
-    """The URL of a database as SQLAlchemy wants it, with the driver that Hone brings."""
+    """The URL of a database as SQLAlchemy wants it, with the driver that Hone brings.
+
+    Raises:
+        NotSupported: A part of its password would be taken for something else, and shown.
+    """
+    problem = problem_of(storage)
+    if problem:
+        raise NotSupported(f"search.storage ({without_password(storage)}): {problem}")
     scheme, separator, rest = storage.partition("://")
     driver = "+psycopg" if scheme in ("postgresql", "postgres") else ""
     return f"{'postgresql' if driver else scheme}{driver}{separator}{rest}"

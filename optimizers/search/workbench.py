@@ -190,8 +190,8 @@ def opened_part(
 
     def status() -> tuple[float, str]:
         done = sum(one.trial.state is not TrialState.RUNNING for one in memory.ledger.all())
-        spent = max(done / limits.trials, study.seconds / limits.seconds)
-        text = f"{done} of {limits.trials} trials, {study.seconds_left / 60:.0f} min left"
+        spent = max((done - before) / limits.trials, study.seconds / limits.seconds)
+        text = f"{done} of {before + limits.trials} trials, {study.seconds_left / 60:.0f} min left"
         return share * min(1.0, spent), text
 
     def changed(trial: Trial) -> None:
@@ -242,6 +242,8 @@ def opened_part(
             budget=ledger.budget(submission, another=spec.resume and bool(submission)),
         )
         memory.leases.free_the_dead()
+        before = ledger.asked_before(memory.budget)
+        frame = replace(frame, trials_total=before + limits.trials)
         chronicle = Chronicle(bench.directory, frame, goal, ledger)
         delivery = (
             None

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from optimizers.contract.addresses import (
+    problem_of,
     resolved_address,
     without_masked_password,
     without_password,
@@ -16,6 +17,7 @@ from optimizers.contract.host import this_host
 from optimizers.contract.job import job_id
 from optimizers.contract.profile import Profile, Task, profile_document
 from optimizers.contract.runtime import SessionSpec
+from optimizers.search.storage import engine_address
 
 SECRET = "pa:ss/w0rd"
 
@@ -54,6 +56,23 @@ def test_an_address_may_lie_in_the_environment() -> None:
     for name in ("NOWHERE", "EMPTY"):
         with pytest.raises(NotSupported, match=f"the environment variable {name} is not set"):
             resolved_address(f"env:{name}", environment, "storage")
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql://u:s3cret@tail@h/n", "postgresql://u:pa/ss@tail@h/x?a=b"]
+)
+def test_an_address_with_a_second_at_is_refused_before_a_driver_shows_the_rest(
+    address: str,
+) -> None:
+    with pytest.raises(NotSupported, match="write one in a password as %40") as refused:
+        engine_address(address)
+    assert "search.storage (postgresql://u:***@h/" in str(refused.value)
+    assert "tail" not in str(refused.value)
+
+
+def test_an_at_elsewhere_is_no_mistake() -> None:
+    for right in ("postgresql://u:s3%40cret@h/n", "sqlite:////home/a@b/c@d.sqlite", "s3://b/a@b@c"):
+        assert not problem_of(right)
 
 
 def _profile(storage: str) -> Profile:

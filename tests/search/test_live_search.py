@@ -157,6 +157,7 @@ def test_a_killed_search_goes_on_and_repeats_nothing_that_was_told(
     assert not {one["number"] for one in told} & {one["number"] for one in after}
     assert explanation.ended_because == "every recipe of the space was tried"
     assert [trial.number for trial in explanation.trials] == list(range(5))
+    assert explanation.trials_total == DIVERGING.trials, "started again, it has the same budget"
     ended = Counter(one["number"] for one in (*before, *after) if one["state"] != "running")
     assert set(ended.values()) == {1}
     assert Counter(trial.state for trial in explanation.trials) == {

@@ -149,6 +149,24 @@ def test_no_more_recipes_are_tried_than_the_budget_has(
     assert len({recipe for recipe, _ in replay.pieces}) == 3
 
 
+def test_a_second_budget_comes_on_top_of_what_the_first_one_asked_for(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    limits = Limits(trials=3, seconds=1e6)
+    for submission, before in (("first", 0), ("first", 0), ("second", 3)):
+        study, memory = study_of(
+            *(tmp_path, space(), GOAL, replay),
+            limits=limits,
+            clock=clock,
+            submission=submission,
+            another=submission == "second",
+        )
+        open_studies.append(memory)
+        assert memory.ledger.asked_before(memory.budget) == before
+        assert study.run() == "its 3 trials were used up"
+    assert len(trials(memory)) == 6
+
+
 def test_a_trial_that_runs_when_time_is_up_is_cut_and_gone_on_with_later(
     tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
 ) -> None:
