@@ -6,10 +6,13 @@ several.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Final
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Engine,
     Float,
     Integer,
@@ -18,12 +21,19 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
+    func,
     inspect,
+    literal,
     select,
 )
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
-from optimizers.search.storage import cannot_be_reached, engine_address, engine_arguments
+from optimizers.search.storage import (
+    cannot_be_reached,
+    engine_address,
+    engine_arguments,
+    wait_for_restarts,
+)
 
 _METADATA: Final = MetaData()
 
@@ -85,7 +95,18 @@ def open_database(url: str) -> Engine:
             _METADATA.create_all(engine)  # another process made them between look and attempt
     except (ImportError, SQLAlchemyError) as error:
         raise cannot_be_reached(error, url) from error
+    wait_for_restarts(engine)
     return engine
+
+
+def clock_of(engine: Engine) -> Callable[[], ColumnElement[float]]:
+    """Seconds that all who share a database agree on, in a statement for it.
+
+    PostgreSQL tells its own time. SQLite's file is one machine's, whose clock will do.
+    """
+    if engine.dialect.name == "postgresql":
+        return lambda: func.date_part("epoch", func.clock_timestamp(), type_=Float(53))
+    return lambda: literal(time.time())
 
 
 def has_study(url: str, study: str) -> bool:

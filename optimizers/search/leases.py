@@ -2,8 +2,9 @@
 
 A lease is a row. Whoever changes it from expired to their own has the trial: one UPDATE with the
 condition in its WHERE, which any database carries out for one of several that try. Its holder
-renews it while it lives; a trial whose lease has run out is there for anybody. Clocks of machines
-that share a study must agree to within a few seconds.
+renews it while it lives; a trial whose lease has run out is there for anybody. What is found of a
+trial is written in a transaction that holds its lease, so that who was stopped for too long, and
+lost it, writes nothing. Clocks of machines need not agree: the database's decides.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import ColumnElement, Engine, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from optimizers.search.database import LEASES
+from optimizers.search.database import LEASES, clock_of
 
 _log = logging.getLogger(__name__)
 
@@ -32,8 +33,14 @@ _LASTS_S: Final = 30.0
 _RENEWED_PER_LEASE: Final = 4
 _START_TIME_FIELD: Final = 19
 """In /proc/PID/stat, counted after the name's closing bracket."""
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
+class LeaseLost(Exception):
+    """Somebody else has the trial, or had it meanwhile; nothing follows from what was found."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """One trial in the hands of this process.
 
@@ -42,19 +49,8 @@ class Lease:
         attempt: How often it was begun, this time included.
     """
 
-    def __init__(self, trial: int, attempt: int) -> None:
-        self.trial = trial
-        self.attempt = attempt
-        self._lost = threading.Event()
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether somebody else has it now, because it could not be renewed in time."""
-        return self._lost.is_set()
-
-    def lose(self) -> None:
-        """Note that somebody else has it."""
-        self._lost.set()
+    trial: int
+    attempt: int
 
 
 class Leases:
@@ -67,7 +63,7 @@ class Leases:
         *,
         owner: str,
         lasts_s: float = _LASTS_S,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float | ColumnElement[float]] | None = None,
     ) -> None:
         """Act for `owner`.
 
@@ -76,13 +72,13 @@ class Leases:
             study: Its name.
             owner: Names this process and no other, for example `this_process()`.
             lasts_s: How long a lease holds that is not renewed, above 0.
-            clock: Seconds that all who share the study agree on.
+            clock: Seconds that all who share the study agree on; None: the database's.
         """
         self._engine = engine
         self._study = study
         self._owner = owner
         self._lasts_s = lasts_s
-        self._clock = clock
+        self._clock = clock_of(engine) if clock is None else clock
 
     def claim(self, trial: int) -> Lease | None:
         """Take a trial that nobody holds; None where somebody does."""
@@ -107,14 +103,19 @@ class Leases:
     def renew(self, lease: Lease) -> bool:
         """Hold a trial for longer; False where it is lost."""
         with self._engine.begin() as connection:
-            changed = connection.execute(
-                update(LEASES)
-                .where(*self._mine(lease))
-                .values(expires=self._clock() + self._lasts_s)
-            )
-        if changed.rowcount != 1:
-            lease.lose()
-        return not lease.is_lost
+            return self._extend(connection, lease)
+
+    @contextlib.contextmanager
+    def held(self, lease: Lease) -> Iterator[Connection]:
+        """A transaction in which a trial is surely ours: nobody can take it before the end.
+
+        Raises:
+            LeaseLost: It is not ours any more.
+        """
+        with self._engine.begin() as connection:
+            if not self._extend(connection, lease):
+                raise LeaseLost
+            yield connection
 
     def release(self, lease: Lease, *, attempts: int) -> None:
         """Let go of a trial.
@@ -132,7 +133,7 @@ class Leases:
 
     @contextlib.contextmanager
     def kept(self, lease: Lease) -> Iterator[None]:
-        """Renew a lease from a thread until the block ends; `lease.is_lost` tells if it failed."""
+        """Renew a lease from a thread until the block ends, or until it is lost."""
         ended = threading.Event()
 
         def renew() -> None:
@@ -178,6 +179,12 @@ class Leases:
         with contextlib.suppress(IntegrityError), self._engine.begin() as connection:
             connection.execute(insert(LEASES).values(study=self._study, trial=trial, **nobody))
 
+    def _extend(self, connection: Connection, lease: Lease) -> bool:
+        changed = connection.execute(
+            update(LEASES).where(*self._mine(lease)).values(expires=self._clock() + self._lasts_s)
+        )
+        return changed.rowcount == 1
+
     def _mine(self, lease: Lease) -> tuple[ColumnElement[bool], ...]:
         return (
             LEASES.c.study == self._study,
@@ -199,8 +206,12 @@ def _is_gone(owner: str) -> bool:
 
 
 def _machine() -> str:
-    """This machine, or the container with its own process ids."""
-    return f"{socket.gethostname().replace(':', '_')}@{os.stat('/proc/self/ns/pid').st_ino}"
+    """This machine since it was started, or the container with its own process ids.
+
+    The host's name is for people: machines that were made from one image share it.
+    """
+    name, boot = socket.gethostname().replace(":", "_"), _BOOT.read_text(encoding="ascii").strip()
+    return f"{name}@{boot}.{os.stat('/proc/self/ns/pid').st_ino}"
 
 
 def _started(process_id: int) -> str:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from math import inf
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
 
 from optimizers.contract.errors import InvalidDocument, NotSupported
 from optimizers.contract.search import Sampler
+from optimizers.search.database import open_database
+from optimizers.search.leases import Leases
+from optimizers.search.ledger import Ledger
 from optimizers.search.sampling import Asked
-from optimizers.search.storage import engine_address
-from tests.support.postgres import new_database, postgres
+from optimizers.search.storage import engine_address, engine_arguments, wait_for_restarts
+from tests.support.postgres import new_database, postgres, start, stop
 from tests.support.studies import conditional, cost, sampling, small
 
 ROOT = Path(__file__).parents[2]
@@ -135,6 +141,41 @@ def test_two_that_begin_at_once_share_the_work(storage: str) -> None:
     assert [worker.returncode for worker in workers] == [0, 0]
     recipes = "".join(outputs).splitlines()
     assert sorted(recipes) == sorted(str(recipe.to_data()) for recipe in small().grid())
+
+
+def test_a_database_that_is_started_again_is_waited_for(server: str) -> None:
+    url = new_database(server)
+    study, engine = sampling(conditional(), storage=url), open_database(url)
+    ledger = Ledger(engine, "one", "original")
+    leases = Leases(engine, "one", owner="me")
+    asked, lease = study.ask(), leases.claim(0)
+    assert asked is not None
+    assert lease is not None
+    stop(server)
+    starting = threading.Timer(1.0, start, [server])
+    starting.start()
+    try:
+        assert leases.renew(lease)
+        study.tell(asked.number, [cost(asked.recipe)])
+        assert len(study.told()) == 1
+        assert ledger.all() == ()
+    finally:
+        starting.join()
+        study.close()
+        ledger.close()
+
+
+def test_a_database_that_stays_away_is_told_in_the_end(server: str) -> None:
+    engine = create_engine(engine_address(url := new_database(server)), **engine_arguments(url))
+    with engine.connect():
+        wait_for_restarts(engine, longest_s=0.5)
+    stop(server)
+    try:
+        with pytest.raises(OperationalError), engine.connect():
+            pass
+    finally:
+        start(server)
+        engine.dispose()
 
 
 def test_another_space_is_no_way_to_go_on(tmp_path: Path) -> None:
