@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ from typing import Final
 from optimizers.artefacts import Artefacts
 from optimizers.calibration import open_data
 from optimizers.checking import checked_data, data_of
-from optimizers.contract.errors import InvalidData
+from optimizers.contract.errors import HoneError, InvalidData
 from optimizers.contract.evidence import Evidence
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
@@ -46,6 +46,7 @@ from optimizers.search.objectives import objectives, violation
 from optimizers.search.sampling import Known
 from optimizers.search.satisfiable import unsatisfiable
 from optimizers.search.sharing import end_study, publish
+from optimizers.search.space import space_of
 from optimizers.search.workbench import (
     SEARCH_DIRECTORY,
     Bench,
@@ -133,9 +134,14 @@ def _checked_for_search(spec: JobSpec, data: dict[str, Path]) -> dict[str, int]:
 def _frame(bench: Bench, counts: dict[str, int]) -> tuple[Explanation, Evidence]:
     """What does not change while a search goes on; looked at once for each job."""
     spec, search, goal = bench.spec, bench.search, bench.assessor.goal
-    study = study_name(spec, search, bench.host)
-    former = read_explanation(bench.directory)
-    if former is not None and former.study == study and former.evidence is not None:
+
+    def name(evidence: Evidence) -> str:
+        return study_name(spec, search, bench.host, space_of(evidence, goal, search))
+
+    former = None
+    with suppress(InvalidData):  # written by another Hone: then the model is looked at again
+        former = read_explanation(bench.directory)
+    if former is not None and former.evidence is not None and former.study == name(former.evidence):
         return replace(former, ended_because=""), former.evidence
     report(bench.directory, "profiling", 0.0, "")
     evidence = profile(
@@ -147,7 +153,7 @@ def _frame(bench: Bench, counts: dict[str, int]) -> tuple[Explanation, Evidence]
         seed=spec.seed,
     )
     frame = Explanation(
-        study=study,
+        study=name(evidence),
         model=spec.model,
         version=spec.version,
         profile=spec.profile.without_secrets(),
@@ -167,8 +173,13 @@ def _search(
     with opened_part(bench, frame, evidence, share=share, submission=submission) as part:
         _prepare(bench, frame, part)
         tell_ended = _shared(bench, frame)
-        with _assistants(bench):
-            ended = part.study.run()
+        try:
+            with _assistants(bench):
+                ended = part.study.run()
+        except Exception:
+            with suppress(HoneError):  # the store may be what failed
+                tell_ended("it failed on the machine that serves")
+            raise
         tell_ended(ended)
         _wait_for_others(part)
         untouched.check()
@@ -215,7 +226,8 @@ def _arrived(bench: Bench, part: Part, recipe: Recipe, target: Path) -> Built | 
     if part.delivery is None or spec.cache is None:
         return None
     report(bench.directory, "fetching", 1.0, "the winner, from search.artefacts")
-    return part.delivery.fetch(recipe, target, Artefacts(spec.cache, spec.cache_limit_bytes))
+    cache = Artefacts(spec.cache, spec.cache_limit_bytes)
+    return part.delivery.fetch(recipe, target, spec, cache)
 
 
 def _refuse(bench: Bench, reason: str) -> None:

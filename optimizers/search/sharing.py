@@ -21,7 +21,12 @@ from pydantic import TypeAdapter
 from optimizers.contract.addresses import without_password
 from optimizers.contract.below import why_not_below
 from optimizers.contract.data_files import data_sha256, entries_below
-from optimizers.contract.errors import InvalidData, InvalidModel, NotSupported
+from optimizers.contract.errors import (
+    InvalidData,
+    InvalidDocument,
+    InvalidModel,
+    NotSupported,
+)
 from optimizers.contract.host import Host
 from optimizers.contract.ingredients import code_sha256, installed_versions
 from optimizers.contract.job import JobSpec
@@ -119,12 +124,15 @@ def read_shared(store: Store, study: str) -> Shared:
     try:
         said = json.loads(content)
         _require_same_code(str(said["version"]), str(said["code_sha256"]), study)
-        return _SHARED.validate_python(said)
-    except (KeyError, TypeError, ValueError) as error:
+        shared = _SHARED.validate_python(said)
+        if shared.frame.study != study:  # a name is a folder of the store, and is checked above
+            raise ValueError(f"it is of {shared.frame.study!r}")
+    except (InvalidDocument, KeyError, TypeError, ValueError) as error:
         raise InvalidData(
             f"{_SPEC} of study {study} in the store {shown} cannot be read; start the search "
             "again, which writes it anew"
         ) from error
+    return shared
 
 
 def end_study(store: Store, study: str, because: str) -> None:
@@ -143,7 +151,12 @@ def why_study_ended(store: Store, study: str) -> str:
         NotSupported: The store cannot be reached.
     """
     content = store.read(_of(study, _ENDED))
-    return "" if content is None else str(json.loads(content)["because"])
+    if content is None:
+        return ""
+    try:
+        return str(json.loads(content)["because"])
+    except (KeyError, TypeError, ValueError):
+        return f"{_ENDED} is there, though it cannot be read"
 
 
 def localised(store: Store, shared: Shared, home: Path) -> JobSpec:

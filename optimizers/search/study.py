@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from optimizers.contract.evaluation import Figure
 from optimizers.contract.goal import Goal
 from optimizers.contract.study import Trial, TrialState
-from optimizers.search.evaluator import Evaluator, Measured
+from optimizers.search.evaluator import CannotTry, Evaluator, Measured
 from optimizers.search.ladder import Ladder, Standing
 from optimizers.search.leases import Lease, LeaseLost
 from optimizers.search.ledger import Entry
@@ -104,7 +103,11 @@ class Study:
         return max(0.0, self._limits.seconds - self.seconds)
 
     def run(self) -> str:
-        """Work until there is no more to do; returns why, for people."""
+        """Work until there is no more to do; returns why, for people.
+
+        Raises:
+            CannotTry: This machine can try nothing.
+        """
         while True:
             ended = self._why_ended()
             if ended:
@@ -159,9 +162,14 @@ class Study:
         return ""
 
     def _work_on(self, piece: Piece) -> None:
-        with suppress(LeaseLost):  # who has it now takes it to the same level
+        try:
             attempts = self._took_further(piece)
-            self._memory.leases.release(piece.lease, attempts=attempts)
+        except LeaseLost:  # who has it now takes it to the same level
+            return
+        except CannotTry:
+            self._memory.leases.release(piece.lease, attempts=piece.lease.attempt - 1)
+            raise
+        self._memory.leases.release(piece.lease, attempts=attempts)
 
     def _took_further(self, piece: Piece) -> int:
         """Do a piece of work; returns how many attempts at it count."""

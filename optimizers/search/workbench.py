@@ -218,6 +218,7 @@ def opened_part(
                 *(spec, bench.directory, bench.home / _RECIPES, bench.turns),
                 status=status,
                 clock=working_time,
+                is_guest=visit is not None,
             )
         )
         limit_memory(spec.memory_limit_bytes)  # not that of the builder, which loads the tools

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +26,7 @@ from optimizers.contract.data_files import data_sha256
 from optimizers.contract.errors import HoneError, InvalidData, NotSupported
 from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
-from optimizers.contract.ingredients import Ingredients, step_keys
+from optimizers.contract.ingredients import Ingredients, code_sha256, step_keys
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
     PROGRESS_FILE,
@@ -48,6 +50,7 @@ from optimizers.search.delivering import Delivery
 from optimizers.search.evaluator import Level, Measured
 from optimizers.search.handover import Handover
 from optimizers.search.ladder import Ladder
+from optimizers.search.ledger import Ledger
 from optimizers.search.levels import at_level
 from optimizers.search.outcome import outcome
 from optimizers.search.sharing import end_study, localised, publish, read_shared
@@ -280,6 +283,30 @@ def test_a_worker_that_cannot_take_part_says_what_was_expected(
     assert "Protocol not known: nonsense" in _asked("nonsense://hone:secret@host/path")
 
 
+def test_what_the_dead_left_goes_and_what_the_living_have_stays(
+    published: tuple[JobSpec, Path], tmp_path: Path
+) -> None:
+    """Whoever lives holds a lock on his directory, in whatever container he is."""
+    _, store = published
+    empty = tmp_path / "store"
+    shutil.copytree(store, empty, ignore=shutil.ignore_patterns("blobs"))
+    url = f"sqlite:///{tmp_path}/study.sqlite"
+    Ledger(open_database(url), "one", "original").close()
+    home = tmp_path / "home"
+    for name in ("process-1", "process-2"):
+        (home / name / "files").mkdir(parents=True)
+    living = os.open(home / "process-1", os.O_RDONLY)
+    fcntl.flock(living, fcntl.LOCK_EX)
+    invitation = Invitation(study=str(empty), storage=url, home=home, minutes=0.0)
+    with pytest.raises(InvalidData, match="is missing in the store"):
+        take_part(invitation, {}, print)
+    os.close(living)
+    assert [entry.name for entry in home.iterdir()] == ["process-1"]
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(NotSupported, match=r"--home .*file cannot be used"):
+        take_part(replace(invitation, home=tmp_path / "file"), {}, print)
+
+
 def test_another_hone_is_refused_and_a_store_with_several_studies_asks_which(
     published: tuple[JobSpec, Path], tmp_path: Path
 ) -> None:
@@ -292,10 +319,15 @@ def test_another_hone_is_refused_and_a_store_with_several_studies_asks_which(
     store.write("studies/new/spec.json", b"{}")
     assert f"{tmp_path}/studies/new, {tmp_path}/studies/old" in _asked(str(tmp_path))
     assert "cannot be read" in _asked(f"{tmp_path}/studies/new")
-    end_study(store, "new", "done")
+    (tmp_path / "studies/new/ended.json").write_bytes(b'{"because": ')
     assert "was begun by Hone 0.0.9" in _asked(str(tmp_path))
     with pytest.raises(InvalidData, match="no name of a study"):
         read_shared(store, "../new")
+    content = json.loads((home / "studies/one/spec.json").read_bytes())
+    content["frame"]["study"] = "../../elsewhere"
+    store.write("studies/other/spec.json", json.dumps(content).encode())
+    with pytest.raises(InvalidData, match="cannot be read"):
+        read_shared(store, "other")
 
 
 def test_what_comes_from_a_store_is_checked_by_its_digests(
@@ -383,10 +415,21 @@ def test_candidates_arrive_whole_or_not_at_all(
     with pytest.raises(InvalidData, match="is damaged"):
         handover.take(recipe, tmp_path / "damaged")
     assert not (tmp_path / "damaged").exists()
+    for content in (b'{"built": ', _without_model(tmp_path)):
+        next(tmp_path.glob("store/studies/one/candidates/*/candidate.json")).write_bytes(content)
+        with pytest.raises(InvalidData, match=r"cannot be read|names no model\.onnx"):
+            handover.take(recipe, tmp_path / "unread")
     handover.keep_only([recipe])
     assert list(tmp_path.glob("store/studies/one/candidates/*"))
     handover.keep_only([])
     assert handover.take(recipe, tmp_path / "gone") is None
+
+
+def _without_model(directory: Path) -> bytes:
+    [document] = directory.glob("store/studies/one/candidates/*/candidate.json")
+    content = json.loads(document.read_bytes())
+    del content["files"]["model.onnx"]
+    return json.dumps(content).encode()
 
 
 def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -481,7 +524,7 @@ def test_only_candidates_that_may_win_or_are_new_stay(tmp_path: Path, spec: JobS
         stay = {one.number for one in (ended[0], *ended[-3:])}
         cache = Artefacts(tmp_path / "cache", 1 << 20)
         for one in ended:
-            arrived = delivery.fetch(one.recipe, tmp_path / "arrived", cache)
+            arrived = delivery.fetch(one.recipe, tmp_path / "arrived", spec, cache)
             assert (arrived is not None) == (one.number in stay)
     finally:
         close(memory)
@@ -500,11 +543,11 @@ def test_how_a_model_is_opened_is_chosen_where_it_is_served(tmp_path: Path, spec
         seed=0,
         original_sha256=spec.original_sha256,
         original_session=spec.original_session,
-        data_sha256={},
+        data_sha256={name: one for name, one in spec.data_sha256.items() if name != "gate"},
         models_sha256={},
         host=this_host(1),
         versions={},
-        code_sha256="",
+        code_sha256=code_sha256(),
     )
     built = Built(
         recipe=recipe,
@@ -520,11 +563,17 @@ def test_how_a_model_is_opened_is_chosen_where_it_is_served(tmp_path: Path, spec
         delivery.give(Candidate(model=spec.original_file, built=original))
         assert len(list(tmp_path.glob("store/studies/one/candidates/*"))) == 1
         cache = Artefacts(tmp_path / "cache", 1 << 30)
-        assert delivery.fetch(whole, tmp_path / "arrived", cache) is None
+        assert delivery.fetch(whole, tmp_path / "arrived", spec, cache) is None
         assert not (tmp_path / "arrived").exists()
         key = step_keys(made_from, whole.steps)[0]
         taken = cache.take(key, tmp_path / "taken")
         assert taken is not None
         assert file_sha256(taken.model) == spec.original_sha256
+
+        foreign = replace(made_from, original_sha256="0" * 64)
+        delivery.give(Candidate(model=made / "model.onnx", built=replace(built, made_from=foreign)))
+        assert delivery.fetch(whole, tmp_path / "arrived", spec, cache) is None
+        assert cache.take(step_keys(foreign, whole.steps)[0], tmp_path / "other") is None
+        assert delivery.fetch(recipe, tmp_path / "arrived", spec, cache) is None
     finally:
         close(memory)

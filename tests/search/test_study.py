@@ -16,7 +16,7 @@ from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.study import Trial, TrialState
 from optimizers.search.database import LEASES, TRIALS, open_database
-from optimizers.search.evaluator import Level, Measured
+from optimizers.search.evaluator import CannotTry, Level, Measured
 from optimizers.search.ladder import Ladder
 from optimizers.search.ledger import Ledger
 from optimizers.search.outcome import outcome
@@ -267,6 +267,27 @@ def test_a_recipe_that_two_processes_died_at_may_still_win(
     open_studies.append(memory)
     study.run()
     assert trials(memory)[0].state is not TrialState.FAILED
+
+
+class WithoutRoom:
+    """This machine can try nothing for the time being."""
+
+    def evaluate(self, recipe: Recipe, level: Level) -> Measured:
+        raise CannotTry("the disk takes no more")
+
+
+def test_a_machine_that_can_try_nothing_costs_no_trial_however_often_it_is_started(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    for _ in range(5):
+        study, memory = study_of(tmp_path, space(), GOAL, WithoutRoom(), limits=PLENTY, clock=clock)
+        with pytest.raises(CannotTry, match="takes no more"):
+            study.run()
+        close(memory)
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    assert not any(trial.state is TrialState.FAILED for trial in trials(memory))
 
 
 class TakenMeanwhile:
