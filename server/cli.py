@@ -536,8 +536,7 @@ def health(address: PublicAddress = _DEFAULT_PUBLIC) -> None:
 )
 def demo(context: typer.Context) -> None:
     """Write a demo repository: real models trained on real data."""
-    require_optimisers()
-    os.execv(sys.executable, [sys.executable, "-m", "optimizers", "demo", *context.args])
+    _become_optimisers("demo", context.args)
 
 
 @cli.command(
@@ -546,9 +545,21 @@ def demo(context: typer.Context) -> None:
 )
 def worker(context: typer.Context) -> None:
     """Take part in a search that another machine runs: --study ADDRESS."""
+    _become_optimisers("search-worker", context.args)
+
+
+@cli.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def studies(context: typer.Context) -> None:
+    """Show what searches have learned and keep: --state DIRECTORY; or `studies rm NAME`."""
+    _become_optimisers("studies", context.args)
+
+
+def _become_optimisers(command: str, arguments: list[str]) -> NoReturn:
     require_optimisers()
-    command = [sys.executable, "-m", "optimizers", "search-worker", *context.args]
-    os.execv(sys.executable, command)
+    os.execv(sys.executable, [sys.executable, "-m", "optimizers", command, *arguments])
 
 
 def _call(address: str, method: str, request: Any, response: type[Any]) -> Any:

@@ -7,7 +7,8 @@ several.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import (
@@ -109,8 +110,9 @@ def clock_of(engine: Engine) -> Callable[[], ColumnElement[float]]:
     return lambda: literal(time.time())
 
 
-def has_study(url: str, study: str) -> bool:
-    """Whether a database knows a study; nothing is made in it.
+@contextmanager
+def reached_database(url: str) -> Iterator[Engine]:
+    """A database for the block, in which nothing is made.
 
     Raises:
         NotSupported: It cannot be reached, or its driver is not installed.
@@ -118,12 +120,22 @@ def has_study(url: str, study: str) -> bool:
     try:
         engine = create_engine(engine_address(url), **engine_arguments(url))
         try:
-            if not inspect(engine).has_table(STUDIES.name):
-                return False
-            with engine.connect() as connection:
-                query = select(STUDIES.c.study).where(STUDIES.c.study == study)
-                return connection.execute(query).first() is not None
+            yield engine
         finally:
             engine.dispose()
     except (ImportError, SQLAlchemyError) as error:
         raise cannot_be_reached(error, url) from error
+
+
+def has_study(url: str, study: str) -> bool:
+    """Whether a database knows a study.
+
+    Raises:
+        NotSupported: It cannot be reached, or its driver is not installed.
+    """
+    with reached_database(url) as engine:
+        if not inspect(engine).has_table(STUDIES.name):
+            return False
+        with engine.connect() as connection:
+            query = select(STUDIES.c.study).where(STUDIES.c.study == study)
+            return connection.execute(query).first() is not None

@@ -111,8 +111,7 @@ def read_shared(store: Store, study: str) -> Shared:
         InvalidData: There is no such study, or what is said cannot be read.
         NotSupported: Another Hone began it, or the store cannot be reached.
     """
-    if not _NAME.fullmatch(study):
-        raise InvalidData(f"{study!r} is no name of a study; expected letters, digits, '-' or '_'")
+    _require_name(study)
     shown = without_password(store.address)
     content = store.read(_of(study, _SPEC))
     if content is None:
@@ -157,6 +156,35 @@ def why_study_ended(store: Store, study: str) -> str:
         return str(json.loads(content)["because"])
     except (KeyError, TypeError, ValueError):
         return f"{_ENDED} is there, though it cannot be read"
+
+
+def remove_study(store: Store, study: str) -> None:
+    """Remove a study from a store, with those files that no other one there takes.
+
+    Raises:
+        InvalidData: Another study there cannot be read, so that nobody knows what it takes; or
+            that is no name.
+        NotSupported: The store cannot be reached or refuses.
+    """
+    _require_name(study)
+    mine = _files_taken(store, study)
+    others = [name for name in store.folders(STUDIES_FOLDER) if name != study]
+    for sha256 in sorted(mine.difference(*(_files_taken(store, name) for name in others))):
+        store.drop(sha256)
+    store.remove(f"{STUDIES_FOLDER}/{study}")
+
+
+def _files_taken(store: Store, study: str) -> frozenset[str]:
+    content = store.read(_of(study, _SPEC))
+    if content is None:
+        return frozenset()
+    try:
+        return frozenset(json.loads(content)["files"].values()) - {_FOLDER}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        shown = without_password(store.address)
+        raise InvalidData(
+            f"{_SPEC} of study {study} in the store {shown} cannot be read"
+        ) from error
 
 
 def localised(store: Store, shared: Shared, home: Path) -> JobSpec:
@@ -238,6 +266,11 @@ def _require_same_code(version: str, code: str, study: str) -> None:
             f"{_version()} (code {code_sha256()[:12]}); install the same here, or start the "
             "search again with this one"
         )
+
+
+def _require_name(study: str) -> None:
+    if not _NAME.fullmatch(study):
+        raise InvalidData(f"{study!r} is no name of a study; expected letters, digits, '-' or '_'")
 
 
 def _version() -> str:

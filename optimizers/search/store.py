@@ -79,8 +79,7 @@ class Store:
             InvalidData: They are missing, or have another digest.
             NotSupported: The store cannot be reached.
         """
-        if not _SHA256.fullmatch(sha256):
-            raise InvalidData(f"{self._shown} names a file by {sha256!r}; expected a sha256")
+        self._require_digest(sha256)
         hidden = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex}")
         digest = hashlib.sha256()
         try:
@@ -151,9 +150,23 @@ class Store:
         with contextlib.suppress(FileNotFoundError), self._reached(may_lack=True):
             self._files.rm(self._path(name), recursive=True)
 
+    def drop(self, sha256: str) -> None:
+        """Remove a file's bytes; they may be missing.
+
+        Raises:
+            InvalidData: That is no digest.
+            NotSupported: The store cannot be reached or refuses.
+        """
+        self._require_digest(sha256)
+        self.remove(f"{_BLOBS}/{sha256}")
+
     @property
     def _shown(self) -> str:
         return f"the store {without_password(self.address)}"
+
+    def _require_digest(self, sha256: str) -> None:
+        if not _SHA256.fullmatch(sha256):
+            raise InvalidData(f"{self._shown} names a file by {sha256!r}; expected a sha256")
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

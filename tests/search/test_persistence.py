@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from math import inf
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.storages import RDBStorage
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
@@ -20,7 +22,12 @@ from optimizers.search.database import open_database
 from optimizers.search.leases import Leases
 from optimizers.search.ledger import Ledger
 from optimizers.search.sampling import Asked
-from optimizers.search.storage import engine_address, engine_arguments, wait_for_restarts
+from optimizers.search.storage import (
+    engine_address,
+    engine_arguments,
+    open_storage,
+    wait_for_restarts,
+)
 from tests.support.postgres import new_database, postgres, start, stop
 from tests.support.studies import conditional, cost, sampling, small
 
@@ -104,9 +111,6 @@ def test_a_study_that_is_killed_loses_only_the_trial_that_ran(storage: str) -> N
     assert len(told) == 3
     [lost] = study.running()
     assert lost.number == number
-    assert study.retry(number) == lost
-    with pytest.raises(KeyError):
-        study.retry(told[0].number)
     study.tell(number, [cost(lost.recipe)])
     assert study.running() == ()
     assert len(study.told()) == 4
@@ -114,6 +118,34 @@ def test_a_study_that_is_killed_loses_only_the_trial_that_ran(storage: str) -> N
     assert following is not None
     assert following.recipe not in [one.recipe for one in study.told()]
     study.close()
+
+
+def test_samplers_learn_from_a_trial_whose_proposer_died_before_it_had_its_answers(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def died(trial: object, recipe: object) -> None:
+        raise KeyboardInterrupt
+
+    recipe = next(iter(small().grid()))
+    study = sampling(small(), storage=storage)
+    study.enqueue(recipe, "planner")
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "_answer", died)
+        with pytest.raises(KeyboardInterrupt):
+            study.ask()
+    study.close()
+    study = sampling(small(), storage=storage)
+    [lost] = study.running()
+    assert lost.recipe == recipe
+    study.tell(lost.number, [1.0])
+    study.close()
+    opened = open_storage(storage)
+    assert isinstance(opened, RDBStorage)
+    [trial] = optuna.load_study(study_name="one", storage=opened).trials
+    opened.remove_session()
+    opened.engine.dispose()
+    assert trial.params == small().parameters(recipe)
+    assert trial.values == [1.0]
 
 
 SHARED = """
