@@ -21,7 +21,7 @@ from typing import Final
 from optimizers.artefacts import Artefacts
 from optimizers.calibration import open_data
 from optimizers.checking import checked_data, data_of
-from optimizers.contract.errors import HoneError, InvalidData
+from optimizers.contract.errors import InvalidData
 from optimizers.contract.evidence import Evidence
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
@@ -170,16 +170,14 @@ def _search(
     bench: Bench, frame: Explanation, evidence: Evidence, share: float, untouched: Untouched
 ) -> None:
     submission = f"{bench.spec.id}@{bench.spec.submitted_unix_s}"
-    with opened_part(bench, frame, evidence, share=share, submission=submission) as part:
+    with (
+        opened_part(bench, frame, evidence, share=share, submission=submission) as part,
+        part.memory.leases.running_the_search(),
+    ):
         _prepare(bench, frame, part)
         tell_ended = _shared(bench, frame)
-        try:
-            with _assistants(bench):
-                ended = part.study.run()
-        except Exception:
-            with suppress(HoneError):  # the store may be what failed
-                tell_ended("it failed on the machine that serves")
-            raise
+        with _assistants(bench):
+            ended = part.study.run()
         tell_ended(ended)
         _wait_for_others(part)
         untouched.check()

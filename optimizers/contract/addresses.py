@@ -61,9 +61,10 @@ def resolved_address(address: str, environment: Mapping[str, str], said: str) ->
     if named is None:
         return address
     name = named.group(1)
-    if not environment.get(name):
+    value = environment.get(name, "").strip()  # secrets often end with a line break
+    if not value:
         raise NotSupported(
             f"{said} is {address}, and the environment variable {name} is not set here; set it to "
             "the address for the process that searches"
         )
-    return environment[name]
+    return value

@@ -42,7 +42,7 @@ class Kept:
         database: Its address.
         trials: How many recipes were tried.
         seconds: What all its searches took together.
-        is_worked_on: Whether somebody has one of its trials in his hands.
+        is_worked_on: Whether somebody runs its search, or has one of its trials in his hands.
     """
 
     name: str

@@ -26,6 +26,8 @@ from optimizers.search.database import LEASES, clock_of
 
 _log = logging.getLogger(__name__)
 
+SEARCH: Final = -1
+"""In place of a trial: the search itself, in the hands of the process that it is run by."""
 MOST_ATTEMPTS: Final = 3
 """A trial that so many holders died at is given up."""
 
@@ -82,23 +84,28 @@ class Leases:
 
     def claim(self, trial: int) -> Lease | None:
         """Take a trial that nobody holds; None where somebody does."""
-        row = (LEASES.c.study == self._study) & (LEASES.c.trial == trial)
-        self._make(trial)
-        with self._engine.begin() as connection:
-            now = self._clock()
-            changed = connection.execute(
-                update(LEASES)
-                .where(row, LEASES.c.expires <= now)
-                .values(
-                    owner=self._owner,
-                    expires=now + self._lasts_s,
-                    attempts=LEASES.c.attempts + 1,
-                )
-            )
-            if changed.rowcount != 1:
-                return None
-            attempt = connection.execute(select(LEASES.c.attempts).where(row)).scalar_one()
-        return Lease(trial, attempt)
+        return self._taken(trial, LEASES.c.expires <= self._clock())
+
+    @contextlib.contextmanager
+    def running_the_search(self) -> Iterator[None]:
+        """Have others know that somebody runs the search, whoever did before, until the block ends.
+
+        A process that is killed here leaves a lease that runs out.
+        """
+        lease = self._taken(SEARCH)
+        assert lease is not None, "nothing was asked of the row but to be there"
+        try:
+            with self.kept(lease):
+                yield
+        finally:
+            self.release(lease, attempts=0)
+
+    def nobody_runs_the_search(self, for_s: float) -> bool:
+        """Whether its process let go of it, or has not been heard of for so long."""
+        row = (LEASES.c.study == self._study) & (LEASES.c.trial == SEARCH)
+        with self._engine.connect() as connection:
+            query = select(LEASES.c.trial).where(row, LEASES.c.expires + for_s <= self._clock())
+            return connection.execute(query).first() is not None
 
     def renew(self, lease: Lease) -> bool:
         """Hold a trial for longer; False where it is lost."""
@@ -154,7 +161,7 @@ class Leases:
 
     def free_the_dead(self) -> None:
         """End the leases of processes of this machine that are gone, without waiting for it."""
-        held = (LEASES.c.study == self._study) & (LEASES.c.expires > self._clock())
+        held = self._held()
         with self._engine.begin() as connection:
             owners = connection.execute(select(LEASES.c.owner).where(held).distinct()).scalars()
             for owner in [owner for owner in owners if _is_gone(owner)]:
@@ -164,10 +171,32 @@ class Leases:
 
     def others_hold(self) -> bool:
         """Whether another process has a trial in its hands."""
-        held = (LEASES.c.study == self._study) & (LEASES.c.expires > self._clock())
         with self._engine.connect() as connection:
-            query = select(LEASES.c.trial).where(held, LEASES.c.owner != self._owner)
+            query = select(LEASES.c.trial).where(self._held(), LEASES.c.owner != self._owner)
             return connection.execute(query).first() is not None
+
+    def _held(self) -> ColumnElement[bool]:
+        """Trials in anybody's hands."""
+        ours = (LEASES.c.study == self._study) & (LEASES.c.trial != SEARCH)
+        return ours & (LEASES.c.expires > self._clock())
+
+    def _taken(self, trial: int, *conditions: ColumnElement[bool]) -> Lease | None:
+        row = (LEASES.c.study == self._study) & (LEASES.c.trial == trial)
+        self._make(trial)
+        with self._engine.begin() as connection:
+            changed = connection.execute(
+                update(LEASES)
+                .where(row, *conditions)
+                .values(
+                    owner=self._owner,
+                    expires=self._clock() + self._lasts_s,
+                    attempts=LEASES.c.attempts + 1,
+                )
+            )
+            if changed.rowcount != 1:
+                return None
+            attempt = connection.execute(select(LEASES.c.attempts).where(row)).scalar_one()
+        return Lease(trial, attempt)
 
     def _make(self, trial: int) -> None:
         """Make sure that there is a row for a trial."""

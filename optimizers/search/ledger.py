@@ -134,24 +134,16 @@ class Ledger:
             another: Whether a new search gets a budget of its own; otherwise it goes on with the
                 newest one.
         """
-        mine = BUDGETS.c.study == self._study
-        with self._engine.begin() as connection:
-            newest = connection.execute(
-                select(BUDGETS).where(mine).order_by(BUDGETS.c.budget.desc())
-            ).first()
-            if newest is not None and (not another or newest.submission == submission):
-                return Budget(index=newest.budget, seconds=newest.seconds)
-            index = 0 if newest is None else newest.budget + 1
-            connection.execute(
-                insert(BUDGETS).values(
-                    study=self._study,
-                    budget=index,
-                    submission=submission,
-                    asked=0,
-                    seconds=0.0,
-                )
-            )
-        return Budget(index=index, seconds=0.0)
+        newest = select(BUDGETS).where(BUDGETS.c.study == self._study)
+        newest = newest.order_by(BUDGETS.c.budget.desc())
+        while True:
+            with self._engine.connect() as connection:
+                found = connection.execute(newest).first()
+            if found is not None and (not another or found.submission == submission):
+                return Budget(index=found.budget, seconds=found.seconds)
+            index = 0 if found is None else found.budget + 1
+            entry = {"study": self._study, "budget": index, "submission": submission}
+            self._insert_once(insert(BUDGETS).values(asked=0, seconds=0.0, **entry))
 
     def take_one(self, budget: Budget, most: int) -> bool:
         """Take one trial out of a budget of `most`; False where none is left."""

@@ -29,6 +29,7 @@ from optimizers.search.delivering import Delivery
 from optimizers.search.handover import Handover
 from optimizers.search.ladder import Ladder
 from optimizers.search.leases import Leases, this_process
+from optimizers.search.leaving import Leaving
 from optimizers.search.ledger import Ledger
 from optimizers.search.measuring import Measuring
 from optimizers.search.naming import database_url
@@ -249,9 +250,10 @@ def opened_part(
             if bench.store is None
             else Delivery(Handover(bench.store, frame.study), goal, ledger)
         )
+        leave = _stays if visit is None else Leaving(visit.leave, memory.leases)
         measuring = Measuring(
             *(candidates, bench.assessor, bench.turns),
-            lambda: 0.0 if visit is not None and visit.leave() else study.seconds_left,
+            lambda: 0.0 if leave() else study.seconds_left,
             keep=_let_go if delivery is None else delivery.give,
         )
         study = Study(
@@ -261,7 +263,7 @@ def opened_part(
             clock=working_time,
             changed=changed,
             pause=pause,
-            leave=_stays if visit is None else visit.leave,
+            leave=leave,
         )
         yield Part(
             study=study,

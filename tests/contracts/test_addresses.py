@@ -53,7 +53,8 @@ def test_an_address_kept_without_its_password_asks_the_driver_for_one() -> None:
 
 
 def test_an_address_may_lie_in_the_environment() -> None:
-    environment = {"HERE": "postgresql://u:p@h/n", "EMPTY": ""}
+    environment = {"HERE": "postgresql://u:p@h/n", "EMPTY": "", "LINE": "s3://bucket\n"}
+    assert resolved_address("env:LINE", environment, "artefacts") == "s3://bucket"
     assert resolved_address("env:HERE", environment, "storage") == environment["HERE"]
     assert resolved_address("s3://bucket", environment, "storage") == "s3://bucket"
     for name in ("NOWHERE", "EMPTY"):

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -50,6 +51,8 @@ from optimizers.search.delivering import Delivery
 from optimizers.search.evaluator import Level, Measured
 from optimizers.search.handover import Handover
 from optimizers.search.ladder import Ladder
+from optimizers.search.leases import Leases
+from optimizers.search.leaving import Leaving
 from optimizers.search.ledger import Ledger
 from optimizers.search.levels import at_level
 from optimizers.search.outcome import outcome
@@ -160,7 +163,10 @@ class Starting:
 
     def _holds_a_trial(self, process: subprocess.Popen[bytes]) -> bool:
         with psycopg.connect(self.database) as connection:
-            query = "SELECT 1 FROM hone_leases WHERE expires > 0 AND split_part(owner, ':', 2) = %s"
+            query = (
+                "SELECT 1 FROM hone_leases WHERE trial >= 0 AND expires > 0"
+                " AND split_part(owner, ':', 2) = %s"
+            )
             return connection.execute(query, [str(process.pid)]).fetchone() is not None
 
 
@@ -224,7 +230,8 @@ def _check_history(database: str, dead: set[int]) -> None:
     """No trial was in two hands, those of the dead were retried, and each was told once."""
     with psycopg.connect(database, autocommit=True) as connection:
         history = connection.execute(
-            "SELECT trial, old_owner, owner, old_expires, expires FROM lease_history ORDER BY id"
+            "SELECT trial, old_owner, owner, old_expires, expires FROM lease_history"
+            " WHERE trial >= 0 ORDER BY id"
         ).fetchall()
         told = Counter(number for (number,) in connection.execute("SELECT number FROM told"))
     assert set(told.values()) == {1}
@@ -454,6 +461,34 @@ def test_a_worker_leaves_when_told_when_its_time_is_over_and_when_the_search_end
     finally:
         for one, handler in former.items():
             signal.signal(one, handler)
+
+
+def test_a_worker_leaves_once_nobody_has_run_the_search_for_long(tmp_path: Path) -> None:
+    now = [1000.0]
+    engine = open_database(f"sqlite:///{tmp_path}/study.sqlite")
+    main, guest = (
+        Leases(engine, "one", owner=name, clock=lambda: now[0]) for name in ("main", "guest")
+    )
+    told: list[str] = []
+
+    def asked() -> str:
+        return Leaving(lambda: "".join(told), guest, patience_s=600.0)()
+
+    assert asked() == "", "nobody has begun it, and nothing is known"
+    with ExitStack() as killed:
+        killed.enter_context(main.running_the_search())
+        now[0] += 629
+        assert asked() == "", "its lease of 30 s has run out, but it may be taken up again"
+        now[0] += 2
+        assert "nobody runs the search" in asked()
+        with main.running_the_search():
+            assert asked() == ""
+            guest.free_the_dead()
+            assert not guest.others_hold(), "it is no trial"
+        assert "nobody runs the search" in asked(), "it was let go of"
+    told.append("told to")
+    assert asked() == "told to"
+    engine.dispose()
 
 
 def test_who_leaves_gives_his_trial_back_and_says_how_his_machine_differs(tmp_path: Path) -> None:
