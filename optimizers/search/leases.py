@@ -31,7 +31,10 @@ SEARCH: Final = -1
 MOST_ATTEMPTS: Final = 3
 """A trial that so many holders died at is given up."""
 
-_LASTS_S: Final = 30.0
+LASTS_S: Final = 30.0
+"""How long a lease holds that is not renewed."""
+LASTS_WITH_PAUSES_S: Final = 120.0
+"""The same for processes of a job, which a server may stop for a minute, whoever renews."""
 _RENEWED_PER_LEASE: Final = 4
 _START_TIME_FIELD: Final = 19
 """In /proc/PID/stat, counted after the name's closing bracket."""
@@ -64,7 +67,7 @@ class Leases:
         study: str,
         *,
         owner: str,
-        lasts_s: float = _LASTS_S,
+        lasts_s: float = LASTS_S,
         clock: Callable[[], float | ColumnElement[float]] | None = None,
     ) -> None:
         """Act for `owner`.

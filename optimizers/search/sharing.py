@@ -204,13 +204,12 @@ def localised(store: Store, shared: Shared, home: Path) -> JobSpec:
         problem = why_not_below(name, "the study's folder")
         if problem or not name:
             raise InvalidData(f"the study names a file {name!r}: {problem or 'expected a name'}")
-        target = home / name
-        if sha256 == _FOLDER:
-            target.mkdir(parents=True, exist_ok=True)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.is_file() or file_sha256(target) != sha256:
-            store.take(sha256, target)
+        try:
+            _fetch(store, sha256, home / name)
+        except OSError as error:
+            raise InvalidData(
+                f"{name} of the study cannot be put into {home}: {error.strerror}"
+            ) from error
     spec = shared.spec
     placed = replace(
         spec,
@@ -220,6 +219,15 @@ def localised(store: Store, shared: Shared, home: Path) -> JobSpec:
     )
     _check(placed)
     return placed
+
+
+def _fetch(store: Store, sha256: str, target: Path) -> None:
+    if sha256 == _FOLDER:
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.is_file() or file_sha256(target) != sha256:
+        store.take(sha256, target)
 
 
 def _placed(spec: JobSpec) -> Iterator[tuple[str, Path]]:

@@ -28,7 +28,7 @@ from optimizers.search.database import open_database
 from optimizers.search.delivering import Delivery
 from optimizers.search.handover import Handover
 from optimizers.search.ladder import Ladder
-from optimizers.search.leases import Leases, this_process
+from optimizers.search.leases import LASTS_S, LASTS_WITH_PAUSES_S, Leases, this_process
 from optimizers.search.leaving import Leaving
 from optimizers.search.ledger import Ledger
 from optimizers.search.measuring import Measuring
@@ -240,7 +240,12 @@ def opened_part(
         memory = Memory(
             sampling=sampling,
             ledger=ledger,
-            leases=Leases(engine, frame.study, owner=this_process()),
+            leases=Leases(
+                engine,
+                frame.study,
+                owner=this_process(),
+                lasts_s=LASTS_WITH_PAUSES_S if visit is None else LASTS_S,
+            ),
             budget=ledger.budget(submission, another=spec.resume and bool(submission)),
         )
         memory.leases.free_the_dead()

@@ -14,7 +14,14 @@ import pytest
 from sqlalchemy import Engine
 
 from optimizers.search.database import open_database
-from optimizers.search.leases import Lease, LeaseLost, Leases, this_process
+from optimizers.search.leases import (
+    LASTS_WITH_PAUSES_S,
+    Lease,
+    LeaseLost,
+    Leases,
+    this_process,
+)
+from server.yielding import PauseTerms
 from tests.support.postgres import new_database, postgres
 
 TRIALS = 12
@@ -221,6 +228,11 @@ def test_a_machine_whose_clock_is_wrong_neither_takes_trials_nor_loses_its_own(
         time.sleep(0.01)
         assert right.claim(2) is not None
         engine.dispose()
+
+
+def test_a_lease_of_a_job_outlives_the_longest_pause_and_the_work_before_it() -> None:
+    terms = PauseTerms()
+    assert terms.longest_s + LASTS_WITH_PAUSES_S / 4 < LASTS_WITH_PAUSES_S
 
 
 def test_what_was_put_aside_does_not_count_as_an_attempt(engine: Engine) -> None:

@@ -355,6 +355,9 @@ def test_what_comes_from_a_store_is_checked_by_its_digests(
     other = replace(shared, files={**shared.files, "model/model.onnx": spec.data_sha256["train"]})
     with pytest.raises(HoneError):
         localised(store, other, tmp_path / "c")
+    nested = replace(shared, files={**shared.files, "model/model.onnx/x": spec.original_sha256})
+    with pytest.raises(InvalidData, match="cannot be put into"):
+        localised(store, nested, tmp_path / "e")
     blob = home / "blobs" / spec.data_sha256["search"]
     whole = blob.read_bytes()
     blob.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
