@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import onnx
 import psycopg
@@ -56,7 +57,14 @@ from optimizers.search.leaving import Leaving
 from optimizers.search.ledger import Ledger
 from optimizers.search.levels import at_level
 from optimizers.search.outcome import outcome
-from optimizers.search.sharing import end_study, localised, publish, read_shared
+from optimizers.search.sharing import (
+    end_study,
+    localised,
+    publish,
+    read_shared,
+    remove_study,
+    why_study_ended,
+)
 from optimizers.search.storage import open_storage
 from optimizers.search.store import Store
 from optimizers.search.study import Limits, Study
@@ -433,6 +441,36 @@ def test_candidates_arrive_whole_or_not_at_all(
     assert list(tmp_path.glob("store/studies/one/candidates/*"))
     handover.keep_only([])
     assert handover.take(recipe, tmp_path / "gone") is None
+
+
+def test_a_store_of_objects_does_as_a_file_system_does(
+    published: tuple[JobSpec, Path], tmp_path: Path
+) -> None:
+    """One that knows no rename, and folders only by what is in them, as those of clouds."""
+    spec, _ = published
+    store = Store(f"memory://{uuid4().hex}/hone")
+    frame = Explanation(study="one", model="digits", version=1, profile=spec.profile)
+    for _ in range(2):
+        publish(store, spec, frame, this_host(spec.cpus))
+        assert why_study_ended(store, "one") == ""
+        end_study(store, "one", "done")
+        assert why_study_ended(store, "one") == "done"
+    there = localised(store, read_shared(store, "one"), tmp_path / "there")
+    assert file_sha256(there.original_file) == spec.original_sha256
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "model.onnx").write_bytes(b"model")
+    recipe = Recipe(steps=(DynamicInt8(),))
+    built = Built(recipe=recipe, session=spec.original_session, records=(), built_with={})
+    handover = Handover(store, "one")
+    for _ in range(2):
+        handover.give(tmp_path / "made", built)
+    assert handover.take(recipe, tmp_path / "arrived") == built
+    handover.keep_only([])
+    assert handover.take(recipe, tmp_path / "gone") is None
+    remove_study(store, "one")
+    assert store.folders("studies") == ()
+    with pytest.raises(InvalidData, match="is missing"):
+        store.take(spec.original_sha256, tmp_path / "none")
 
 
 def _without_model(directory: Path) -> bytes:
