@@ -33,7 +33,7 @@ from optimizers.search.storage import (
     cannot_be_reached,
     engine_address,
     engine_arguments,
-    wait_for_restarts,
+    prepare_for_failures,
 )
 
 _METADATA: Final = MetaData()
@@ -96,7 +96,7 @@ def open_database(url: str) -> Engine:
             _METADATA.create_all(engine)  # another process made them between look and attempt
     except (ImportError, SQLAlchemyError) as error:
         raise cannot_be_reached(error, url) from error
-    wait_for_restarts(engine)
+    prepare_for_failures(engine)
     return engine
 
 

@@ -25,6 +25,8 @@ _LOCKED_S: Final = 60.0
 """How long a writer waits for another one of the same SQLite file."""
 _RESTARTS_S: Final = 120.0
 """How long a database may be away that was there before."""
+_ABANDONED_S: Final = 120
+"""After so long amid a transaction, a process stands still; a paused job does for a minute."""
 _GONE_S: Final = 30
 """After so long without a word, a connection over the network has ended."""
 
@@ -51,6 +53,34 @@ def engine_arguments(storage: str) -> dict[str, Any]:
     }
     left = {name: value for name, value in wanted.items() if f"{name}=" not in storage}
     return {"pool_pre_ping": True, "connect_args": left}
+
+
+def prepare_for_failures(engine: Engine) -> None:
+    """Have an engine, and the others of its database, live through what may happen to them.
+
+    Args:
+        engine: One that has reached its database.
+    """
+    wait_for_restarts(engine)
+    end_abandoned_transactions(engine)
+
+
+def end_abandoned_transactions(engine: Engine, after_s: int = _ABANDONED_S) -> None:
+    """Have PostgreSQL end transactions of who stands still, since others wait for their locks.
+
+    Args:
+        engine: Of the database; what it connects from now on is meant.
+        after_s: For how long nothing came, whole seconds above 0.
+    """
+
+    def limit(connection: Any, record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {1000 * after_s}")
+        connection.commit()
+
+    if engine.dialect.name == "postgresql":
+        event.listen(engine, "connect", limit)
+        engine.dispose()
 
 
 def wait_for_restarts(engine: Engine, longest_s: float = _RESTARTS_S) -> None:
@@ -101,7 +131,7 @@ def open_storage(storage: str) -> BaseStorage:
                 raise cannot_be_reached(error, storage) from error
             time.sleep(_PAUSE_S)
         else:
-            wait_for_restarts(opened.engine)
+            prepare_for_failures(opened.engine)
             return opened
     raise AssertionError("unreachable")
 

@@ -23,6 +23,7 @@ from optimizers.search.leases import Leases
 from optimizers.search.ledger import Ledger
 from optimizers.search.sampling import Asked
 from optimizers.search.storage import (
+    end_abandoned_transactions,
     engine_address,
     engine_arguments,
     open_storage,
@@ -208,6 +209,25 @@ def test_a_database_that_stays_away_is_told_in_the_end(server: str) -> None:
     finally:
         start(server)
         engine.dispose()
+
+
+def test_who_stands_still_amid_a_transaction_keeps_others_waiting_for_a_bounded_time(
+    server: str,
+) -> None:
+    """A machine that was suspended holds its locks, and nobody is there to let them go."""
+    url = new_database(server)
+    elsewhere = open_database(url)
+    suspended = create_engine(engine_address(url), **engine_arguments(url))
+    end_abandoned_transactions(suspended, after_s=1)
+    leases = Leases(suspended, "one", owner="suspended", lasts_s=1e-3)
+    lease = leases.claim(0)
+    assert lease is not None
+    try:
+        with pytest.raises(OperationalError), leases.held(lease):
+            assert Leases(elsewhere, "one", owner="other").claim(0) is not None
+    finally:
+        suspended.dispose()
+        elsewhere.dispose()
 
 
 def test_another_space_is_no_way_to_go_on(tmp_path: Path) -> None:
