@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 from optimizers.contract.addresses import resolved_address
 from optimizers.contract.host import Host
@@ -14,6 +15,9 @@ from optimizers.contract.job import JobSpec
 from optimizers.contract.search import Search
 from optimizers.search.space import Space
 from optimizers.search.suggesting import plain
+
+_LONGEST_MODEL: Final = 100
+"""Characters of a model's name, so that a study's has no more than its database and store take."""
 
 
 def study_name(spec: JobSpec, search: Search, host: Host, space: Space) -> str:
@@ -31,7 +35,8 @@ def study_name(spec: JobSpec, search: Search, host: Host, space: Space) -> str:
         *(host.architecture, host.cpu_features, host.cpus, host.onnxruntime, host.gpus),
     ]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return f"{spec.model}-{spec.version}-{spec.profile.name}-{digest[:12]}"
+    model = spec.model[:_LONGEST_MODEL]
+    return f"{model}-{spec.version}-{spec.profile.name}-{digest[:12]}"
 
 
 def database_url(

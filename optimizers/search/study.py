@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -132,7 +133,8 @@ class Study:
         for number in sorted(running & self._memory.entries().keys()):
             lease = self._memory.leases.claim(number)
             if lease is not None:
-                self._put_down(lease)
+                with suppress(LeaseLost):
+                    self._put_down(lease)
                 self._memory.leases.release(lease, attempts=lease.attempt - 1)
 
     def _put_down(self, lease: Lease) -> None:

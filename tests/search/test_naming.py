@@ -11,6 +11,7 @@ from optimizers.contract.job import JobSpec
 from optimizers.contract.profile import Profile, Task
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.search import Sampler, Search
+from optimizers.search.database import STUDIES
 from optimizers.search.naming import study_name
 from tests.support.spaces import evidence, space_over
 
@@ -49,3 +50,17 @@ def test_other_files_machines_or_steps_make_another_study(spec: JobSpec) -> None
         study_name(spec, Search(), HOST, space_over("merge", "static_int8")),
     ]
     assert len(set(names)) == len(names)
+
+
+def test_the_longest_names_make_one_that_every_database_and_store_takes(spec: JobSpec) -> None:
+    """A model's name has up to 128 characters, a version's 18, a profile's 64."""
+    longest = replace(
+        spec,
+        model="m" * 127 + "a",
+        version=10**18 - 1,
+        profile=Profile(name="p" * 64, search=Search()),
+    )
+    name = study_name(longest, Search(), HOST, SPACE)
+    assert len(name) <= STUDIES.c.study.type.length
+    other = replace(longest, model="m" * 127 + "b")
+    assert study_name(other, Search(), HOST, SPACE) != name
