@@ -59,6 +59,7 @@ from optimizers.untouched import Untouched
 
 _LONGEST_FAREWELL_S: Final = 60.0
 _LOOK_EVERY_S: Final = 0.5
+_TOLD_EVERY_S: Final = 10.0
 _CANNOT_BE_MET: Final = "no recipe can meet the goal"
 
 
@@ -204,8 +205,17 @@ def _shared(bench: Bench, frame: Explanation) -> Callable[[str], None]:
     store = bench.store
     if store is None:
         return lambda because: None
-    report(bench.directory, "sharing", 0.0, "model and data go to search.artefacts")
-    publish(store, bench.submitted, frame, bench.host)
+    told_at = -math.inf
+
+    def went_on() -> None:
+        """A job that is silent for long is taken for dead."""
+        nonlocal told_at
+        if time.monotonic() > told_at + _TOLD_EVERY_S:
+            told_at = time.monotonic()
+            report(bench.directory, "sharing", 0.0, "model and data go to search.artefacts")
+
+    went_on()
+    publish(store, bench.submitted, frame, bench.host, went_on)
     return lambda because: end_study(store, frame.study, because)
 
 

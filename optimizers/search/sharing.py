@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -69,7 +69,13 @@ class Shared:
 _SHARED = TypeAdapter(Shared)
 
 
-def publish(store: Store, spec: JobSpec, frame: Explanation, host: Host) -> None:
+def publish(
+    store: Store,
+    spec: JobSpec,
+    frame: Explanation,
+    host: Host,
+    went_on: Callable[[], None] = lambda: None,
+) -> None:
     """Put all that a search takes into a store, its description last.
 
     Args:
@@ -77,12 +83,16 @@ def publish(store: Store, spec: JobSpec, frame: Explanation, host: Host) -> None
         spec: The job's, without the gate's data; paths as on this machine.
         frame: See `Shared`.
         host: This machine.
+        went_on: Called again and again while it takes long.
 
     Raises:
         NotSupported: The store cannot be reached or refuses.
     """
     placed = dict(_placed(spec))
-    files = {name: _FOLDER if path.is_dir() else store.put(path) for name, path in placed.items()}
+    files = {
+        name: _FOLDER if path.is_dir() else store.put(path, went_on=went_on)
+        for name, path in placed.items()
+    }
     names = {path: Path(name) for name, path in placed.items()}
     shared = Shared(
         version=_version(),

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Final
 
@@ -47,12 +47,15 @@ class Store:
             self._files, root = url_to_fs(address)
             self._root = str(root).rstrip("/")
 
-    def put(self, file: Path, below: str = _BLOBS) -> str:
+    def put(
+        self, file: Path, below: str = _BLOBS, went_on: Callable[[], None] = lambda: None
+    ) -> str:
         """Store a file's bytes; returns their sha256.
 
         Args:
             file: On this machine.
             below: Folder of the store that it goes to.
+            went_on: Called after every part that was written.
 
         Raises:
             NotSupported: The store cannot be reached or refuses.
@@ -65,6 +68,7 @@ class Store:
                 with file.open("rb") as source, self._replaced(target) as stored:
                     while part := source.read(_PART_BYTES):
                         stored.write(part)
+                        went_on()
         return sha256
 
     def take(self, sha256: str, target: Path, below: str = _BLOBS) -> None:

@@ -443,6 +443,14 @@ def test_candidates_arrive_whole_or_not_at_all(
     assert handover.take(recipe, tmp_path / "gone") is None
 
 
+def test_who_waits_for_a_large_file_hears_that_it_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(3 << 20))
+    store, heard = Store(str(tmp_path / "store")), Counter[str]()
+    for _ in range(2):
+        store.put(tmp_path / "large", went_on=lambda: heard.update(["part"]))
+    assert heard["part"] == 3, "what is there already is not written again"
+
+
 def test_a_store_of_objects_does_as_a_file_system_does(
     published: tuple[JobSpec, Path], tmp_path: Path
 ) -> None:
