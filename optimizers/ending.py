@@ -23,7 +23,8 @@ from optimizers.contract.job import (
 
 DISK_REFUSED: Final = os.EX_IOERR
 """Exit status of a process whose disk took no more, which is no fault of what it built."""
-_REFUSED: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Of a disk that takes no more."""
 
 
 def report(directory: Path, stage: str, fraction: float, text: str) -> None:
@@ -64,7 +65,7 @@ def full_disk_exits() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _REFUSED:
+        if error.errno in DISK_ERRORS:
             sys.exit(DISK_REFUSED)
         raise
 

@@ -28,6 +28,7 @@ from optimizers.contract.errors import InvalidData, InvalidDocument, NotSupporte
 from optimizers.contract.host import cpu_budget
 from optimizers.contract.search import Search
 from optimizers.contract.study import write_explanation
+from optimizers.ending import DISK_ERRORS
 from optimizers.search.database import has_study
 from optimizers.search.sharing import (
     STUDIES_FOLDER,
@@ -209,6 +210,10 @@ def _place_for_one(home: Path) -> Iterator[Path]:
     with lock:
         try:
             yield directory
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            raise NotSupported(f"the disk of --home {home} takes no more; make room") from error
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
