@@ -125,6 +125,7 @@ class Leave:
         self._minutes = minutes
         self._next_look = 0.0
         self._why = ""
+        self._signalled = ""  # by itself: a signal may come amid a look at the store
         for wanted in (signal.SIGTERM, signal.SIGINT):
             signal.signal(wanted, self._told)
 
@@ -136,7 +137,7 @@ class Leave:
         if not self._why and now >= self._next_look:
             self._next_look = now + _LOOK_EVERY_S
             self._why = self._why_ended()
-        return self._why
+        return self._signalled or self._why
 
     def _why_ended(self) -> str:
         try:
@@ -145,7 +146,7 @@ class Leave:
             return ""
 
     def _told(self, number: int, frame: object) -> None:
-        self._why = f"it was told to by {signal.Signals(number).name}"
+        self._signalled = f"it was told to by {signal.Signals(number).name}"
 
 
 def _found(address: str) -> tuple[Store, str]:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -499,17 +500,33 @@ def test_a_worker_leaves_when_told_when_its_time_is_over_and_when_the_search_end
 ) -> None:
     former = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
     store = Store(str(tmp_path))
+    (tmp_path / "studies/one").mkdir(parents=True)
     try:
         assert Leave(store, "one", minutes=1e-9)() == "its 1e-09 minutes here are over"
         leave = Leave(store, "one", minutes=0)
         assert leave() == ""
         os.kill(os.getpid(), signal.SIGTERM)
         assert leave() == "it was told to by SIGTERM"
+        os.mkfifo(tmp_path / "studies/one/ended.json")
+        told = threading.Thread(target=_told_amid_a_look, args=[tmp_path])
+        leave = Leave(store, "one", minutes=0)
+        told.start()
+        assert leave() == "it was told to by SIGTERM"
+        told.join()
+        (tmp_path / "studies/one/ended.json").unlink()
         end_study(store, "one", "trial 3 is good enough")
         assert Leave(store, "one", minutes=0)() == "trial 3 is good enough"
     finally:
         for one, handler in former.items():
             signal.signal(one, handler)
+
+
+def _told_amid_a_look(store: Path) -> None:
+    """The look waits for somebody to open the other end."""
+    time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.2)
+    (store / "studies/one/ended.json").open("wb").close()
 
 
 def test_a_worker_leaves_once_nobody_has_run_the_search_for_long(tmp_path: Path) -> None:
