@@ -14,7 +14,7 @@ import optuna
 import pytest
 from optuna.storages import RDBStorage
 from sqlalchemy import create_engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from optimizers.contract.errors import InvalidDocument, NotSupported
 from optimizers.contract.search import Sampler
@@ -223,7 +223,7 @@ def test_who_stands_still_amid_a_transaction_keeps_others_waiting_for_a_bounded_
     lease = leases.claim(0)
     assert lease is not None
     try:
-        with pytest.raises(OperationalError), leases.held(lease):
+        with pytest.raises(DBAPIError), leases.held(lease):
             assert Leases(elsewhere, "one", owner="other").claim(0) is not None
     finally:
         suspended.dispose()
