@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from optimizers.contract.addresses import resolved_address
 from optimizers.contract.data_files import data_sha256
 from optimizers.contract.errors import HoneError, OutOfMemory
 from optimizers.contract.host import cpu_budget, this_host
@@ -67,6 +68,8 @@ _STORAGE = (
     "processes. Left out: the one that the study names, with PGPASSWORD."
 )
 _HOME = "Where model, data and builds go; workers of one machine share it to measure in turn."
+_SHARED = "Address of a shared database, or env:NAME, in place of --state."
+_ARTEFACTS = "The store that its machines share, or env:NAME: a study is removed from there too."
 _DEFAULT_HOME = Path("~/.cache/hone/search-worker")
 DataFile = Annotated[Path | None, typer.Option(exists=True)]
 
@@ -122,6 +125,31 @@ def search_worker(
         os.environ,
         lambda text: print(text, flush=True),
     )
+
+
+@cli.command()
+def studies(
+    action: Annotated[str, typer.Argument(help="`rm`; nothing lists.")] = "",
+    name: Annotated[str, typer.Argument(help="After `rm`: of a study.")] = "",
+    state: Annotated[Path | None, typer.Option(help="A server's state directory.")] = None,
+    storage: Annotated[str, typer.Option(metavar="ADDRESS", help=_SHARED)] = "",
+    artefacts: Annotated[str, typer.Option(metavar="ADDRESS", help=_ARTEFACTS)] = "",
+) -> None:
+    """Show what searches have learned and keep; or `studies rm NAME`."""
+    from optimizers.search.kept import databases, forget, kept_studies  # takes seconds
+    from optimizers.search.store import Store
+
+    places = databases(state, storage, os.environ)
+    if not action:
+        for one in kept_studies(places):
+            working = ", worked on now" if one.is_worked_on else ""
+            print(f"{one.name}: {one.trials} trials, {one.seconds / 60:.0f} min{working}")
+        return
+    if action != "rm" or not name:
+        raise typer.BadParameter("expected `studies rm NAME`")
+    store = Store(resolved_address(artefacts, os.environ, "--artefacts")) if artefacts else None
+    forget(places, name, store)
+    print(f"removed study {name}")
 
 
 @cli.command()

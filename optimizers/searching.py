@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -44,6 +44,7 @@ from optimizers.search.objectives import objectives, violation
 from optimizers.search.sampling import Known
 from optimizers.search.satisfiable import unsatisfiable
 from optimizers.search.sharing import end_study, publish
+from optimizers.search.space import space_of
 from optimizers.search.workbench import (
     SEARCH_DIRECTORY,
     Bench,
@@ -56,6 +57,7 @@ from optimizers.untouched import Untouched
 
 _LONGEST_FAREWELL_S: Final = 60.0
 _LOOK_EVERY_S: Final = 0.5
+_TOLD_EVERY_S: Final = 10.0
 _CANNOT_BE_MET: Final = "no recipe can meet the goal"
 
 
@@ -131,9 +133,14 @@ def _checked_for_search(spec: JobSpec, data: dict[str, Path]) -> dict[str, int]:
 def _frame(bench: Bench, counts: dict[str, int]) -> tuple[Explanation, Evidence]:
     """What does not change while a search goes on; looked at once for each job."""
     spec, search, goal = bench.spec, bench.search, bench.assessor.goal
-    study = study_name(spec, search, bench.host)
-    former = read_explanation(bench.directory)
-    if former is not None and former.study == study and former.evidence is not None:
+
+    def name(evidence: Evidence) -> str:
+        return study_name(spec, search, bench.host, space_of(evidence, goal, search))
+
+    former = None
+    with suppress(InvalidData):  # written by another Hone: then the model is looked at again
+        former = read_explanation(bench.directory)
+    if former is not None and former.evidence is not None and former.study == name(former.evidence):
         return replace(former, ended_because=""), former.evidence
     report(bench.directory, "profiling", 0.0, "")
     evidence = profile(
@@ -145,7 +152,7 @@ def _frame(bench: Bench, counts: dict[str, int]) -> tuple[Explanation, Evidence]
         seed=spec.seed,
     )
     frame = Explanation(
-        study=study,
+        study=name(evidence),
         model=spec.model,
         version=spec.version,
         profile=spec.profile.without_secrets(),
@@ -162,7 +169,10 @@ def _search(
     bench: Bench, frame: Explanation, evidence: Evidence, share: float, untouched: Untouched
 ) -> None:
     submission = f"{bench.spec.id}@{bench.spec.submitted_unix_s}"
-    with opened_part(bench, frame, evidence, share=share, submission=submission) as part:
+    with (
+        opened_part(bench, frame, evidence, share=share, submission=submission) as part,
+        part.memory.leases.running_the_search(),
+    ):
         _prepare(bench, frame, part)
         tell_ended = _shared(bench, frame)
         with _assistants(bench):
@@ -193,8 +203,17 @@ def _shared(bench: Bench, frame: Explanation) -> Callable[[str], None]:
     store = bench.store
     if store is None:
         return lambda because: None
-    report(bench.directory, "sharing", 0.0, "model and data go to search.artefacts")
-    publish(store, bench.submitted, frame, bench.host)
+    told_at = -math.inf
+
+    def went_on() -> None:
+        """A job that is silent for long is taken for dead."""
+        nonlocal told_at
+        if time.monotonic() > told_at + _TOLD_EVERY_S:
+            told_at = time.monotonic()
+            report(bench.directory, "sharing", 0.0, "model and data go to search.artefacts")
+
+    went_on()
+    publish(store, bench.submitted, frame, bench.host, went_on)
     return lambda because: end_study(store, frame.study, because)
 
 
@@ -213,7 +232,8 @@ def _arrived(bench: Bench, part: Part, recipe: Recipe, target: Path) -> Built | 
     if part.delivery is None or spec.cache is None:
         return None
     report(bench.directory, "fetching", 1.0, "the winner, from search.artefacts")
-    return part.delivery.fetch(recipe, target, Artefacts(spec.cache, spec.cache_limit_bytes))
+    cache = Artefacts(spec.cache, spec.cache_limit_bytes)
+    return part.delivery.fetch(recipe, target, spec, cache)
 
 
 def _refuse(bench: Bench, reason: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from optimizers.contract.errors import HoneError
 from optimizers.contract.evaluation import Figure
 from optimizers.contract.recipe import Recipe
 
@@ -43,6 +44,13 @@ class Measured:
     broken: str = ""
 
 
+class CannotTry(HoneError):
+    """This machine can try no recipe, or not now; nothing follows for the one that it was to try.
+
+    The text says why.
+    """
+
+
 class Evaluator(Protocol):
     """Tries recipes: by building and measuring, or by replaying what was measured once."""
 
@@ -50,6 +58,9 @@ class Evaluator(Protocol):
         """Take a recipe as far as a level and measure what that level can tell.
 
         A recipe that fails is `Measured.broken`; an exception is a fault of the evaluator and
-        ends the search.
+        ends this process's part in the search.
+
+        Raises:
+            CannotTry: See there.
         """
         ...

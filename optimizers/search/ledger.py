@@ -11,10 +11,11 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, Engine, Insert, insert, select, update
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from optimizers.contract.errors import HoneError, InvalidData
 from optimizers.contract.study import Trial, TrialState
 from optimizers.search.database import BUDGETS, STUDIES, TRIALS
 from optimizers.search.evaluator import Level
@@ -71,17 +72,20 @@ class Ledger:
         """Let go of the database."""
         self._engine.dispose()
 
-    def write(self, entry: Entry) -> None:
-        """Keep the newest record of a trial."""
+    def write(self, entry: Entry, connection: Connection) -> None:
+        """Keep the newest record of a trial.
+
+        Args:
+            entry: What is known of it now.
+            connection: Of a transaction in which the trial is ours (`Leases.held`).
+        """
         content = {
             "record": _TRIAL.dump_json(entry.trial).decode(),
             "standings": json.dumps([_plain(one) for one in entry.standings]),
         }
         number = entry.trial.number
         row = (TRIALS.c.study == self._study) & (TRIALS.c.trial == number)
-        with self._engine.begin() as connection:
-            if connection.execute(update(TRIALS).where(row).values(content)).rowcount:
-                return
+        if not connection.execute(update(TRIALS).where(row).values(content)).rowcount:
             connection.execute(insert(TRIALS).values(study=self._study, trial=number, **content))
 
     def read(self, number: int) -> Entry | None:
@@ -90,7 +94,7 @@ class Ledger:
         query = select(TRIALS.c.record, TRIALS.c.standings).where(row)
         with self._engine.connect() as connection:
             found = connection.execute(query).first()
-        return None if found is None else _entry(found[0], found[1])
+        return None if found is None else self._entry(found[0], found[1])
 
     def all(self) -> tuple[Entry, ...]:
         """Every trial, in the order of their numbers."""
@@ -100,10 +104,13 @@ class Ledger:
             .order_by(TRIALS.c.trial)
         )
         with self._engine.connect() as connection:
-            return tuple(_entry(*row) for row in connection.execute(query))
+            return tuple(self._entry(*row) for row in connection.execute(query))
 
     def of_other_studies(self) -> tuple[Trial, ...]:
-        """The trials of every other study of the same original."""
+        """The trials of every other study of the same original.
+
+        What another Hone wrote may be unreadable to this one, and teaches it nothing.
+        """
         query = (
             select(TRIALS.c.record)
             .join(STUDIES, STUDIES.c.study == TRIALS.c.study)
@@ -111,7 +118,12 @@ class Ledger:
             .order_by(TRIALS.c.study, TRIALS.c.trial)
         )
         with self._engine.connect() as connection:
-            return tuple(_TRIAL.validate_json(one) for one in connection.execute(query).scalars())
+            records = connection.execute(query).scalars().all()
+        found = []
+        for record in records:
+            with contextlib.suppress(ValidationError, HoneError):
+                found.append(_TRIAL.validate_json(record))
+        return tuple(found)
 
     def budget(self, submission: str, *, another: bool) -> Budget:
         """The budget that a search goes by.
@@ -122,24 +134,16 @@ class Ledger:
             another: Whether a new search gets a budget of its own; otherwise it goes on with the
                 newest one.
         """
-        mine = BUDGETS.c.study == self._study
-        with self._engine.begin() as connection:
-            newest = connection.execute(
-                select(BUDGETS).where(mine).order_by(BUDGETS.c.budget.desc())
-            ).first()
-            if newest is not None and (not another or newest.submission == submission):
-                return Budget(index=newest.budget, seconds=newest.seconds)
-            index = 0 if newest is None else newest.budget + 1
-            connection.execute(
-                insert(BUDGETS).values(
-                    study=self._study,
-                    budget=index,
-                    submission=submission,
-                    asked=0,
-                    seconds=0.0,
-                )
-            )
-        return Budget(index=index, seconds=0.0)
+        newest = select(BUDGETS).where(BUDGETS.c.study == self._study)
+        newest = newest.order_by(BUDGETS.c.budget.desc())
+        while True:
+            with self._engine.connect() as connection:
+                found = connection.execute(newest).first()
+            if found is not None and (not another or found.submission == submission):
+                return Budget(index=found.budget, seconds=found.seconds)
+            index = 0 if found is None else found.budget + 1
+            entry = {"study": self._study, "budget": index, "submission": submission}
+            self._insert_once(insert(BUDGETS).values(asked=0, seconds=0.0, **entry))
 
     def take_one(self, budget: Budget, most: int) -> bool:
         """Take one trial out of a budget of `most`; False where none is left."""
@@ -168,6 +172,15 @@ class Ledger:
 
     def _of(self, budget: Budget) -> ColumnElement[bool]:
         return (BUDGETS.c.study == self._study) & (BUDGETS.c.budget == budget.index)
+
+    def _entry(self, record: str, standings: str) -> Entry:
+        try:
+            return _entry(record, standings)
+        except (ValueError, HoneError) as error:
+            raise InvalidData(
+                f"a trial of study {self._study} cannot be read; another Hone wrote it. Go on with "
+                "that one, or remove the study: hone studies --remove"
+            ) from error
 
     def _insert_once(self, statement: Insert) -> None:
         with contextlib.suppress(IntegrityError), self._engine.begin() as connection:

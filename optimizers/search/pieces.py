@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,7 +16,7 @@ from optimizers.contract.study import Trial, TrialState
 from optimizers.search.dominance import ranking
 from optimizers.search.evaluator import Level
 from optimizers.search.ladder import Ladder, Standing
-from optimizers.search.leases import MOST_ATTEMPTS, Lease, Leases
+from optimizers.search.leases import MOST_ATTEMPTS, Lease, LeaseLost, Leases
 from optimizers.search.ledger import Budget, Entry, Ledger
 from optimizers.search.objectives import objectives
 from optimizers.search.sampling import Asked, Sampling
@@ -43,12 +44,24 @@ class Memory:
         """Every trial by its number."""
         return {entry.trial.number: entry for entry in self.ledger.all()}
 
-    def finish(self, goal: Goal, entry: Entry) -> None:
+    def keep(self, entry: Entry, lease: Lease) -> None:
+        """Enter what is new of a trial.
+
+        Raises:
+            LeaseLost: The trial is not ours any more; nothing was entered.
+        """
+        with self.leases.held(lease) as connection:
+            self.ledger.write(entry, connection)
+
+    def finish(self, goal: Goal, entry: Entry, lease: Lease) -> None:
         """Enter a trial that has ended, and tell the sampler of it.
 
         In this order: a crash in between leaves a record that `Pieces` tells the sampler of.
+
+        Raises:
+            LeaseLost: The trial is not ours any more; nothing was entered or told.
         """
-        self.ledger.write(entry)
+        self.keep(entry, lease)
         self.tell(goal, entry.trial)
 
     def tell(self, goal: Goal, trial: Trial) -> None:
@@ -162,7 +175,8 @@ class Pieces:
         elif lease.attempt > MOST_ATTEMPTS:
             reason = f"given up: {MOST_ATTEMPTS} processes ended while they worked on it"
             trial = replace(entry.trial, state=TrialState.FAILED, reason=reason)
-            memory.finish(self._goal, replace(entry, trial=trial))
+            with suppress(LeaseLost):
+                memory.finish(self._goal, replace(entry, trial=trial), lease)
         else:
             return Piece(lease=lease, entry=entry, level=self._level(entry.trial))
         memory.leases.release(lease, attempts=0)

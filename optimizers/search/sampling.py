@@ -131,6 +131,8 @@ class Sampling:
             raise ValueError(f"expected {self._objectives} values and no NaN, got {told}")
         trial = self._trial(number)
         try:
+            if not trial.params:  # who asked it may have died before it had its answers
+                self._answer(trial, recipe_of(trial.user_attrs[RECIPE]))
             trial.set_user_attr(VALUES, told)
             trial.set_user_attr(VIOLATION, violation)
             if not trial.params:
@@ -199,19 +201,6 @@ class Sampling:
     def running(self) -> tuple[Asked, ...]:
         """Trials that were asked and neither told nor failed, by anybody."""
         return tuple(map(asked_of, self._trials(TrialState.RUNNING)))
-
-    def retry(self, number: int) -> Asked:
-        """A running trial once more, for whoever takes it over.
-
-        Raises:
-            KeyError: No such trial runs.
-        """
-        for frozen in self._trials(TrialState.RUNNING):
-            if frozen.number == number:
-                asked = asked_of(frozen)
-                self._answer(self._trial(number), asked.recipe)
-                return asked
-        raise KeyError(number)
 
     def told(self) -> tuple[Told, ...]:
         """Every trial that has ended, in the order of their numbers."""

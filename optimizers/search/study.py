@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from optimizers.contract.evaluation import Figure
 from optimizers.contract.goal import Goal
 from optimizers.contract.study import Trial, TrialState
-from optimizers.search.evaluator import Evaluator, Measured
+from optimizers.search.evaluator import CannotTry, Evaluator, Measured
 from optimizers.search.ladder import Ladder, Standing
+from optimizers.search.leases import Lease, LeaseLost
 from optimizers.search.ledger import Entry
 from optimizers.search.objectives import cannot_win, meets, objectives, violation
 from optimizers.search.outcome import outcome
@@ -102,7 +104,11 @@ class Study:
         return max(0.0, self._limits.seconds - self.seconds)
 
     def run(self) -> str:
-        """Work until there is no more to do; returns why, for people."""
+        """Work until there is no more to do; returns why, for people.
+
+        Raises:
+            CannotTry: This machine can try nothing.
+        """
         while True:
             ended = self._why_ended()
             if ended:
@@ -119,15 +125,29 @@ class Study:
                 return f"its {self._limits.trials} trials were used up"
 
     def settle(self) -> None:
-        """Once nobody works any more: what waits to climb has lost, what else runs was cut."""
+        """At the end: what waits to climb has lost, what else runs was cut.
+
+        A trial that somebody still has in his hands is left to him.
+        """
         running = {asked.number for asked in self._memory.sampling.running()}
-        for number, entry in self._memory.entries().items():
-            if number not in running:
-                continue
-            if entry.waits:
-                self._finish(replace(entry, trial=replace(entry.trial, state=TrialState.HALVED)))
-            elif entry.trial.reason != CUT:
-                self._keep(replace(entry, trial=replace(entry.trial, reason=CUT)))
+        for number in sorted(running & self._memory.entries().keys()):
+            lease = self._memory.leases.claim(number)
+            if lease is not None:
+                with suppress(LeaseLost):
+                    self._put_down(lease)
+                self._memory.leases.release(lease, attempts=lease.attempt - 1)
+
+    def _put_down(self, lease: Lease) -> None:
+        entry = self._memory.ledger.read(lease.trial)
+        if entry is None:
+            return
+        if entry.trial.state is not TrialState.RUNNING:  # it ended, and the sampler was not told
+            self._memory.tell(self._goal, entry.trial)
+        elif entry.waits:
+            halved = replace(entry.trial, state=TrialState.HALVED)
+            self._finish(replace(entry, trial=halved), lease)
+        elif entry.trial.reason != CUT:
+            self._keep(replace(entry, trial=replace(entry.trial, reason=CUT)), lease)
 
     def _why_ended(self) -> str:
         self._memory.ledger.spend(self._memory.budget, self.seconds)
@@ -144,23 +164,31 @@ class Study:
         return ""
 
     def _work_on(self, piece: Piece) -> None:
+        try:
+            attempts = self._took_further(piece)
+        except LeaseLost:  # who has it now takes it to the same level
+            return
+        except CannotTry:
+            self._memory.leases.release(piece.lease, attempts=piece.lease.attempt - 1)
+            raise
+        self._memory.leases.release(piece.lease, attempts=attempts)
+
+    def _took_further(self, piece: Piece) -> int:
+        """Do a piece of work; returns how many attempts at it count."""
         trial = replace(piece.entry.trial, worker=self._worker, reason="")
         if self._differs:
             trial = replace(trial, differs=self._differs)
-        self._keep(replace(piece.entry, trial=trial))
+        self._keep(replace(piece.entry, trial=trial), piece.lease)
         began = self._clock()
         with self._memory.leases.kept(piece.lease):
             measured = self._measured(piece)
-            if piece.lease.is_lost:
-                return
             trial = replace(trial, seconds=trial.seconds + self._clock() - began)
             if measured is None:
-                self._keep(replace(piece.entry, trial=replace(trial, reason=CUT)))
-                attempts = piece.lease.attempt - 1
-            else:
-                self._judge(replace(piece, entry=replace(piece.entry, trial=trial)), measured)
-                attempts = 0
-        self._memory.leases.release(piece.lease, attempts=attempts)
+                cut = replace(piece.entry, trial=replace(trial, reason=CUT))
+                self._keep(cut, piece.lease)
+                return piece.lease.attempt - 1
+            self._judge(replace(piece, entry=replace(piece.entry, trial=trial)), measured)
+        return 0
 
     def _measured(self, piece: Piece) -> Measured | None:
         """What came of a piece; None where time was up before."""
@@ -187,7 +215,7 @@ class Study:
             state = TrialState.ABANDONED if reason else TrialState.RUNNING
         trial = replace(trial, state=state, reason=reason)
         if state is not TrialState.RUNNING:
-            self._finish(replace(piece.entry, trial=trial))
+            self._finish(replace(piece.entry, trial=trial), piece.lease)
             return
         standing = Standing(
             number=trial.number,
@@ -195,14 +223,15 @@ class Study:
             values=objectives(self._goal, figures),
             violation=missed,
         )
-        self._keep(Entry(trial=trial, standings=(*piece.entry.standings, standing)))
+        entry = Entry(trial=trial, standings=(*piece.entry.standings, standing))
+        self._keep(entry, piece.lease)
 
-    def _keep(self, entry: Entry) -> None:
-        self._memory.ledger.write(entry)
+    def _keep(self, entry: Entry, lease: Lease) -> None:
+        self._memory.keep(entry, lease)
         self._changed(entry.trial)
 
-    def _finish(self, entry: Entry) -> None:
-        self._memory.finish(self._goal, entry)
+    def _finish(self, entry: Entry, lease: Lease) -> None:
+        self._memory.finish(self._goal, entry, lease)
         self._memory.ledger.spend(self._memory.budget, self.seconds)
         self._changed(entry.trial)
 

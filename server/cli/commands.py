@@ -63,9 +63,14 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
 }
 for _name, _function in _COMMANDS.items():
     cli.command(_name)(_function)
-for _name, _function in {"demo": handed_over.demo, "worker": handed_over.worker}.items():
+_HANDED_OVER: Final[dict[str, Callable[[typer.Context], None]]] = {
+    "demo": handed_over.demo,
+    "worker": handed_over.worker,
+    "studies": handed_over.studies,
+}
+for _name, _command in _HANDED_OVER.items():
     cli.command(
         _name,
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
         add_help_option=False,
-    )(_function)
+    )(_command)

@@ -35,6 +35,8 @@ SECRET = "pa:ss/w0rd"
         (f"cannot reach postgresql://u:{SECRET}@h/n", "cannot reach postgresql://u:***@h/n"),
         ("postgresql://u@h:5432/n", "postgresql://u@h:5432/n"),
         ("sqlite:////home/a@b/study.sqlite", "sqlite:////home/a@b/study.sqlite"),
+        ("postgresql://u:my secret word@h/n", "postgresql://u:***@h/n"),
+        ("postgresql://h/n?password=my secret&x=1", "postgresql://h/n?password=***&x=1"),
         ("s3://bucket/folder", "s3://bucket/folder"),
         ("env:NAME", "env:NAME"),
     ],
@@ -47,10 +49,14 @@ def test_an_address_is_shown_without_its_password(address: str, shown: str) -> N
 def test_an_address_kept_without_its_password_asks_the_driver_for_one() -> None:
     assert without_masked_password("postgresql://u:***@h/n") == "postgresql://u@h/n"
     assert without_masked_password("postgresql://u@h/n") == "postgresql://u@h/n"
+    shown = "postgresql://h/n?password=***&user=u&sslpassword=***"
+    assert without_masked_password(shown) == "postgresql://h/n?user=u"
+    assert without_masked_password("postgresql://h/n?password=***") == "postgresql://h/n"
 
 
 def test_an_address_may_lie_in_the_environment() -> None:
-    environment = {"HERE": "postgresql://u:p@h/n", "EMPTY": ""}
+    environment = {"HERE": "postgresql://u:p@h/n", "EMPTY": "", "LINE": "s3://bucket\n"}
+    assert resolved_address("env:LINE", environment, "artefacts") == "s3://bucket"
     assert resolved_address("env:HERE", environment, "storage") == environment["HERE"]
     assert resolved_address("s3://bucket", environment, "storage") == "s3://bucket"
     for name in ("NOWHERE", "EMPTY"):
@@ -113,3 +119,6 @@ def test_a_storage_that_is_no_address_is_refused_without_showing_its_password() 
     with pytest.raises(InvalidDocument, match="or env:NAME") as refused:
         _profile(f"postgresql:/u:{SECRET}@h/n")
     assert SECRET not in str(refused.value)
+    with pytest.raises(InvalidDocument, match="or env:NAME") as refused:
+        _profile("postgresql://u:my secret word@h/n")
+    assert "secret" not in str(refused.value)

@@ -15,7 +15,8 @@ import pytest
 
 from optimizers.contract.architecture import Simplify
 from optimizers.contract.distillation import Distill, Finetune
-from optimizers.contract.job import JobSpec
+from optimizers.contract.errors import HoneError, NotSupported
+from optimizers.contract.job import PROGRESS_FILE, JobSpec
 from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Profile, Task
 from optimizers.contract.pruning import PruneChannels, Sparsify
@@ -33,7 +34,7 @@ from optimizers.contract.training import Training
 from optimizers.contract.tuning import TuneSession
 from optimizers.search.builder import NotBuilt
 from optimizers.search.candidates import Candidates
-from optimizers.search.evaluator import Level
+from optimizers.search.evaluator import CannotTry, Level
 from optimizers.search.levels import at_level
 from optimizers.search.turns import Turns
 from optimizers.search.working_time import TimeIsUp
@@ -89,11 +90,12 @@ Opened = Callable[..., Candidates]
 def opened(tmp_path: Path) -> Iterator[Opened]:
     all_opened: list[Candidates] = []
 
-    def open_with(spec: JobSpec, processes: int = 1) -> Candidates:
+    def open_with(spec: JobSpec, processes: int = 1, *, is_guest: bool = False) -> Candidates:
         (tmp_path / "recipes").mkdir(exist_ok=True)
         candidates = Candidates(
             *(spec, tmp_path, tmp_path / "recipes", Turns(tmp_path / "turns", processes)),
             status=lambda: (0.25, "1 of 4 trials"),
+            is_guest=is_guest,
         )
         all_opened.append(candidates)
         return candidates
@@ -218,6 +220,53 @@ def test_a_builder_that_was_killed_costs_one_recipe_and_is_replaced(
         pass
     with candidates.built(Recipe(steps=(DynamicInt8(),)), "next", for_ever) as one:
         assert one.model.exists()
+
+
+def test_a_machine_whose_tools_do_not_load_says_so_instead_of_failing_every_recipe(
+    opened: Opened, spec: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnx.py").write_text("raise ImportError('this onnx is broken')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    with (
+        pytest.raises(CannotTry, match="does not come up on this machine"),
+        opened(spec).built(Recipe(steps=(DynamicInt8(),)), "one", for_ever),
+    ):
+        pass
+    assert not list((tmp_path / "recipes").iterdir())
+
+
+def test_a_full_disk_is_no_fault_of_the_recipe(
+    opened: Opened, spec: JobSpec, tmp_path: Path
+) -> None:
+    (tmp_path / PROGRESS_FILE).symlink_to("/dev/full")
+    candidates = opened(spec)
+    with (
+        pytest.raises(CannotTry, match="takes no more"),
+        candidates.built(Recipe(steps=(DynamicInt8(),)), "one", for_ever),
+    ):
+        pass
+    (tmp_path / PROGRESS_FILE).unlink()
+    with candidates.built(Recipe(steps=(DynamicInt8(),)), "again", for_ever) as one:
+        assert one.model.exists()
+
+
+@pytest.mark.parametrize(("is_guest", "expected"), [(False, NotBuilt), (True, NotSupported)])
+def test_what_a_helper_has_not_the_memory_for_is_left_to_others(
+    opened: Opened, spec: JobSpec, is_guest: bool, expected: type[HoneError]
+) -> None:
+    def killed() -> float:
+        """As the kernel ends what takes too much memory."""
+        for builder in children_of(os.getpid()):
+            for child in children_of(builder):
+                os.kill(child, signal.SIGKILL)
+        return 1.0
+
+    candidates = opened(spec, is_guest=is_guest)
+    with (
+        pytest.raises(expected, match="was ended by SIGKILL"),
+        candidates.built(ENDLESS, "endless", killed),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select, update
 
 from optimizers.contract.declaration import Choice, Real
+from optimizers.contract.errors import InvalidData
 from optimizers.contract.goal import FigureName, Goal, parse_requirement
 from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.study import Trial, TrialState
-from optimizers.search.evaluator import Level, Measured
+from optimizers.search.database import LEASES, TRIALS, open_database
+from optimizers.search.evaluator import CannotTry, Level, Measured
 from optimizers.search.ladder import Ladder
+from optimizers.search.ledger import Ledger
 from optimizers.search.outcome import outcome
 from optimizers.search.pieces import Memory
 from optimizers.search.space import Space
 from optimizers.search.study import CUT, Limits, Study
-from tests.support.replays import Clock, Replay, close, study_of, trials
+from tests.support.replays import Clock, Replay, close, exact, study_of, trials
 from tests.support.spaces import space_over
 
 GOAL = Goal(optimize=(FigureName.LATENCY_P50,), require=(parse_requirement("agreement >= 0.9"),))
@@ -280,6 +285,113 @@ def test_a_recipe_that_two_processes_died_at_may_still_win(
     open_studies.append(memory)
     study.run()
     assert trials(memory)[0].state is not TrialState.FAILED
+
+
+class WithoutRoom:
+    """This machine can try nothing for the time being."""
+
+    def evaluate(self, recipe: Recipe, level: Level) -> Measured:
+        raise CannotTry("the disk takes no more")
+
+
+def test_a_machine_that_can_try_nothing_costs_no_trial_however_often_it_is_started(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    for _ in range(5):
+        study, memory = study_of(tmp_path, space(), GOAL, WithoutRoom(), limits=PLENTY, clock=clock)
+        with pytest.raises(CannotTry, match="takes no more"):
+            study.run()
+        close(memory)
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    assert not any(trial.state is TrialState.FAILED for trial in trials(memory))
+
+
+class TakenMeanwhile:
+    """This process is stopped until another one has taken its trial, and measured it."""
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        self._directory = directory
+        self._clock = clock
+
+    def evaluate(self, recipe: Recipe, level: Level) -> Measured:
+        replay = Replay(self._clock, latency, truth)
+        other, memory = study_of(
+            *(self._directory, space(), GOAL, replay),
+            limits=PLENTY,
+            clock=self._clock,
+            owner="other",
+        )
+        _run_out_leases(self._directory)
+        other.run()
+        close(memory)
+        return Measured(figures=(exact(FigureName.LATENCY_P50, 1e-3, 1.0),), seconds=1.0)
+
+
+def _run_out_leases(directory: Path) -> None:
+    engine = open_database(f"sqlite:///{directory}/study.sqlite")
+    with engine.begin() as connection:
+        connection.execute(update(LEASES).values(expires=0.0))
+    engine.dispose()
+
+
+def test_who_was_stopped_until_others_had_his_trial_tells_nothing_of_it(
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
+) -> None:
+    stopped = TakenMeanwhile(tmp_path, clock)
+    study, memory = study_of(tmp_path, space(), GOAL, stopped, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    assert study.run() == "every recipe of the space was tried"
+    found = trials(memory)
+    assert {trial.worker for trial in found} == {"other"}
+    assert all(trial.state is not TrialState.RUNNING for trial in found)
+    figures = [trial.figure(FigureName.LATENCY_P50) for trial in found]
+    assert all(one is not None and one.value.value > 1e-3 for one in figures)
+
+
+def test_what_somebody_still_works_on_is_left_to_him_at_the_end(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    short = Limits(trials=100, seconds=210.0)
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=short, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    cut = trials(memory)[-1]
+    assert cut.reason == CUT
+    lease = memory.leases.claim(cut.number)
+    assert lease is not None
+    entry = memory.ledger.read(cut.number)
+    assert entry is not None
+    working = replace(entry, trial=replace(cut, reason=""))
+    memory.keep(working, lease)
+    study.settle()
+    assert memory.ledger.read(cut.number) == working
+    memory.leases.release(lease, attempts=0)
+    study.settle()
+    assert trials(memory)[-1].reason == CUT
+
+
+def test_a_trial_of_another_hone_teaches_nothing_and_stops_nothing(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=PLENTY, clock=clock)
+    study.run()
+    known = trials(memory)
+    close(memory)
+    engine = open_database(f"sqlite:///{tmp_path}/study.sqlite")
+    with engine.begin() as connection:
+        unknown = connection.execute(
+            select(TRIALS.c.record).where(TRIALS.c.trial == 0)
+        ).scalar_one()
+        changed = unknown.replace(f'"state":"{known[0].state}"', '"state":"from the future"')
+        assert changed != unknown
+        connection.execute(update(TRIALS).where(TRIALS.c.trial == 0).values(record=changed))
+    other = Ledger(engine, "other", "original")
+    assert other.of_other_studies() == tuple(known[1:])
+    with pytest.raises(InvalidData, match="study one cannot be read; another Hone wrote it"):
+        Ledger(engine, "one", "original").all()
+    other.close()
 
 
 def test_a_crash_between_record_and_sampler_is_mended_without_trying_again(

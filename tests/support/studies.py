@@ -30,10 +30,11 @@ def sampling(
     objectives: int = 1,
     seed: int = 0,
     storage: str = "",
+    study: str = "one",
 ) -> Sampling:
     return Sampling(
         space,
-        study="one",
+        study=study,
         sampler=sampler,
         objectives=objectives,
         seed=seed,
