@@ -12,6 +12,7 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from optimizers.contract import described
 from optimizers.contract.evaluation import Evaluation
 from optimizers.contract.evidence import Evidence
 from optimizers.contract.manifest import StepRecord
@@ -22,7 +23,7 @@ from optimizers.report.labels import Canvas
 from optimizers.report.plots import Plot
 from optimizers.report.rows import gate_table, trial_table
 from optimizers.report.styles import DASHES, STYLES
-from optimizers.search import described, wording
+from optimizers.search import wording
 
 _HERE: Final = Path(__file__).parent
 _CANVAS: Final = Canvas(width=340, height=236, character=6.3, line=12, radius=4.5)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from optimizers.contract.described import recipe_text
 from optimizers.contract.evaluation import Gate
 from optimizers.contract.goal import Goal
 from optimizers.contract.study import Trial, TrialState
 from optimizers.evaluation.verdict import check_requirement
-from optimizers.search.described import recipe_text
 from optimizers.search.wording import Standing, amount, standing
 
 _CUT: Final = {

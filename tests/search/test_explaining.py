@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from optimizers.contract.described import recipe_text
 from optimizers.contract.goal import FigureName
 from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.quantization import StaticInt8
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.study import Explanation, Trial, TrialState
-from optimizers.search.described import recipe_text
 from optimizers.search.explaining import why_lost, winner_text
 from tests.support.explanations import (
     GOAL,
