@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from optimizers.contract.amounts import number
 from optimizers.contract.described import recipe_text
 from optimizers.contract.evaluation import Estimate
 from optimizers.contract.goal import FigureName
@@ -98,7 +99,7 @@ def original_mark(axes: Axes, x: Dimension, y: Dimension) -> Mark | None:
     """The mark of the original; None where it has no place."""
     if x.original is None or y.original is None:
         return None
-    text = ", ".join(f"{one.figure} {one.original:.4g} {one.unit}".rstrip() for one in (x, y))
+    text = ", ".join(f"{one.figure} {number(one.original)} {one.unit}".rstrip() for one in (x, y))
     return Mark(
         kind=Kind.ORIGINAL,
         at=(axes[0].place(x.original), axes[1].place(y.original)),

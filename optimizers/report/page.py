@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from optimizers.contract import described
+from optimizers.contract.amounts import byte_count, number, percent
 from optimizers.contract.evaluation import Evaluation
 from optimizers.contract.evidence import Evidence
 from optimizers.contract.manifest import StepRecord
@@ -64,7 +65,9 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "amount_of_bytes": wording.byte_count,
+        "amount_of_bytes": byte_count,
+        "number": number,
+        "percent": percent,
         "duration": wording.duration,
         "recipe": described.recipe_text,
         "step": described.step_text,

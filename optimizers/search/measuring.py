@@ -75,6 +75,7 @@ class Measuring:
             figures=assessment.figures,
             seconds=time.monotonic() - began,
             broken=assessment.broken,
+            missing=assessment.missing,
         )
 
     def _assessed(self, candidate: Candidate, level: Level) -> Assessment:

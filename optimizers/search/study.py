@@ -176,7 +176,8 @@ class Study:
         figures = _joined(trial.figures, measured.figures)
         is_last = trial.level == trial.levels
         missed = violation(self._goal, figures, whole=is_last)
-        trial = replace(trial, figures=figures, violation=missed)
+        missing = {**trial.missing, **measured.missing}
+        trial = replace(trial, figures=figures, missing=missing, violation=missed)
         if measured.broken:
             state, reason = TrialState.FAILED, measured.broken
         elif is_last:
