@@ -18,7 +18,7 @@ def recipe_text(recipe: Recipe) -> str:
 
 def step_text(step: Step) -> str:
     """A step with its parameters, `parameter value`, as far as they are not the defaults."""
-    changed = ", ".join(f"{name} {_shown(value)}" for name, value in _changed(step))
+    changed = ", ".join(f"{name} {value_text(value)}" for name, value in _changed(step))
     return f"{step_name(step)} ({changed})" if changed else step_name(step)
 
 
@@ -45,11 +45,12 @@ def _default(field: Field[Any]) -> object:
     return MISSING if field.default_factory is MISSING else field.default_factory()
 
 
-def _shown(value: object) -> str:
+def value_text(value: object) -> str:
+    """A parameter's value."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, tuple):
-        return "[" + ", ".join(_shown(one) for one in value) + "]"
+        return "[" + ", ".join(value_text(one) for one in value) + "]"
     return str(value)

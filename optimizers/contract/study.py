@@ -110,7 +110,8 @@ class Explanation:
         profile: What was wanted.
         evidence: What the planner went by.
         proposals: What it proposed.
-        data: calibration, train, search, gate → how many items. No item is in two of them.
+        data: calibration, train, search, gate → how many items. No item of search is in the first
+            two, and none of gate in any other.
         trials: In the order of their numbers.
         front: Numbers of the trials that no other is better than, best first aim first.
         winner: Number of the trial that went to the final gate; None: no trial holds the goal.
