@@ -15,11 +15,14 @@ import pytest
 
 from optimizers.contract.architecture import Simplify
 from optimizers.contract.distillation import Distill, Finetune
+from optimizers.contract.goal import FigureName, Goal
+from optimizers.contract.host import this_host
 from optimizers.contract.job import JobSpec
 from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Profile, Task
 from optimizers.contract.pruning import PruneChannels, Sparsify
 from optimizers.contract.quantization import (
+    Bf16,
     DynamicInt8,
     QuantizeAware,
     StaticInt8,
@@ -30,11 +33,13 @@ from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.search import Search
 from optimizers.contract.training import Training
-from optimizers.contract.tuning import TuneSession
+from optimizers.contract.tuning import SetSession, TuneSession
+from optimizers.search.assessment import Assessor, Terms
 from optimizers.search.builder import NotBuilt
 from optimizers.search.candidates import Candidates
 from optimizers.search.evaluator import Level
 from optimizers.search.levels import at_level
+from optimizers.search.measuring import Measuring
 from optimizers.search.turns import Turns
 from optimizers.search.working_time import TimeIsUp
 from tests.support import models
@@ -218,6 +223,26 @@ def test_a_builder_that_was_killed_costs_one_recipe_and_is_replaced(
         pass
     with candidates.built(Recipe(steps=(DynamicInt8(),)), "next", for_ever) as one:
         assert one.model.exists()
+
+
+def test_how_a_model_is_opened_is_a_change_at_every_level(
+    opened: Opened, spec: JobSpec, tmp_path: Path
+) -> None:
+    terms = Terms(
+        original=spec.original_file,
+        original_session=spec.original_session,
+        goal=Goal(optimize=(FigureName.SIZE,)),
+        task=Task.CLASSIFICATION,
+        data=None,
+        host=this_host(1),
+    )
+    with Assessor(terms) as assessor:
+        turns = Turns(tmp_path / "turns", 1)
+        measuring = Measuring(opened(spec), assessor, turns, for_ever)
+        otherwise, the_same = Recipe(steps=(SetSession(arena=True),)), Recipe(steps=(Bf16(),))
+        for level in (STRUCTURE, WHOLE):
+            assert measuring.evaluate(otherwise, level).broken == ""
+            assert "changes nothing: onnxruntime" in measuring.evaluate(the_same, level).broken
 
 
 @pytest.mark.parametrize(
