@@ -207,7 +207,6 @@ def _whole(document: Document, path: Path, value: object) -> int:
 
 
 def _number(document: Document, path: Path, value: object) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value):
-        raise document.error(path, f"expected a number, got {shown(value)}")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise document.error(path, f"expected a number, got {shown(value)}")

@@ -99,7 +99,10 @@ def original_mark(axes: Axes, x: Dimension, y: Dimension) -> Mark | None:
     """The mark of the original; None where it has no place."""
     if x.original is None or y.original is None:
         return None
-    text = ", ".join(f"{one.figure} {number(one.original)} {one.unit}".rstrip() for one in (x, y))
+    text = ", ".join(
+        f"{one.figure} {number(at)} {one.unit}".rstrip()
+        for one, at in ((x, x.original), (y, y.original))
+    )
     return Mark(
         kind=Kind.ORIGINAL,
         at=(axes[0].place(x.original), axes[1].place(y.original)),

@@ -93,7 +93,8 @@ def _draw_marks(axes: Axes, plot: Plot) -> None:
     for kind, marks in groupby(plot.marks, key=lambda mark: mark.kind):
         style, places = STYLES[kind], [mark.at for mark in marks]
         axes.scatter(
-            *zip(*places, strict=True),
+            [place[0] for place in places],
+            [place[1] for place in places],
             s=_MARK * style.size**2 if style.marker == "*" else _MARK * style.size,
             marker=style.marker,
             color=style.colour,
