@@ -12,10 +12,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from optimizers import saving
 from optimizers.contract.errors import RunFailed
 from optimizers.contract.evidence import Evidence
 from optimizers.contract.goal import Goal
 from optimizers.contract.host import this_host
+from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.profile import Task
 from optimizers.contract.quantization import Fp16, StaticInt8
 from optimizers.contract.runtime import Optimization, SessionSpec
@@ -408,6 +410,23 @@ def test_numbers_that_share_a_byte_are_counted_so(tmp_path: Path) -> None:
 
     assert (one.weight_bits, one.weight_bytes) == (4, 64 + 4)
     assert len(propose(one, Goal(), Search())) == 3, "what came in integers stays in them"
+
+
+def test_a_model_too_large_for_one_file_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = models.perceptron(tmp_path / "small.onnx", sizes=(16, 128, 128, 4))
+    monkeypatch.setattr(saving, "LARGEST_FILE_BYTES", 2048)
+    large = tmp_path / "large" / "model.onnx"
+    large.parent.mkdir()
+    saving.save(onnx.load(str(small)), large)
+    assert read_onnx_file(large).external
+
+    one, other = look(large), look(small)
+
+    assert one.weight_bytes == other.weight_bytes
+    assert [layer.name for layer in one.layers] == [layer.name for layer in other.layers]
+    assert all(layer.share > 0 for layer in one.layers)
 
 
 def test_thousands_of_blocks_are_found_in_seconds(tmp_path: Path) -> None:
