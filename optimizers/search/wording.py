@@ -114,8 +114,13 @@ def against_original(figure: Figure) -> str:
 
 def title(figure: Figure) -> str:
     """The name of a figure with what was done to the items and under which circumstances."""
-    under = f" under {figure.under}" if figure.under else ""
-    return f"{figure.name}{under}" + (f", {figure.condition}" if figure.condition else "")
+    return name_text(figure.name, figure.under, figure.condition)
+
+
+def name_text(name: FigureName, under: str, condition: str) -> str:
+    """A name with what was done to the items and under which circumstances; "" for the usual."""
+    text = f"{name} under {under}" if under else str(name)
+    return f"{text}, {condition}" if condition else text
 
 
 def duration(seconds: float) -> str:

@@ -39,6 +39,7 @@ from optimizers.report.labels import Canvas, place_labels
 from optimizers.report.marks import Kind
 from optimizers.report.picture import HEIGHT, WIDTH
 from optimizers.report.plots import plots
+from optimizers.report.rows import trial_table
 from optimizers.report.write import write_report
 from optimizers.reporting import report_search
 from optimizers.search.wording import amount
@@ -47,6 +48,7 @@ from tests.support.explanations import (
     example_evaluation,
     example_evidence,
     example_explanation,
+    relative,
     trial,
     unfinished,
     with_two_aims,
@@ -569,3 +571,29 @@ def test_a_winner_that_cannot_be_looked_at_costs_the_report_nothing_else(tmp_pat
     )
     assert "Proved by the gate" in (tmp_path / "report.html").read_text()
     assert (tmp_path / "front.png").exists()
+
+
+def test_circumstances_that_differ_from_trial_to_trial_share_a_column(tmp_path: Path) -> None:
+    example = example_explanation()
+    rate = relative(FigureName.THROUGHPUT, 1.2)
+    conditions = ("8 rows a run", "1 rows a run, the original's 8")
+    trials = tuple(
+        replace(one, figures=(*one.figures, replace(rate, condition=condition)))
+        for one, condition in zip(example.trials[:2], conditions, strict=True)
+    )
+    columns, rows = trial_table(replace(example, trials=(*trials, *example.trials[2:])))
+    assert columns == ("latency_p50", "agreement", "size", "throughput")
+    assert [row.cells[3].condition for row in rows[:3]] == [*conditions, ""]
+    alone, _ = trial_table(replace(example, trials=trials[:1]))
+    assert alone[-1] == "throughput, 8 rows a run"
+
+
+def test_two_figures_of_one_name_have_two_columns() -> None:
+    example = example_explanation()
+    held = relative(FigureName.MEMORY, 0.8)
+    figures = (held, replace(held, condition="at the peak"))
+    columns, rows = trial_table(
+        replace(example, trials=(replace(example.trials[0], figures=figures),))
+    )
+    assert columns == ("memory", "memory, at the peak")
+    assert [cell.condition for cell in rows[0].cells] == ["", ""]
