@@ -31,6 +31,7 @@ from optimizers.contract.job import (
     read_built,
     write_built,
 )
+from optimizers.contract.manifest import MODEL_FILE
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.study import Explanation, TrialState, read_explanation, write_explanation
@@ -188,14 +189,17 @@ def _search(
             return
         recipe, said = told.trial(told.winner).recipe, f"the winner, trial {told.winner}"
         target = bench.directory / CANDIDATE_DIRECTORY
-        arrived = _arrived(bench, part, recipe, target)
-        if arrived is not None:
-            write_built(bench.directory, arrived)
-            return
-        with part.candidates.built(recipe, said, lambda: math.inf) as candidate:
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.move(candidate.model.parent, target)
-            write_built(bench.directory, candidate.built)
+        built = _arrived(bench, part, recipe, target)
+        if built is None:
+            with part.candidates.built(recipe, said, lambda: math.inf) as candidate:
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.move(candidate.model.parent, target)
+                built = candidate.built
+        # The gate's findings come in later; this one stays where it cannot judge.
+        report_search(
+            bench.directory, bench.spec, variant=target / MODEL_FILE, records=built.records
+        )
+        write_built(bench.directory, built)
 
 
 def _shared(bench: Bench, frame: Explanation) -> Callable[[str], None]:

@@ -66,7 +66,7 @@ def _search_lines(explanation: Explanation, answer: pb.ExplainResponse) -> Itera
             yield f"{title}: {'; '.join(one.text for one in requirements)}"
     if explanation.data:
         counts = ", ".join(f"{name} {items}" for name, items in explanation.data.items())
-        yield f"data: {counts} items; no item is in two of them"
+        yield f"data: {counts} items; no item that judges (search, gate) is in another part"
     yield from _evidence_lines(explanation)
     yield from (f"cannot be met: {text}" for text in explanation.unsatisfiable)
     yield _count_line(explanation)

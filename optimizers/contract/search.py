@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -210,6 +211,8 @@ def _range(document: Document, path: Path, value: Any) -> Choice | Real:
     values = value if isinstance(value, list) else [value]
     if not values or not all(isinstance(one, bool | int | float | str) for one in values):
         raise document.error(path, f"expected a list of values, got {shown(value)}")
+    if not all(math.isfinite(one) for one in values if isinstance(one, float)):
+        raise document.error(path, f"expected finite numbers, got {shown(value)}")
     return Choice(tuple(values))
 
 
@@ -226,6 +229,6 @@ def _whole(document: Document, path: Path, value: object) -> int:
 
 
 def _number(document: Document, path: Path, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise document.error(path, f"expected a number, got {shown(value)}")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise document.error(path, f"expected a number, got {shown(value)}")

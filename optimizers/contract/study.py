@@ -40,7 +40,7 @@ class TrialState(StrEnum):
         RUNNING: A worker is on it.
         COMPLETE: Everything that the goal asks for was measured.
         ABANDONED: A bound proved that it cannot win, so it was not taken further.
-        HALVED: It was not among the best of its rung, so it got no more training.
+        HALVED: It waited to be trained further, others first, until the search ended.
         FAILED: A step failed, or the model it made cannot be used.
     """
 
@@ -63,6 +63,7 @@ class Trial:
         level: How far it was taken, counted from 1, of `levels`.
         levels: How far it could have been taken.
         figures: What was measured on the search's data, with bounds, beside the original.
+        missing: Figures that were wanted and not had, or not with a bound, and why.
         violation: By how much it misses what is required, summed over requirements as shares of
             their limits; 0: it misses nothing.
         reason: Why it lost, for people; "" for the winner and while it runs.
@@ -80,6 +81,7 @@ class Trial:
     level: int
     levels: int
     figures: tuple[Figure, ...] = ()
+    missing: dict[FigureName, str] = field(default_factory=dict)
     violation: float = 0.0
     reason: str = ""
     seconds: float = 0.0
@@ -108,7 +110,8 @@ class Explanation:
         profile: What was wanted.
         evidence: What the planner went by.
         proposals: What it proposed.
-        data: calibration, train, search, gate → how many items. No item is in two of them.
+        data: calibration, train, search, gate → how many items. No item of search is in the first
+            two, and none of gate in any other.
         trials: In the order of their numbers.
         front: Numbers of the trials that no other is better than, best first aim first.
         winner: Number of the trial that went to the final gate, while the search goes on of the

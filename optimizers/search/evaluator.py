@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from optimizers.contract.errors import HoneError
 from optimizers.contract.evaluation import Figure
+from optimizers.contract.goal import FigureName
 from optimizers.contract.recipe import Recipe
 
 
@@ -37,11 +39,13 @@ class Measured:
         figures: What was measured at this level, beside the original.
         seconds: What building and measuring took.
         broken: Why the recipe made nothing that can be used, for people; "" where it did.
+        missing: Figures that were wanted at this level and not had, and why.
     """
 
     figures: tuple[Figure, ...]
     seconds: float
     broken: str = ""
+    missing: Mapping[FigureName, str] = field(default_factory=dict)
 
 
 class CannotTry(HoneError):

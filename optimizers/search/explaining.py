@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from optimizers.contract.evaluation import Gate
+from optimizers.contract.described import recipe_text
 from optimizers.contract.goal import Goal
 from optimizers.contract.study import Trial, TrialState
-from optimizers.evaluation.verdict import check_requirement
-from optimizers.search.described import recipe_text
+from optimizers.search.nearest_miss import not_better, unmet_requirements
 from optimizers.search.wording import Standing, amount, standing
 
 _CUT: Final = {
@@ -41,10 +40,10 @@ def why_lost(trial: Trial, winner: Trial | None, goal: Goal, front: Sequence[Tri
         case TrialState.FAILED:
             return _cut(trial, "no reason was given")
         case TrialState.ABANDONED:
-            missed = _missed(trial, goal, of_measured=True)
+            missed = _missed(trial, goal)
             return _cut(trial, missed or _beaten(trial, winner, goal, front) or "it cannot win")
         case TrialState.HALVED:
-            return _cut(trial, _not_among_the_best(trial, winner, goal))
+            return _cut(trial, _left_waiting(trial, winner, goal))
         case TrialState.COMPLETE:
             if trial.violation:
                 return _missed(trial, goal) or (
@@ -83,27 +82,18 @@ def _cut(trial: Trial, otherwise: str) -> str:
     return f"{prefix}{trial.reason.removeprefix(prefix) or otherwise}"
 
 
-def _missed(trial: Trial, goal: Goal, *, of_measured: bool = False) -> str:
-    """The requirements that a trial does not surely meet: what was found and what is wanted.
+def _missed(trial: Trial, goal: Goal) -> str:
+    """What a trial does not surely meet, being better than the original included.
 
-    Args:
-        trial: The one in question.
-        goal: What was wanted.
-        of_measured: Whether only those count that could be judged.
+    Of a trial that was not measured to its end only what surely fails counts.
     """
-    texts = []
-    for one in goal.require:
-        under = one.under.text if one.under else ""
-        found = (
-            figure
-            for figure in trial.figures
-            if figure.name is one.figure and figure.under == under
-        )
-        check = check_requirement(one, next(found, None), Gate.LINT, 1 - goal.confidence)
-        if check.passed is False:
-            texts.append(f"misses {check.text}")
-        elif check.passed is None and not of_measured:
-            texts.append(check.text)
+    whole = trial.state is TrialState.COMPLETE
+    texts = [
+        check.text if check.passed is None else f"misses {check.text}"
+        for check in unmet_requirements(goal, trial)
+        if whole or check.passed is False
+    ]
+    texts += [check.text for check in not_better(goal, trial) if whole or check.passed is False]
     return "; ".join(texts)
 
 
@@ -124,13 +114,14 @@ def _beaten(trial: Trial, winner: Trial | None, goal: Goal, front: Sequence[Tria
     return f"no better than trial {winner.number}: {_compared(winner, trial, goal)}"
 
 
-def _not_among_the_best(trial: Trial, winner: Trial | None, goal: Goal) -> str:
-    text = f"not among the best of its rung: {_aims(trial, goal)}"
-    missed = _missed(trial, goal, of_measured=True)
-    if trial.violation and missed:
-        text += f"; it {missed}"
+def _left_waiting(trial: Trial, winner: Trial | None, goal: Goal) -> str:
+    """Where a trial stood when the search ended, before it was trained further."""
+    text = f"waited to be trained further when the search ended: {_aims(trial, goal)}"
+    missed = _missed(trial, goal)
+    if missed:
+        text += f"; {missed}"
     if winner is not None:
-        text += f"; the best then, trial {winner.number}: {_aims(winner, goal)}"
+        text += f"; the winner, trial {winner.number}: {_aims(winner, goal)}"
     return text
 
 

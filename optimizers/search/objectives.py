@@ -23,6 +23,7 @@ from optimizers.evaluation.limits import (
     figure_of,
     measured,
 )
+from optimizers.search.wording import compared_amount
 
 STRUCTURAL: Final = frozenset(
     {
@@ -131,13 +132,14 @@ def cannot_win(goal: Goal, figures: Sequence[Figure], front: Sequence[Trial]) ->
     settled = [one for one in figures if one.name in STRUCTURAL]
     for requirement in goal.require:
         figure = figure_of(requirement, settled)
-        if figure is not None and compare(requirement, figure).is_lost:
-            return f"'{requirement.text}' cannot be met: {_at_best(compare(requirement, figure))}"
+        if figure is not None and (compared := compare(requirement, figure)).is_lost:
+            said = _at_best(requirement.figure, requirement.relation, compared)
+            return f"'{requirement.text}' cannot be met: {said}"
     aim = measured(settled, goal.optimize[0])
     if aim is not None and compare_with_original(aim).is_lost:
         return (
             f"{aim.name} cannot become better than the original's: "
-            f"{_at_best(compare_with_original(aim))}"
+            f"{_at_best(aim.name, Relation.RELATIVE_GAIN, compare_with_original(aim))}"
         )
     best = tuple(_best(name, measured(settled, name)) for name in goal.optimize)
     for trial in front:
@@ -206,10 +208,12 @@ def _to_minimise(name: FigureName, bound: float) -> float:
     return logarithm if FIGURES[name].lower_is_better else -logarithm
 
 
-def _at_best(comparison: Comparison) -> str:
+def _at_best(name: FigureName, relation: Relation, comparison: Comparison) -> str:
     side = "at least" if comparison.lower_is_better else "at most"
     assert comparison.favourable is not None
-    bound, limit = f"{comparison.favourable:.4g}", f"{comparison.limit:.4g}"
+    bound, limit = (
+        compared_amount(name, relation, one) for one in (comparison.favourable, comparison.limit)
+    )
     return f"it is {side} {bound} by its bound, the limit is {limit}"
 
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from optimizers.contract.amounts import byte_count
 from optimizers.contract.evaluation import Estimate, Figure
 from optimizers.contract.evidence import Evidence
 from optimizers.contract.goal import FIGURES, FigureName, Goal, Relation, Requirement
@@ -91,8 +92,8 @@ def _best_figures(
     )
     weights = smallest_weights(evidence, search)
     text = (
-        f"its weights take {_bytes(evidence.weight_bytes)} and at least "
-        f"{_bytes(weights.size_bytes)} after any recipe ({weights.text})"
+        f"its weights take {byte_count(evidence.weight_bytes)} and at least "
+        f"{byte_count(weights.size_bytes)} after any recipe ({weights.text})"
     )
     sizes = (one.value.value for one in original if one.name is FigureName.SIZE)
     return {
@@ -158,7 +159,3 @@ def _why_not_answered(
             )
     too_few = too_few_items(requirement, figure, alpha)
     return f"data.search is too small to show it: {too_few}" if too_few else ""
-
-
-def _bytes(count: float) -> str:
-    return f"{count / 2**20:.3g} MiB" if count >= 2**20 else f"{count / 2**10:.3g} KiB"

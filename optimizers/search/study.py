@@ -204,7 +204,8 @@ class Study:
         figures = _joined(trial.figures, measured.figures)
         is_last = trial.level == trial.levels
         missed = violation(self._goal, figures, whole=is_last)
-        trial = replace(trial, figures=figures, violation=missed)
+        missing = {**trial.missing, **measured.missing}
+        trial = replace(trial, figures=figures, missing=missing, violation=missed)
         if measured.broken:
             state, reason = TrialState.FAILED, measured.broken
         elif is_last:
@@ -237,6 +238,9 @@ class Study:
 
 
 def _joined(former: Sequence[Figure], newer: Sequence[Figure]) -> tuple[Figure, ...]:
-    """All figures; a newer one takes the place of the same quantity's former one."""
-    known = {(one.name, one.condition, one.under): one for one in (*former, *newer)}
-    return tuple(known.values())
+    """All figures; newer ones take the place of all that was known of the same quantity.
+
+    Its condition may change: of several outputs the one that came off worst is told.
+    """
+    again = {(one.name, one.under) for one in newer}
+    return (*(one for one in former if (one.name, one.under) not in again), *newer)

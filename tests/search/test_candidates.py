@@ -16,11 +16,14 @@ import pytest
 from optimizers.contract.architecture import Simplify
 from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.errors import HoneError, NotSupported
+from optimizers.contract.goal import FigureName, Goal
+from optimizers.contract.host import this_host
 from optimizers.contract.job import PROGRESS_FILE, JobSpec
 from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Profile, Task
 from optimizers.contract.pruning import PruneChannels, Sparsify
 from optimizers.contract.quantization import (
+    Bf16,
     DynamicInt8,
     QuantizeAware,
     StaticInt8,
@@ -31,11 +34,13 @@ from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.search import Search
 from optimizers.contract.training import Training
-from optimizers.contract.tuning import TuneSession
+from optimizers.contract.tuning import SetSession, TuneSession
+from optimizers.search.assessment import Assessor, Terms
 from optimizers.search.builder import NotBuilt
 from optimizers.search.candidates import Candidates
 from optimizers.search.evaluator import CannotTry, Level
 from optimizers.search.levels import at_level
+from optimizers.search.measuring import Measuring
 from optimizers.search.turns import Turns
 from optimizers.search.working_time import TimeIsUp
 from tests.support import models
@@ -267,6 +272,26 @@ def test_what_a_helper_has_not_the_memory_for_is_left_to_others(
         candidates.built(ENDLESS, "endless", killed),
     ):
         pass
+
+
+def test_how_a_model_is_opened_is_a_change_at_every_level(
+    opened: Opened, spec: JobSpec, tmp_path: Path
+) -> None:
+    terms = Terms(
+        original=spec.original_file,
+        original_session=spec.original_session,
+        goal=Goal(optimize=(FigureName.SIZE,)),
+        task=Task.CLASSIFICATION,
+        data=None,
+        host=this_host(1),
+    )
+    with Assessor(terms) as assessor:
+        turns = Turns(tmp_path / "turns", 1)
+        measuring = Measuring(opened(spec), assessor, turns, for_ever)
+        otherwise, the_same = Recipe(steps=(SetSession(arena=True),)), Recipe(steps=(Bf16(),))
+        for level in (STRUCTURE, WHOLE):
+            assert measuring.evaluate(otherwise, level).broken == ""
+            assert "changes nothing: onnxruntime" in measuring.evaluate(the_same, level).broken
 
 
 @pytest.mark.parametrize(

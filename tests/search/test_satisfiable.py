@@ -174,7 +174,7 @@ def test_a_file_that_is_too_small_for_the_fewest_bits_is_told(home: Path) -> Non
     known, search = evidence_of(home, "perceptron"), Search(steps=("simplify", "dynamic_int8"))
     [said] = unsatisfiable(goal, known, original, search)
     assert said == (
-        "'size <= 18 kB' cannot be met: its weights take 75 KiB and at least 18.5 KiB after any "
+        "'size <= 18 kB' cannot be met: its weights take 75.0 KiB and at least 18.5 KiB after any "
         "recipe (fewest bits by dynamic_int8)"
     )
 

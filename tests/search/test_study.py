@@ -17,13 +17,14 @@ from optimizers.contract.recipe import Recipe
 from optimizers.contract.study import Trial, TrialState
 from optimizers.search.database import LEASES, TRIALS, open_database
 from optimizers.search.evaluator import CannotTry, Level, Measured
+from optimizers.search.explaining import why_lost
 from optimizers.search.ladder import Ladder
 from optimizers.search.ledger import Ledger
 from optimizers.search.outcome import outcome
 from optimizers.search.pieces import Memory
 from optimizers.search.space import Space
 from optimizers.search.study import CUT, Limits, Study
-from tests.support.replays import Clock, Replay, close, exact, study_of, trials
+from tests.support.replays import Clock, Replay, agreement, close, exact, study_of, trials
 from tests.support.spaces import space_over
 
 GOAL = Goal(optimize=(FigureName.LATENCY_P50,), require=(parse_requirement("agreement >= 0.9"),))
@@ -237,6 +238,66 @@ def test_a_recipe_that_fails_is_a_trial_with_its_reason_and_ends_nothing(
     assert len(found) == 7
     assert {trial.state for trial in found} == {TrialState.FAILED}
     assert {trial.reason for trial in found} == {"step prune_channels failed: no channels"}
+
+
+class Disturbed:
+    """Others use the machine whenever something is timed."""
+
+    def evaluate(self, recipe: Recipe, level: Level) -> Measured:
+        if level.is_structure:
+            missing = {FigureName.LATENCY_P50: "others used the machine"}
+            return Measured(figures=(), seconds=1.0, missing=missing)
+        return Measured(figures=(agreement(1.0),), seconds=1.0)
+
+
+def test_why_something_could_not_be_measured_is_kept_to_the_end(
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
+) -> None:
+    study, memory = study_of(tmp_path, space(), GOAL, Disturbed(), limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    found = [trial for trial in trials(memory) if trial.state is TrialState.COMPLETE]
+    assert found
+    for trial in found:
+        said = why_lost(trial, None, GOAL, [])
+        assert "latency_p50 could not be judged: others used the machine" in said
+
+
+class WorseElsewhere:
+    """With more training another output comes off worst, and better than the first did."""
+
+    def evaluate(self, recipe: Recipe, level: Level) -> Measured:
+        if level.is_structure:
+            figures = (exact(FigureName.LATENCY_P50, 0.5, 1.0),)
+        else:
+            early = level.training_share < 1
+            found = agreement(0.5 if early else 0.99)
+            figures = (replace(found, condition=f"output '{'a' if early else 'b'}'"),)
+        return Measured(figures=figures, seconds=1.0)
+
+
+def test_what_is_measured_again_replaces_what_was_known_under_whichever_condition(
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
+) -> None:
+    steps = space_over(
+        "finetune",
+        "dynamic_int8",
+        values={
+            "finetune.training.learning_rate": Choice((1e-3,)),
+            "finetune.training.batch_size": Choice((64,)),
+            "finetune.training.optimizer": Choice(("sgd",)),
+            "finetune.training.schedule": Choice(("constant",)),
+            "finetune.training.epochs": Choice((9,)),
+            "dynamic_int8.per_channel": Choice((True,)),
+        },
+    )
+    study, memory = study_of(tmp_path, steps, GOAL, WorseElsewhere(), limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    found = [trial for trial in trials(memory) if trial.levels > 2 and trial.is_feasible]
+    assert found
+    for trial in found:
+        assert [figure.value.value for figure in trial.figures] == [0.5, 0.99]
 
 
 class Dying:
