@@ -9,6 +9,7 @@ from typing import Final
 from optimizers.contract.errors import OutOfMemory
 from optimizers.contract.goal import FigureName
 from optimizers.contract.recipe import Recipe
+from optimizers.contract.stage import Stage
 from optimizers.search.assessment import Assessment, Assessor
 from optimizers.search.builder import NotBuilt
 from optimizers.search.candidates import Candidate, Candidates
@@ -62,8 +63,7 @@ class Measuring:
         wanted, said = at_level(recipe, level), f"{recipe} at level {level.index}"
         try:
             with self._candidates.built(wanted, said, self._seconds_left) as candidate:
-                is_new = any(record.modified for record in candidate.built.records)
-                if not is_new and not level.is_structure:
+                if not level.is_structure and not _changes_something(recipe, candidate):
                     notes = (note for one in candidate.built.records for note in one.notes)
                     raise NotBuilt(f"the recipe changes nothing: {'; '.join(notes)}")
                 assessment = self._assessed(candidate, level)
@@ -92,6 +92,16 @@ class Measuring:
         except (OutOfMemory, MemoryError) as error:
             raise NotBuilt("out of memory while it was measured") from error
         return assessment
+
+
+def _changes_something(recipe: Recipe, candidate: Candidate) -> bool:
+    """Whether a recipe makes something else than the original, as far as its candidate can tell.
+
+    How a model is opened is chosen at the level of structure only. Whether that gained anything,
+    times and memory tell.
+    """
+    chooses_session = any(step.stage is Stage.SESSION for step in recipe.steps)
+    return chooses_session or any(record.modified for record in candidate.built.records)
 
 
 def _was_disturbed(assessment: Assessment) -> bool:
