@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
-from optuna.trial import FrozenTrial
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
 
 from optimizers.contract.documents import Document
 from optimizers.contract.recipe import Recipe, recipe_from_data
@@ -70,14 +71,47 @@ class Told:
     reason: str = ""
 
 
-def recipe_text(recipe: Recipe) -> str:
-    """A recipe as one line; the same recipe is the same line."""
+def recipe_key(recipe: Recipe) -> str:
+    """A recipe as one line of JSON; the same recipe is the same line."""
     return json.dumps(recipe.to_data(), sort_keys=True)
 
 
 def recipe_of(text: str) -> Recipe:
-    """The recipe of a line."""
+    """The recipe of a line that `recipe_key` wrote."""
     return recipe_from_data(json.loads(text), Document("", "stored recipe"))
+
+
+def own_trials(study: Study, *states: TrialState) -> list[FrozenTrial]:
+    """The trials of a study that are of a recipe and no repetition, by number.
+
+    Args:
+        study: Optuna's.
+        states: In any of these; none: in every state.
+    """
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=states or None)
+        if RECIPE in trial.user_attrs and DUPLICATE not in trial.user_attrs
+    ]
+
+
+def had(study: Study) -> frozenset[str]:
+    """Keys of the recipes of all trials, those that wait among them."""
+    return frozenset(trial.user_attrs[RECIPE] for trial in own_trials(study))
+
+
+def is_repeated(study: Study, recipe: Recipe, number: int, *, enqueued: bool) -> bool:
+    """Whether another trial has the recipe of this one, which was written before.
+
+    Of two that are enqueued alike, the first is kept. Of two that are drawn alike at once, at
+    least one sees the other, and whoever does gives way.
+    """
+    key = recipe_key(recipe)
+    return any(
+        trial.user_attrs[RECIPE] == key
+        and (trial.number < number if enqueued else trial.number != number)
+        for trial in own_trials(study)
+    )
 
 
 def asked_of(trial: FrozenTrial) -> Asked:

@@ -231,6 +231,7 @@ def opened_part(
                     sampler=search.sampler,
                     objectives=len(goal.optimize),
                     seed=search.seed,
+                    trials=search.trials,
                     storage=url,
                 )
             )

@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from math import inf
 from pathlib import Path
 
+import optuna
 import pytest
 
+from optimizers.contract.distillation import Distill
 from optimizers.contract.errors import InvalidDocument, NotSupported
+from optimizers.contract.pruning import PruneChannels
+from optimizers.contract.recipe import Recipe
 from optimizers.contract.search import Sampler
 from optimizers.search.sampling import Asked
 from optimizers.search.storage import engine_address
@@ -98,9 +102,8 @@ def test_a_study_that_is_killed_loses_only_the_trial_that_ran(storage: str) -> N
     assert len(told) == 3
     [lost] = study.running()
     assert lost.number == number
-    assert study.retry(number) == lost
-    with pytest.raises(KeyError):
-        study.retry(told[0].number)
+    assert study.resume(number)
+    assert not study.resume(told[0].number)
     study.tell(number, [cost(lost.recipe)])
     assert study.running() == ()
     assert len(study.told()) == 4
@@ -108,6 +111,27 @@ def test_a_study_that_is_killed_loses_only_the_trial_that_ran(storage: str) -> N
     assert following is not None
     assert following.recipe not in [one.recipe for one in study.told()]
     study.close()
+
+
+@pytest.mark.parametrize("sampler", [Sampler.TPE, Sampler.NSGA2])
+def test_a_trial_whose_process_was_gone_before_its_parameters_were_written_still_teaches(
+    sampler: Sampler, tmp_path: Path
+) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    study = sampling(conditional(), sampler, storage=storage)
+    recipe = Recipe(steps=(PruneChannels(ratio=0.25), Distill()))
+    study.enqueue(recipe, "a guess")
+    # What Optuna does first when it is asked; a process may end right after it.
+    optuna.load_study(study_name="one", storage=storage).ask()
+    [left] = study.running()
+    assert study.resume(left.number)
+    study.tell(left.number, [1.0])
+    study.close()
+    [trial] = optuna.load_study(study_name="one", storage=storage).trials
+    assert trial.values == [1.0]
+    answers = conditional().parameters(recipe)
+    assert answers is not None
+    assert answers.items() <= trial.params.items()
 
 
 SHARED = """

@@ -29,6 +29,7 @@ def sampling(
     *,
     objectives: int = 1,
     seed: int = 0,
+    trials: int = 40,
     storage: str = "",
 ) -> Sampling:
     return Sampling(
@@ -37,6 +38,7 @@ def sampling(
         sampler=sampler,
         objectives=objectives,
         seed=seed,
+        trials=trials,
         storage=storage,
     )
 
