@@ -34,13 +34,14 @@ FRONT_FILE: Final = "front.png"
 
 
 class TrialState(StrEnum):
-    """Where a trial stands. All but the first are final.
+    """Where a trial stands. All but the first are how it ended.
 
     Attributes:
         RUNNING: A worker is on it.
         COMPLETE: Everything that the goal asks for was measured.
         ABANDONED: A bound proved that it cannot win, so it was not taken further.
-        HALVED: It was not among the best of its rung, so it got no more training.
+        HALVED: It was not among the best of its rung, or its turn did not come, so it got no more
+            training before the search ended; a search that is resumed may go on with it.
         FAILED: A step failed, or the model it made cannot be used.
     """
 

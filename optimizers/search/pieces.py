@@ -112,6 +112,10 @@ class Pieces:
                 return piece
         return self._best_of(waiting)
 
+    def in_turn(self) -> frozenset[int]:
+        """Numbers of the trials that would climb next."""
+        return frozenset(self._ladder.climbers(_standings(self._memory.entries())))
+
     def others_work(self) -> bool:
         """Whether a trial runs that does not merely wait; if its holder died, its lease ends."""
         entries = self._memory.entries()
@@ -151,7 +155,7 @@ class Pieces:
         if lease is None:
             return None
         entry = memory.ledger.read(asked.number)
-        is_running = asked.number in {one.number for one in memory.sampling.running()}
+        is_running = memory.sampling.resume(asked.number)
         if not is_running or (entry is not None and entry.waits):  # somebody was quicker
             memory.leases.release(lease, attempts=0)
             return None
@@ -176,7 +180,9 @@ class Pieces:
         if self._memory.ledger.read(entry.trial.number) != entry:
             self._memory.leases.release(lease, attempts=0)
             return None
-        trial = replace(entry.trial, level=entry.trial.level + 1)
+        trial = replace(
+            entry.trial, state=TrialState.RUNNING, reason="", level=entry.trial.level + 1
+        )
         return Piece(lease=lease, entry=replace(entry, trial=trial), level=self._level(trial))
 
     def _begun(self, asked: Asked) -> Trial:

@@ -25,6 +25,8 @@ from optimizers.search.working_time import TimeIsUp
 
 CUT: Final = "cut when the search ended; a search that is resumed goes on with it"
 """The reason of a trial that runs when its search has ended."""
+WAITED: Final = "the search ended before its turn came; one that is resumed goes on with it"
+"""The reason of a trial that was among the best of its rung then."""
 
 _LOOK_EVERY_S: Final = 0.5
 _LATE: Final = 2 / 3
@@ -119,15 +121,25 @@ class Study:
                 return f"its {self._limits.trials} trials were used up"
 
     def settle(self) -> None:
-        """Once nobody works any more: what waits to climb has lost, what else runs was cut."""
+        """Once nobody works any more: what waits to climb has lost, what else runs was cut.
+
+        To the sampler both still run, so that a search that is resumed goes on with them.
+        """
         running = {asked.number for asked in self._memory.sampling.running()}
+        in_turn = self._pieces.in_turn()
         for number, entry in self._memory.entries().items():
             if number not in running:
                 continue
             if entry.waits:
-                self._finish(replace(entry, trial=replace(entry.trial, state=TrialState.HALVED)))
-            elif entry.trial.reason != CUT:
-                self._keep(replace(entry, trial=replace(entry.trial, reason=CUT)))
+                reason = WAITED if number in in_turn else ""
+                ended = replace(entry.trial, state=TrialState.HALVED, reason=reason)
+            elif entry.trial.state is TrialState.RUNNING:
+                ended = replace(entry.trial, reason=CUT)
+            else:  # whoever recorded its end was gone before the sampler knew
+                self._memory.tell(self._goal, entry.trial)
+                continue
+            if ended != entry.trial:
+                self._keep(replace(entry, trial=ended))
 
     def _why_ended(self) -> str:
         self._memory.ledger.spend(self._memory.budget, self.seconds)
@@ -196,6 +208,8 @@ class Study:
             violation=missed,
         )
         self._keep(Entry(trial=trial, standings=(*piece.entry.standings, standing)))
+        if not piece.level.is_structure:  # before that nothing is known of the answers
+            self._memory.sampling.tell_so_far(trial.number, standing.values, missed)
 
     def _keep(self, entry: Entry) -> None:
         self._memory.ledger.write(entry)

@@ -13,11 +13,12 @@ from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.study import Trial, TrialState
 from optimizers.search.evaluator import Level, Measured
-from optimizers.search.ladder import Ladder
+from optimizers.search.ladder import Ladder, Standing
+from optimizers.search.ledger import Entry
 from optimizers.search.outcome import outcome
 from optimizers.search.pieces import Memory
 from optimizers.search.space import Space
-from optimizers.search.study import CUT, Limits, Study
+from optimizers.search.study import CUT, WAITED, Limits, Study
 from tests.support.replays import Clock, Replay, close, study_of, trials
 from tests.support.spaces import space_over
 
@@ -195,6 +196,105 @@ def test_what_was_told_is_not_tried_again(
     study.run()
     assert trials(memory)[:3] == before
     assert len(replay.pieces) == len(set(replay.pieces)), "no recipe was at a level twice"
+
+
+TRAINED: dict[str, Choice | Real] = {
+    **{name: one for name, one in VALUES.items() if name.startswith("prune_channels")},
+    "distill.temperature": Choice((4.0,)),
+    "distill.weight": Choice((0.5,)),
+    "distill.training.learning_rate": Choice((1e-3, 3e-3, 1e-2)),
+    "distill.training.batch_size": Choice((64,)),
+    "distill.training.optimizer": Choice(("adamw",)),
+    "distill.training.schedule": Choice(("one_cycle",)),
+    "distill.training.epochs": Choice((9,)),
+}
+
+
+def trained_space() -> Space:
+    """Three ratios, each untrained or trained in one of three ways, and training alone."""
+    return space_over("prune_channels", "distill", values=TRAINED, goal=GOAL)
+
+
+def test_what_waits_when_the_time_ends_is_gone_on_with_by_a_search_that_is_resumed(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    # Time for 13 pieces: two trials that train are done, one goes on and is cut, one waits.
+    short = Limits(trials=100, seconds=13.5 * 60.0)
+    study, memory = study_of(tmp_path, trained_space(), GOAL, replay, limits=short, clock=clock)
+    assert study.run() == "its 13.5 minutes were used up"
+    study.settle()
+    [halved] = [one for one in trials(memory) if one.state is TrialState.HALVED]
+    assert (halved.level, halved.levels) == (2, 4)
+    before = len(replay.pieces)
+    close(memory)
+    study, memory = study_of(
+        *(tmp_path, trained_space(), GOAL, replay),
+        limits=PLENTY,
+        clock=clock,
+        submission="second",
+        another=True,
+    )
+    open_studies.append(memory)
+    assert study.run() == "every recipe of the space was tried"
+    study.settle()
+    assert (halved.recipe, 3) in replay.pieces[before:]
+    assert (halved.recipe, 1) not in replay.pieces[before:]
+    assert TrialState.HALVED not in {one.state for one in trials(memory)}
+    assert not memory.sampling.running()
+
+
+def waiting(memory: Memory, value: float) -> Trial:
+    """A trial that was measured with a ninth of its training, and waits."""
+    asked = memory.sampling.ask()
+    assert asked is not None
+    levels = Ladder().levels(asked.number, asked.recipe)
+    trial = Trial(
+        number=asked.number,
+        recipe=asked.recipe,
+        origin=asked.origin,
+        state=TrialState.RUNNING,
+        level=2,
+        levels=len(levels),
+    )
+    standings = (
+        Standing(number=trial.number, level=level, values=(value,)) for level in levels[:2]
+    )
+    memory.ledger.write(Entry(trial=trial, standings=tuple(standings)))
+    return trial
+
+
+def test_who_was_next_when_the_search_ended_is_told_so_and_not_that_others_were_better(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    study, memory = study_of(tmp_path, trained_space(), GOAL, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    best, worse = waiting(memory, -0.7), waiting(memory, -0.5)
+    study.settle()
+    reasons = {one.number: (one.state, one.reason) for one in trials(memory)}
+    assert reasons[best.number] == (TrialState.HALVED, WAITED)
+    assert reasons[worse.number] == (TrialState.HALVED, "")
+
+
+def test_who_was_recorded_and_not_told_when_the_search_ended_keeps_its_end(
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
+) -> None:
+    study, memory = study_of(tmp_path, space(), GOAL, Broken(), limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    asked = memory.sampling.ask()
+    assert asked is not None
+    trial = Trial(
+        number=asked.number,
+        recipe=asked.recipe,
+        origin=asked.origin,
+        state=TrialState.FAILED,
+        level=1,
+        levels=2,
+        reason="no channels",
+    )
+    memory.ledger.write(Entry(trial=trial))
+    study.settle()
+    assert trials(memory) == [trial]
+    assert [one.reason for one in memory.sampling.told()] == ["no channels"]
 
 
 class Broken:
