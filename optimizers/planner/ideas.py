@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Final
 
+from optimizers.contract.amounts import byte_count
 from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
 from optimizers.contract.distillation import Finetune
 from optimizers.contract.pruning import PruneChannels
@@ -50,7 +51,7 @@ def static_int8(reading: Reading, *, careful: bool = False) -> Idea:
         scheme += " with 7-bit weights, for this processor has no VNNI"
     reason = (
         f"convolutions are {_percent(reading.convolutions)} of the time and products "
-        f"{_percent(reading.products)}: int8 in {scheme}, {_bytes(evidence.weight_bytes)} of "
+        f"{_percent(reading.products)}: int8 in {scheme}, {byte_count(evidence.weight_bytes)} of "
         f"weights to a quarter, ranges from {evidence.data.get('calibration', 0)} items"
     )
     if careful:
@@ -76,7 +77,7 @@ def dynamic_int8(reading: Reading) -> Idea:
     if tables:
         reason += (
             f"; tables of embeddings are {_percent(reading.table_share)} of "
-            f"{_bytes(evidence.weight_bytes)} of weights, so they are stored in 8 bits too"
+            f"{byte_count(evidence.weight_bytes)} of weights, so they are stored in 8 bits too"
         )
     return Idea((DynamicInt8(embeddings=tables),), reason)
 
@@ -86,8 +87,8 @@ def narrow_weights(reading: Reading, bits: int) -> Idea:
     evidence = reading.evidence
     tables = reading.table_share >= _TABLE
     reason = (
-        f"{_bytes(evidence.weight_bytes)} of weights against {_bytes(evidence.activation_bytes)} "
-        f"of activations an item: weights in {bits} bits"
+        f"{byte_count(evidence.weight_bytes)} of weights against "
+        f"{byte_count(evidence.activation_bytes)} of activations an item: weights in {bits} bits"
     )
     if tables:
         reason += f", tables ({_percent(reading.table_share)} of them) as well"
@@ -157,7 +158,7 @@ def half(reading: Reading) -> Idea:
     """Floating point of 16 bits."""
     evidence = reading.evidence
     where = "which this provider computes in" if evidence.provider != "cpu" else "in the file only"
-    return Idea((Fp16(),), f"{_bytes(evidence.weight_bytes)} of weights to half, {where}")
+    return Idea((Fp16(),), f"{byte_count(evidence.weight_bytes)} of weights to half, {where}")
 
 
 def lossless(reading: Reading) -> Idea:
@@ -185,7 +186,7 @@ def tuned(reading: Reading) -> Idea:
     """The session as it measures best."""
     host = reading.evidence.host
     if reading.aim is Aim.MEMORY:
-        held = _bytes(reading.evidence.activation_bytes)
+        held = byte_count(reading.evidence.activation_bytes)
         reason = (
             f"{held} of activations an item: lanes weighed, and the arena off, which keeps them"
         )
@@ -226,10 +227,6 @@ def _ratio(reading: Reading) -> tuple[float, str]:
 
 def _percent(share: float) -> str:
     return f"{share:.0%}".replace("%", " %")
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _seconds(seconds: float) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from optimizers.contract.described import recipe_text
 from optimizers.contract.evaluation import Estimate
 from optimizers.contract.goal import FigureName
 from optimizers.contract.study import Explanation, Trial, TrialState
 from optimizers.report.axes import Axis
 from optimizers.report.dimensions import Dimension
 from optimizers.report.labels import Spot
-from optimizers.search.described import recipe_text
 from optimizers.search.wording import amount
 
 Axes = tuple[Axis, Axis]

@@ -12,6 +12,8 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from optimizers.contract import described
+from optimizers.contract.amounts import byte_count
 from optimizers.contract.evaluation import Evaluation
 from optimizers.contract.evidence import Evidence
 from optimizers.contract.manifest import StepRecord
@@ -22,7 +24,7 @@ from optimizers.report.labels import Canvas
 from optimizers.report.plots import Plot
 from optimizers.report.rows import gate_table, trial_table
 from optimizers.report.styles import DASHES, STYLES
-from optimizers.search import described, wording
+from optimizers.search import wording
 
 _HERE: Final = Path(__file__).parent
 _CANVAS: Final = Canvas(width=340, height=236, character=6.3, line=12, radius=4.5)
@@ -63,7 +65,7 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "amount_of_bytes": wording.byte_count,
+        "amount_of_bytes": byte_count,
         "duration": wording.duration,
         "recipe": described.recipe_text,
         "step": described.step_text,

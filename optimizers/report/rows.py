@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from optimizers.contract.described import recipe_text
 from optimizers.contract.evaluation import Figure
 from optimizers.contract.study import Explanation, Trial, TrialState
-from optimizers.search.described import recipe_text
 from optimizers.search.wording import against_original, amount, bounds, title
 
 

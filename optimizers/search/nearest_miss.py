@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from optimizers.contract.evaluation import Gate
+from optimizers.contract.evaluation import Check, Gate
 from optimizers.contract.goal import FIGURES, Goal
 from optimizers.contract.steps import step_name
 from optimizers.contract.study import Trial, TrialState
@@ -42,17 +42,29 @@ def missed_requirements(goal: Goal, trial: Trial) -> tuple[str, ...]:
         goal: With the task's floors.
         trial: Any that was measured.
     """
-    alpha = search_alpha(goal)
-    whole = trial.state is TrialState.COMPLETE
+    checks = [*requirement_checks(goal, trial), better_check(goal, trial)]
+    return tuple(check.text for check in checks if check is not None and not check.passed)
+
+
+def requirement_checks(goal: Goal, trial: Trial) -> list[Check]:
+    """Whether a trial holds each requirement by its bounds; of one not at its end, as is known."""
     checks = []
     for requirement in goal.require:
         figure = figure_of(requirement, trial.figures)
-        if figure is not None or whole:
+        if figure is not None or trial.state is TrialState.COMPLETE:
+            alpha = search_alpha(goal)
             checks.append(check_requirement(requirement, figure, Gate.FIDELITY, alpha))
+    return checks
+
+
+def better_check(goal: Goal, trial: Trial) -> Check | None:
+    """Whether a trial is better than the original at the first aim; None where nobody can tell."""
     aim = measured(trial.figures, goal.optimize[0])
-    if not FIGURES[goal.optimize[0]].compares and (aim is not None or whole):
-        checks.append(check_better(goal, aim, Gate.LATENCY))
-    return tuple(check.text for check in checks if not check.passed)
+    if FIGURES[goal.optimize[0]].compares:
+        return None
+    if aim is None and trial.state is not TrialState.COMPLETE:
+        return None
+    return check_better(goal, aim, Gate.LATENCY)
 
 
 def _rank(goal: Goal, trial: Trial) -> tuple[bool, int, float, tuple[float, ...]]:

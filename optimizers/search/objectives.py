@@ -53,7 +53,8 @@ _LEAST: Final = 1e-9
 def search_alpha(goal: Goal) -> float:
     """Error probability of each bound of one trial: (1 - confidence) / bounds.
 
-    All bounds that decide about one trial hold together at the goal's confidence (Bonferroni).
+    All bounds that decide about one trial, of aims, requirements and `stop_when`, hold together at
+    the goal's confidence (Bonferroni).
     Nothing is divided by the number of trials: figures of a search choose what to try and what
     goes to the gate, and the best of many is flattered by having been chosen. Its certificate
     comes from the gate's data, which no trial has seen.
@@ -61,7 +62,8 @@ def search_alpha(goal: Goal) -> float:
     Args:
         goal: With the task's floors.
     """
-    return per_bound_alpha(1 - goal.confidence, 1 + len(goal.require) + len(goal.stop_when))
+    bounds = len(goal.optimize) + len(goal.require) + len(goal.stop_when)
+    return per_bound_alpha(1 - goal.confidence, bounds)
 
 
 def named_by(goal: Goal) -> frozenset[FigureName]:

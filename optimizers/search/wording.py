@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from optimizers.contract.amounts import byte_count
 from optimizers.contract.evaluation import Estimate, Figure
 from optimizers.contract.goal import FIGURES, FigureName
 
 _MINUTE_S: Final = 60.0
-_MIB: Final = 2.0**20
 SHARES: Final = frozenset({FigureName.ACCURACY, FigureName.AGREEMENT})
 """Figures that are shares of the items."""
 
@@ -63,13 +63,6 @@ def amount(name: FigureName, value: float) -> str:
         case "":
             return f"{value:.4f}"
     return f"{value:.4g} {FIGURES[name].unit}"
-
-
-def byte_count(value: float) -> str:
-    """Bytes in a unit that people read."""
-    if abs(value) >= _MIB:
-        return f"{value / _MIB:.2f} MiB"
-    return f"{value / 1024:.1f} KiB" if abs(value) >= 1024 else f"{value:.0f} B"
 
 
 def points(share: float) -> str:

@@ -196,6 +196,8 @@ def test_alpha_is_shared_by_all_that_decides_about_one_trial() -> None:
         stop_when=(parse_requirement("size <= 1 kB"),),
     )
     assert search_alpha(goal) == pytest.approx(0.05 / 4)
+    several = replace(goal, optimize=(FigureName.LATENCY_P50, FigureName.SIZE))
+    assert search_alpha(several) == pytest.approx(0.05 / 5)
 
 
 def test_a_trial_is_given_up_when_its_favourable_bound_misses_a_requirement() -> None:
