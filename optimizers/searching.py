@@ -43,6 +43,7 @@ from optimizers.process import PARENT_VARIABLE
 from optimizers.reporting import report_search
 from optimizers.search.naming import study_name
 from optimizers.search.objectives import objectives, violation
+from optimizers.search.refusals import forget_other_refusals
 from optimizers.search.sampling import Known
 from optimizers.search.satisfiable import unsatisfiable
 from optimizers.search.sharing import end_study, publish
@@ -88,7 +89,7 @@ def search_job(directory: Path, spec: JobSpec, share: float) -> None:
             write_explanation(directory, replace(frame, ended_because=_CANNOT_BE_MET))
             _refuse(bench, f"{_CANNOT_BE_MET}: {'; '.join(frame.unsatisfiable)}")
             return
-        _search(bench, frame, evidence, share, untouched)
+        _search(bench, frame, evidence, share, untouched, spec.data_sha256.get("gate", ""))
 
 
 def assist(directory: Path, spec: JobSpec, visit: Visit | None = None) -> str:
@@ -161,10 +162,16 @@ def _frame(bench: Bench, counts: dict[str, int]) -> tuple[Explanation, Evidence]
 
 
 def _search(
-    bench: Bench, frame: Explanation, evidence: Evidence, share: float, untouched: Untouched
+    bench: Bench,
+    frame: Explanation,
+    evidence: Evidence,
+    share: float,
+    untouched: Untouched,
+    gate_sha256: str,
 ) -> None:
     submission = f"{bench.spec.id}@{bench.spec.submitted_unix_s}"
     with opened_part(bench, frame, evidence, share=share, submission=submission) as part:
+        forget_other_refusals(part.memory.ledger, gate_sha256)
         _prepare(bench, frame, part)
         tell_ended = _shared(bench, frame)
         with _assistants(bench):

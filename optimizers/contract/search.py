@@ -16,7 +16,7 @@ from optimizers.contract.steps import STEPS_BY_NAME
 
 _KEYS: Final = (
     *("sampler", "trials", "minutes", "workers", "steps", "values"),
-    *("planner", "seed", "storage", "artefacts"),
+    *("planner", "hyperband", "seed", "storage", "artefacts"),
 )
 _MOST_TRIALS: Final = 10_000
 _MOST_WORKERS: Final = 64
@@ -52,6 +52,8 @@ class Search:
         values: `step.parameter` → the only values that are tried, in place of what the step
             declares. `{low: ..., high: ..., log: ...}` is a range.
         planner: Whether the planner's proposals are tried first.
+        hyperband: Whether some recipes begin with a third or all of their training, in brackets;
+            otherwise all begin with a ninth.
         seed: Of everything random.
         storage: Address of a database that several machines share, or `env:NAME` for what an
             environment variable holds; "": a file in the state directory. It takes no part in
@@ -67,6 +69,7 @@ class Search:
     steps: tuple[str, ...] = ()
     values: Mapping[str, Choice | Real] = field(default_factory=dict)
     planner: bool = True
+    hyperband: bool = False
     seed: int = 0
     storage: str = field(default="", compare=False)
     artefacts: str = field(default="", compare=False)
@@ -106,6 +109,7 @@ class Search:
             "steps": list(self.steps),
             "values": {name: _plain(one) for name, one in self.values.items()},
             "planner": self.planner,
+            "hyperband": self.hyperband,
             "seed": self.seed,
             "storage": self.storage,
             "artefacts": self.artefacts,
@@ -131,10 +135,11 @@ def search_from_data(document: Document, path: Path) -> Search:
     }
     if "minutes" in entries:
         given["minutes"] = _number(document, (*path, "minutes"), entries["minutes"])
-    if "planner" in entries:
-        if not isinstance(entries["planner"], bool):
-            raise document.error((*path, "planner"), "expected true or false")
-        given["planner"] = entries["planner"]
+    for name in ("planner", "hyperband"):
+        if name in entries:
+            if not isinstance(entries[name], bool):
+                raise document.error((*path, name), "expected true or false")
+            given[name] = entries[name]
     for name in ("storage", "artefacts"):
         if name in entries:
             if not isinstance(entries[name], str):

@@ -105,6 +105,8 @@ def _row(trial: Trial, columns: Sequence[str], winner: int | None) -> TrialRow:
 
 def _state(trial: Trial) -> str:
     if trial.state is TrialState.COMPLETE:
+        if trial.refused:
+            return f"{trial.state}, refused by the gate"
         if trial.violation:
             return f"{trial.state}, {100 * trial.violation:.1f} % short of what is required"
         return f"{trial.state}, holds what is required"

@@ -45,6 +45,8 @@ def why_lost(trial: Trial, winner: Trial | None, goal: Goal, front: Sequence[Tri
         case TrialState.HALVED:
             return _cut(trial, _not_among_the_best(trial, winner, goal))
         case TrialState.COMPLETE:
+            if trial.refused:
+                return f"refused by the gate: {trial.refused}"
             return _missed(trial, goal) if trial.violation else _beaten(trial, winner, goal, front)
 
 

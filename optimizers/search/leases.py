@@ -25,9 +25,6 @@ from optimizers.search.database import LEASES
 
 _log = logging.getLogger(__name__)
 
-MOST_ATTEMPTS: Final = 3
-"""A trial that so many holders died at is given up."""
-
 _LASTS_S: Final = 30.0
 _RENEWED_PER_LEASE: Final = 4
 _START_TIME_FIELD: Final = 19

@@ -18,13 +18,13 @@ def study_name(spec: JobSpec, search: Search, host: Host) -> str:
     """The name of a study: equal where recipes are tried for the same, on the same data and host.
 
     How many trials there are, who proposes them and what judges the winner take no part: a study
-    goes on where these are changed.
+    goes on where these are changed. Where they begin to train does: it says what a level is.
     """
     data = {purpose: digest for purpose, digest in spec.data_sha256.items() if purpose != "gate"}
     content = [
         *(spec.model, spec.version, spec.profile.to_data()["goal"], str(spec.task), spec.price),
         *(spec.original_sha256, asdict(spec.original_session), data, spec.models_sha256),
-        *(search.to_data()["steps"], search.to_data()["values"]),
+        *(search.to_data()["steps"], search.to_data()["values"], search.hyperband),
         *(host.architecture, host.cpu_features, host.cpus, host.onnxruntime, host.gpus),
     ]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

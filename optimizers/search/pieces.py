@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from optimizers.contract.goal import Goal
-from optimizers.contract.study import Trial, TrialState
+from optimizers.contract.study import MOST_ATTEMPTS, Trial, TrialState
 from optimizers.search.dominance import ranking
 from optimizers.search.evaluator import Level
 from optimizers.search.ladder import Ladder, Standing
-from optimizers.search.leases import MOST_ATTEMPTS, Lease, Leases
+from optimizers.search.leases import Lease, Leases
 from optimizers.search.ledger import Budget, Entry, Ledger
 from optimizers.search.objectives import objectives
 from optimizers.search.sampling import Asked, Sampling
