@@ -14,12 +14,12 @@ from typing import Final
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.search import Sampler
-from optimizers.contract.steps import step_name
 from optimizers.search.dominance import ranking
 from optimizers.search.learned import note_taught, teach, was_taught
 from optimizers.search.records import (
@@ -93,6 +93,10 @@ class Sampling:
             directions=["minimize"] * objectives,
             load_if_exists=True,
         )
+        # Whatever looks at a trial has its sampler propose; who tells wants no proposal.
+        self._telling = optuna.load_study(
+            study_name=study, storage=self._storage, sampler=RandomSampler()
+        )
         check_same_space(self._study, space, objectives)
 
     def close(self) -> None:
@@ -138,7 +142,7 @@ class Sampling:
             trial.set_user_attr(VALUES, told)
             trial.set_user_attr(VIOLATION, violation)
             if not trial.params:
-                self._study.tell(number, state=TrialState.FAIL)
+                self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
                 return
             if VIOLATION not in self._frozen(number).constraints:
                 trial.set_constraint(VIOLATION, violation)
@@ -189,17 +193,16 @@ class Sampling:
         the best are to be measured again. Without effect on a study that was warmed before.
 
         Args:
-            trials: In any order; those with another number of objectives are passed over.
+            trials: In any order; those with another number of objectives, or of recipes that are
+                not of the space, are passed over.
         """
         if was_taught(self._study):
             return
-        steps = set(self._space.steps)
         known = [
             one
             for one in trials
             if len(one.values) == self._objectives
-            and one.recipe.steps
-            and {step_name(step) for step in one.recipe.steps} <= steps
+            and self._space.parameters(one.recipe) is not None
         ]
         if self._sampler is Sampler.TPE:
             for one in known:
@@ -228,7 +231,7 @@ class Sampling:
         wanted = self._space.dimensions if answers and self._crosses else answers
         try:
             if not wanted.keys() <= frozen.params.keys():
-                self._composed(self._trial(number))
+                self._composed(Trial(self._study, frozen._trial_id))
         except UpdateFinishedTrialError:
             return False
         return True
@@ -309,7 +312,7 @@ class Sampling:
         return told
 
     def _trial(self, number: int) -> Trial:
-        return Trial(self._study, self._frozen(number)._trial_id)
+        return Trial(self._telling, self._frozen(number)._trial_id)
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self._study.get_trials(deepcopy=False)[number]

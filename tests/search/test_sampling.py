@@ -191,6 +191,21 @@ def test_earlier_studies_lead_the_sampler() -> None:
     assert proposed(warm=True) < proposed(warm=False) - 0.2
 
 
+def test_values_that_an_operator_leaves_out_do_not_come_back_from_an_earlier_study() -> None:
+    study = sampling(small())
+    known = [
+        Known(recipe=Recipe(steps=(PruneChannels(ratio=ratio),)), values=(-ratio,))
+        for ratio in (0.25, 0.75)
+    ]
+    assert small().parameters(known[1].recipe) is None
+    study.warm(known)
+    first, second = study.ask(), study.ask()
+    assert first is not None
+    assert first.recipe == known[0].recipe
+    assert second is not None
+    assert second.origin == "tpe"
+
+
 def test_earlier_studies_of_another_goal_are_passed_over() -> None:
     study = sampling(conditional())
     study.warm([Known(recipe=Recipe(steps=(Merge(),)), values=(0.0, 0.0))])
