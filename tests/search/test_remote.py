@@ -48,6 +48,7 @@ from optimizers.search.delivering import Delivery
 from optimizers.search.evaluator import Level, Measured
 from optimizers.search.handover import Handover
 from optimizers.search.ladder import Ladder
+from optimizers.search.ledger import Entry
 from optimizers.search.levels import at_level
 from optimizers.search.outcome import outcome
 from optimizers.search.sharing import end_study, localised, publish, read_shared
@@ -475,10 +476,12 @@ def test_only_candidates_that_may_win_or_are_new_stay(tmp_path: Path, spec: JobS
             (tmp_path / "made" / "model.onnx").write_bytes(str(one.number).encode())
             made = Built(recipe=recipe, session=spec.original_session, records=(), built_with={})
             delivery.give(Candidate(model=tmp_path / "made" / "model.onnx", built=made))
-        delivery.tidy()
         best = outcome(goal, ended).front
         assert best == (ended[-1], ended[0])
-        stay = {one.number for one in (ended[0], *ended[-3:])}
+        missed = replace(ended[-2], violation=0.1)
+        memory.ledger.write(Entry(trial=missed))
+        delivery.tidy()
+        stay = {one.number for one in (ended[0], ended[-4], ended[-3], ended[-1])}
         cache = Artefacts(tmp_path / "cache", 1 << 20)
         for one in ended:
             arrived = delivery.fetch(one.recipe, tmp_path / "arrived", cache)
