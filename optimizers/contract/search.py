@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import isfinite
 from typing import Any, Final, Self
 
 from optimizers.contract.addresses import BY_NAME, without_password
@@ -19,6 +20,7 @@ _KEYS: Final = (
     *("planner", "hyperband", "seed", "storage", "artefacts"),
 )
 _MOST_TRIALS: Final = 10_000
+_MOST_MINUTES: Final = 60 * 24 * 365
 _MOST_WORKERS: Final = 64
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
 
@@ -46,7 +48,8 @@ class Search:
     Attributes:
         sampler: Who proposes.
         trials: Most recipes that are tried, in [1, 10000].
-        minutes: Longest time spent on trials, above 0; the final gate comes on top.
+        minutes: Longest time spent on trials, above 0 and at most a year; the final gate comes on
+            top.
         workers: Processes that try recipes at once, in [1, 64].
         steps: Names of the only steps that may take part; empty: all that apply.
         values: `step.parameter` → the only values that are tried, in place of what the step
@@ -77,8 +80,10 @@ class Search:
     def __post_init__(self) -> None:
         if not 1 <= self.trials <= _MOST_TRIALS:
             raise InvalidDocument(f"trials must be in [1, {_MOST_TRIALS}], got {self.trials}")
-        if not self.minutes > 0:
-            raise InvalidDocument(f"minutes must be above 0, got {self.minutes}")
+        if not 0 < self.minutes <= _MOST_MINUTES:
+            raise InvalidDocument(
+                f"minutes must be above 0 and at most {_MOST_MINUTES}, got {self.minutes:g}"
+            )
         if not 1 <= self.workers <= _MOST_WORKERS:
             raise InvalidDocument(f"workers must be in [1, {_MOST_WORKERS}], got {self.workers}")
         if self.storage and not (_URL.fullmatch(self.storage) or BY_NAME.fullmatch(self.storage)):
@@ -209,6 +214,6 @@ def _whole(document: Document, path: Path, value: object) -> int:
 
 
 def _number(document: Document, path: Path, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise document.error(path, f"expected a number, got {shown(value)}")
     return float(value)
