@@ -98,7 +98,7 @@ def violation(goal: Goal, figures: Sequence[Figure], *, whole: bool = True) -> f
             was not taken to its end.
     """
     total = 0.0
-    for scale, comparison in _comparisons(goal, figures):
+    for _, scale, comparison in _comparisons(goal, figures):
         if comparison is None or comparison.against is None:
             total += _UNKNOWN if whole else 0.0
         elif not comparison.holds:
@@ -149,6 +149,26 @@ def cannot_win(goal: Goal, figures: Sequence[Figure], front: Sequence[Trial]) ->
     return ""
 
 
+def never_known(goal: Goal, figures: Sequence[Figure]) -> str:
+    """Why a trial cannot hold the goal although no bound speaks against it.
+
+    Times, memory, size and cost are measured at the level of structure and at no other. What must
+    hold of them and was not had there, because others used the machine or runs are too long for a
+    bound, counts as missed in the end, whatever is trained until then.
+
+    Args:
+        goal: With the task's floors.
+        figures: All that was measured at the level of structure.
+
+    Returns:
+        A sentence; "" where all is known.
+    """
+    for name, _, comparison in _comparisons(goal, figures):
+        if name in STRUCTURAL and (comparison is None or comparison.against is None):
+            return f"{name} was not measured, or has no bound, and no later level measures it"
+    return ""
+
+
 def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether `one` is nowhere worse and somewhere better; smaller is better."""
     pairs = list(zip(one, other, strict=True))
@@ -157,19 +177,19 @@ def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def _comparisons(
     goal: Goal, figures: Sequence[Figure]
-) -> Iterable[tuple[float, Comparison | None]]:
-    """What everything that must hold is missed in shares of, and what it compares."""
+) -> Iterable[tuple[FigureName, float, Comparison | None]]:
+    """What must hold: the figure, what it is missed in shares of, and what it compares."""
     for requirement in goal.require:
-        figure = figure_of(requirement, figures)
+        name, figure = requirement.figure, figure_of(requirement, figures)
         if figure is None:
-            yield 1.0, None
+            yield name, 1.0, None
         else:
             comparison = compare(requirement, figure)
-            yield _scale(requirement, figure, comparison.limit), comparison
+            yield name, _scale(requirement, figure, comparison.limit), comparison
     name = goal.optimize[0]
     if not FIGURES[name].compares:
         figure = measured(figures, name)
-        yield 1.0, None if figure is None else compare_with_original(figure)
+        yield name, 1.0, None if figure is None else compare_with_original(figure)
 
 
 def _scale(requirement: Requirement, figure: Figure, limit: float) -> float:

@@ -18,7 +18,7 @@ from optimizers.contract.study import Trial, TrialState
 from optimizers.search.evaluator import Evaluator, Measured
 from optimizers.search.ladder import Ladder, Standing
 from optimizers.search.ledger import Entry
-from optimizers.search.objectives import cannot_win, meets, objectives, violation
+from optimizers.search.objectives import cannot_win, meets, never_known, objectives, violation
 from optimizers.search.outcome import outcome
 from optimizers.search.pieces import Memory, Piece, Pieces
 from optimizers.search.working_time import TimeIsUp
@@ -196,6 +196,7 @@ class Study:
         else:
             trials = [entry.trial for entry in self._memory.entries().values()]
             reason = cannot_win(self._goal, figures, outcome(self._goal, trials).front)
+            reason = reason or never_known(self._goal, figures)
             state = TrialState.ABANDONED if reason else TrialState.RUNNING
         trial = replace(trial, state=state, reason=reason)
         if state is not TrialState.RUNNING:

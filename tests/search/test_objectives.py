@@ -18,6 +18,7 @@ from optimizers.search.objectives import (
     cannot_win,
     dominates,
     meets,
+    never_known,
     objectives,
     search_alpha,
     violation,
@@ -241,6 +242,21 @@ def test_a_better_trial_wins_where_not_even_perfect_answers_would_help() -> None
         "trial 4 is better whatever comes: latency_p50 0.510 of the original's there, 0.690 of "
         "the original's here at best, sqnr 200 there, 200 here at best"
     )
+
+
+def test_what_must_hold_of_the_structure_and_is_not_known_can_never_be_shown() -> None:
+    goal = Goal(
+        require=(parse_requirement("agreement >= 0.9"), parse_requirement("memory <= 1 GiB"))
+    )
+    memory = timed(FigureName.MEMORY, around(0.9, 0.1, 0.1))
+    assert never_known(goal, [FASTER, memory]) == "", "answers come later"
+    assert never_known(goal, [FASTER]).startswith("memory was not measured")
+    unbounded = replace(FASTER, ratio=Estimate(value=0.5))
+    assert never_known(goal, [unbounded, memory]).startswith("latency_p50 was not measured")
+    lower = replace(FASTER, ratio=Estimate(value=0.5, upper=0.6))
+    assert never_known(goal, [lower, memory]) == "", "the bound that decides is there"
+    two = replace(goal, optimize=(FigureName.LATENCY_P50, FigureName.THROUGHPUT))
+    assert never_known(two, [FASTER, memory]) == "", "a further aim may be the worst"
 
 
 ESTIMATES = st.tuples(st.floats(0.05, 3), st.floats(0, 0.5), st.floats(0, 0.5), st.booleans()).map(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -295,6 +296,30 @@ def test_who_was_recorded_and_not_told_when_the_search_ended_keeps_its_end(
     study.settle()
     assert trials(memory) == [trial]
     assert [one.reason for one in memory.sampling.told()] == ["no channels"]
+
+
+class Disturbed(Replay):
+    """Others used the machine whenever a trial was timed."""
+
+    def evaluate(self, recipe: Recipe, level: Level) -> Measured:
+        measured = super().evaluate(recipe, level)
+        return replace(measured, figures=()) if level.is_structure else measured
+
+
+def test_nothing_is_trained_that_could_not_be_timed(
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
+) -> None:
+    disturbed = Disturbed(clock, latency, truth)
+    study, memory = study_of(tmp_path, trained_space(), GOAL, disturbed, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    assert {level for _, level in disturbed.pieces} == {1}
+    assert {(one.state, one.reason) for one in trials(memory)} == {
+        (
+            TrialState.ABANDONED,
+            "latency_p50 was not measured, or has no bound, and no later level measures it",
+        )
+    }
 
 
 class Broken:
