@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import Final
 
@@ -9,11 +10,13 @@ import optuna
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optimizers.search.dominance import ranking
 from optimizers.search.records import RECIPE, VALUES, VIOLATION, Known
 from optimizers.search.space import Space
 from optimizers.search.suggesting import distributions
 
 _WARM: Final = "warm"
+_BEST: Final = 3
 
 
 def as_known(study: Study, asked: FrozenTrial) -> Study:
@@ -58,6 +61,14 @@ def teach(study: Study, space: Space, known: Known) -> None:
             user_attrs={_WARM: True},
         )
     )
+
+
+def best_of(known: Sequence[Known]) -> tuple[Known, ...]:
+    """The few best of what is known from elsewhere."""
+    if not known:
+        return ()
+    order = ranking([one.values for one in known], [one.violation for one in known])
+    return tuple(known[index] for index in order[:_BEST])
 
 
 def was_taught(study: Study) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from optuna import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optimizers.contract.documents import Document
 from optimizers.contract.recipe import Recipe, recipe_from_data
@@ -79,6 +80,12 @@ def recipe_key(recipe: Recipe) -> str:
 def recipe_of(text: str) -> Recipe:
     """The recipe of a line that `recipe_key` wrote."""
     return recipe_from_data(json.loads(text), Document("", "stored recipe"))
+
+
+def note_values(trial: Trial, values: Sequence[float], violation: float) -> None:
+    """Note with a trial of Optuna what it came to, so far or in the end."""
+    trial.set_user_attr(VALUES, list(values))
+    trial.set_user_attr(VIOLATION, violation)
 
 
 def own_trials(study: Study, *states: TrialState) -> list[FrozenTrial]:

@@ -9,8 +9,8 @@ it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from math import inf, isnan
-from typing import Final
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -20,14 +20,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.search import Sampler
-from optimizers.search.dominance import ranking
-from optimizers.search.learned import note_taught, teach, was_taught
+from optimizers.search.learned import best_of, note_taught, teach, was_taught
 from optimizers.search.records import (
     DUPLICATE,
     ORIGIN,
     REASON,
     RECIPE,
-    VALUES,
     VIOLATION,
     Asked,
     Known,
@@ -35,6 +33,7 @@ from optimizers.search.records import (
     asked_of,
     had,
     is_repeated,
+    note_values,
     own_trials,
     recipe_key,
     recipe_of,
@@ -46,8 +45,6 @@ from optimizers.search.storage import open_storage
 from optimizers.search.suggesting import check_same_space, composed
 
 __all__ = ["Asked", "Known", "Sampling", "Told"]
-
-_BEST_OF_EARLIER: Final = 3
 
 
 class Sampling:
@@ -137,40 +134,31 @@ class Sampling:
             violation: By how much it misses what is required, at least 0.
         """
         told = self._checked(values, violation)
-        try:
+        with suppress(UpdateFinishedTrialError):
             trial = self._trial(number)
-            trial.set_user_attr(VALUES, told)
-            trial.set_user_attr(VIOLATION, violation)
+            note_values(trial, told, violation)
             if not trial.params:
                 self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
                 return
             if VIOLATION not in self._frozen(number).constraints:
                 trial.set_constraint(VIOLATION, violation)
             self._study.tell(number, told, skip_if_finished=True)
-        except UpdateFinishedTrialError:
-            return
 
     def tell_so_far(self, number: int, values: Sequence[float], violation: float) -> None:
         """Record what is known of a trial that has not ended; see `tell`."""
         told = self._checked(values, violation)
-        try:
-            trial = self._trial(number)
-            trial.set_user_attr(VALUES, told)
-            trial.set_user_attr(VIOLATION, violation)
-        except UpdateFinishedTrialError:
-            return
+        with suppress(UpdateFinishedTrialError):
+            note_values(self._trial(number), told, violation)
 
     def fail(self, number: int, reason: str) -> None:
         """Record that nothing came of a trial, which samplers keep away from.
 
         Without effect where somebody else has told it.
         """
-        try:
+        with suppress(UpdateFinishedTrialError):
             trial = self._trial(number)
             trial.set_user_attr(REASON, reason)
             self._end_badly(trial)
-        except UpdateFinishedTrialError:
-            return
 
     def enqueue(self, recipe: Recipe, origin: str) -> bool:
         """Have a recipe asked before the sampler's own; it need not lie in the space.
@@ -207,10 +195,8 @@ class Sampling:
         if self._sampler is Sampler.TPE:
             for one in known:
                 teach(self._study, self._space, one)
-        if known:
-            order = ranking([one.values for one in known], [one.violation for one in known])
-            for index in order[:_BEST_OF_EARLIER]:
-                self.enqueue(known[index].recipe, "among the best of an earlier study")
+        for one in best_of(known):
+            self.enqueue(one.recipe, "among the best of an earlier study")
         note_taught(self._study)
 
     def running(self) -> tuple[Asked, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 
 from optimizers.contract.distillation import Distill
 from optimizers.contract.errors import InvalidDocument, NotSupported
@@ -18,7 +19,7 @@ from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.search import Sampler
 from optimizers.search.sampling import Asked
-from optimizers.search.storage import engine_address
+from optimizers.search.storage import engine_address, open_storage
 from tests.support.postgres import new_database, postgres
 from tests.support.studies import conditional, cost, sampling, small
 
@@ -121,13 +122,17 @@ def test_a_trial_whose_process_was_gone_before_its_parameters_were_written_still
     study = sampling(conditional(), sampler, storage=storage)
     recipe = Recipe(steps=(PruneChannels(ratio=0.25), Distill()))
     study.enqueue(recipe, "a guess")
+    opened = open_storage(storage)
+    assert isinstance(opened, RDBStorage)
     # What Optuna does first when it is asked; a process may end right after it.
-    optuna.load_study(study_name="one", storage=storage).ask()
+    optuna.load_study(study_name="one", storage=opened).ask()
     [left] = study.running()
     assert study.resume(left.number)
     study.tell(left.number, [1.0])
     study.close()
-    [trial] = optuna.load_study(study_name="one", storage=storage).trials
+    [trial] = optuna.load_study(study_name="one", storage=opened).trials
+    opened.remove_session()
+    opened.engine.dispose()
     assert trial.values == [1.0]
     answers = conditional().parameters(recipe)
     assert answers is not None
