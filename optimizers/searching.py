@@ -43,7 +43,7 @@ from optimizers.process import PARENT_VARIABLE
 from optimizers.reporting import report_search
 from optimizers.search.naming import study_name
 from optimizers.search.objectives import objectives, violation
-from optimizers.search.refusals import forget_other_refusals
+from optimizers.search.refusals import forget_other_refusals, let_back_in
 from optimizers.search.sampling import Known
 from optimizers.search.satisfiable import unsatisfiable
 from optimizers.search.sharing import end_study, publish
@@ -172,6 +172,7 @@ def _search(
     submission = f"{bench.spec.id}@{bench.spec.submitted_unix_s}"
     with opened_part(bench, frame, evidence, share=share, submission=submission) as part:
         forget_other_refusals(part.memory.ledger, gate_sha256)
+        let_back_in(bench.assessor.goal, part.memory.ledger, part.memory.sampling)
         _prepare(bench, frame, part)
         tell_ended = _shared(bench, frame)
         with _assistants(bench):

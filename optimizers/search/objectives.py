@@ -118,9 +118,10 @@ def cannot_win(goal: Goal, figures: Sequence[Figure], front: Sequence[Trial]) ->
     """Why a trial cannot become the winner or a member of the front, whatever is still measured.
 
     It cannot where a figure misses a requirement even by the bound that speaks for it, or where a
-    feasible trial is at least as good in every aim by the bounds that speak against that one, and
-    better in one, as this trial can be by the bounds that speak for it. What is not measured yet
-    is taken as the best there is; so are answers, because training changes them.
+    feasible trial is at least as good in every aim, and better in one, by what both are credited
+    with: what follows from a model's structure is measured once, so that no level to come changes
+    what this trial is credited with. What is not measured yet is taken as the best there is; so are
+    answers, because training changes them.
 
     Args:
         goal: With the task's floors.
@@ -210,11 +211,7 @@ def _best(name: FigureName, figure: Figure | None) -> float:
     """The smallest objective that a trial can end with."""
     if name in BEST_ANSWERS:
         return -BEST_ANSWERS[name]
-    estimate = None if figure is None else _compared(figure)
-    if estimate is None:
-        return -math.inf
-    bound = estimate.lower if FIGURES[name].lower_is_better else estimate.upper
-    return -math.inf if bound is None else _to_minimise(name, bound)
+    return -math.inf if figure is None else _objective(name, figure)
 
 
 def _compared(figure: Figure) -> Estimate | None:
@@ -237,7 +234,8 @@ def _at_best(comparison: Comparison) -> str:
 
 def _beside(goal: Goal, theirs: Sequence[float], best: Sequence[float]) -> str:
     return ", ".join(
-        f"{name} {_shown(name, one)} there, {_shown(name, other)} here at best"
+        f"{name} {_shown(name, one)} there, {_shown(name, other)} here"
+        + (" at best" if name in BEST_ANSWERS else "")
         for name, one, other in zip(goal.optimize, theirs, best, strict=True)
     )
 

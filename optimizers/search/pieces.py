@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from optimizers.contract.goal import Goal
-from optimizers.contract.study import MOST_ATTEMPTS, Trial, TrialState
+from optimizers.contract.study import Trial, TrialState
 from optimizers.search.dominance import ranking
 from optimizers.search.evaluator import Level
 from optimizers.search.ladder import Ladder, Standing
@@ -163,10 +163,6 @@ class Pieces:
             entry = Entry(trial=self._begun(asked))
         if entry.trial.state is not TrialState.RUNNING:
             memory.tell(self._goal, entry.trial)
-        elif lease.attempt > MOST_ATTEMPTS:
-            reason = f"given up: {MOST_ATTEMPTS} processes ended while they worked on it"
-            trial = replace(entry.trial, state=TrialState.FAILED, reason=reason)
-            memory.finish(self._goal, replace(entry, trial=trial))
         else:
             return Piece(lease=lease, entry=entry, level=self._level(entry.trial))
         memory.leases.release(lease, attempts=0)

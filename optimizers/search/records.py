@@ -19,6 +19,8 @@ VALUES: Final = "values"
 VIOLATION: Final = "violation"
 REASON: Final = "reason"
 DUPLICATE: Final = "duplicate"
+AGAIN: Final = "again"
+"""Set where a recipe is to be tried once more although it was had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +107,13 @@ def own_trials(study: Study, *states: TrialState) -> list[FrozenTrial]:
 def had(study: Study) -> frozenset[str]:
     """Keys of the recipes of all trials, those that wait among them."""
     return frozenset(trial.user_attrs[RECIPE] for trial in own_trials(study))
+
+
+def last_number(study: Study, recipe: Recipe) -> int | None:
+    """Number of the newest trial of a recipe, whatever its state; None where there is none."""
+    key = recipe_key(recipe)
+    numbers = (one.number for one in own_trials(study) if one.user_attrs[RECIPE] == key)
+    return max(numbers, default=None)
 
 
 def is_repeated(study: Study, recipe: Recipe, number: int, *, enqueued: bool) -> bool:

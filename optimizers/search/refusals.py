@@ -15,11 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from optimizers.contract.errors import HoneError
+from optimizers.contract.goal import Goal
 from optimizers.contract.job import JobSpec
-from optimizers.contract.study import read_explanation
+from optimizers.contract.study import TrialState, read_explanation
 from optimizers.search.database import open_database
 from optimizers.search.ledger import Ledger
 from optimizers.search.naming import database_url
+from optimizers.search.objectives import cannot_win, never_known
+from optimizers.search.outcome import outcome
+from optimizers.search.sampling import Sampling
 from optimizers.search.storage import failures_told
 
 _log = logging.getLogger(__name__)
@@ -50,6 +54,27 @@ def forget_other_refusals(ledger: Ledger, gate_sha256: str) -> None:
         if entry.trial.refused and entry.trial.refused_by != gate_sha256:
             let_in = replace(entry.trial, refused="", refused_by="")
             ledger.write(replace(entry, trial=let_in))
+
+
+def let_back_in(goal: Goal, ledger: Ledger, sampling: Sampling) -> None:
+    """Have tried again what was given up for nothing but a trial that the gate has refused since.
+
+    Args:
+        goal: With the task's floors.
+        ledger: Of a study that goes on.
+        sampling: Of the same.
+    """
+    trials = [entry.trial for entry in ledger.all()]
+    refused = [str(one.number) for one in trials if one.refused]
+    if not refused:
+        return
+    front = outcome(goal, trials).front
+    origin = f"given up before, for a trial that the gate refused ({', '.join(refused)})"
+    for one in trials:
+        if one.state is not TrialState.ABANDONED:
+            continue
+        if not (cannot_win(goal, one.figures, front) or never_known(goal, one.figures)):
+            sampling.enqueue(one.recipe, origin, instead_of=one.number)
 
 
 def _noted(directory: Path, spec: JobSpec, reason: str) -> bool:

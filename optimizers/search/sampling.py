@@ -22,6 +22,7 @@ from optimizers.contract.recipe import Recipe
 from optimizers.contract.search import Sampler
 from optimizers.search.learned import best_of, note_taught, teach, was_taught
 from optimizers.search.records import (
+    AGAIN,
     DUPLICATE,
     ORIGIN,
     REASON,
@@ -33,6 +34,7 @@ from optimizers.search.records import (
     asked_of,
     had,
     is_repeated,
+    last_number,
     note_values,
     own_trials,
     recipe_key,
@@ -160,18 +162,23 @@ class Sampling:
             trial.set_user_attr(REASON, reason)
             self._end_badly(trial)
 
-    def enqueue(self, recipe: Recipe, origin: str) -> bool:
+    def enqueue(self, recipe: Recipe, origin: str, *, instead_of: int | None = None) -> bool:
         """Have a recipe asked before the sampler's own; it need not lie in the space.
+
+        Args:
+            recipe: What to do.
+            origin: Who proposes it and why.
+            instead_of: Number of a trial of this recipe that is not to count; None: it was not had.
 
         Returns:
             Whether it was taken: False where the study has had it, or it is empty.
         """
-        if not recipe.steps or recipe_key(recipe) in had(self._study):
+        if not recipe.steps or last_number(self._study, recipe) != instead_of:
             return False
-        self._study.enqueue_trial(
-            self._space.parameters(recipe) or {},
-            user_attrs={RECIPE: recipe_key(recipe), ORIGIN: origin},
-        )
+        attributes = {RECIPE: recipe_key(recipe), ORIGIN: origin}
+        if instead_of is not None:
+            attributes |= {AGAIN: True}
+        self._study.enqueue_trial(self._space.parameters(recipe) or {}, user_attrs=attributes)
         return True
 
     def warm(self, trials: Iterable[Known]) -> None:
@@ -246,7 +253,8 @@ class Sampling:
             recipe = recipe_of(key)
             self._answer(trial, recipe)
         enqueued = key is not None
-        if not recipe.steps or is_repeated(self._study, recipe, trial.number, enqueued=enqueued):
+        is_had = is_repeated(self._study, recipe, trial.number, enqueued=enqueued)
+        if not recipe.steps or (is_had and AGAIN not in trial.user_attrs):
             trial.set_user_attr(DUPLICATE, True)
             self._study.tell(trial, state=TrialState.FAIL)
             return None

@@ -14,7 +14,7 @@ from typing import Final
 
 from optimizers.contract.evaluation import Figure
 from optimizers.contract.goal import Goal
-from optimizers.contract.study import Trial, TrialState
+from optimizers.contract.study import MOST_ATTEMPTS, Trial, TrialState
 from optimizers.search.evaluator import Evaluator, Measured
 from optimizers.search.ladder import Ladder, Standing
 from optimizers.search.ledger import Entry
@@ -156,6 +156,11 @@ class Study:
         return ""
 
     def _work_on(self, piece: Piece) -> None:
+        ended = self._ended_before(piece)
+        if ended is not None:
+            self._finish(ended)
+            self._memory.leases.release(piece.lease, attempts=0)
+            return
         trial = replace(piece.entry.trial, worker=self._worker, reason="")
         if self._differs:
             trial = replace(trial, differs=self._differs)
@@ -173,6 +178,28 @@ class Study:
                 self._judge(replace(piece, entry=replace(piece.entry, trial=trial)), measured)
                 attempts = 0
         self._memory.leases.release(piece.lease, attempts=attempts)
+
+    def _ended_before(self, piece: Piece) -> Entry | None:
+        """A trial that takes no more work to end; None where it does.
+
+        Processes died at it again and again, or others have become better since it was measured.
+        """
+        entry = piece.entry
+        if piece.lease.attempt > MOST_ATTEMPTS:
+            reason = f"given up: {MOST_ATTEMPTS} processes ended while they worked on it"
+            failed = replace(entry.trial, state=TrialState.FAILED, reason=reason)
+            return replace(entry, trial=failed)
+        reason = self._why_it_cannot_win(entry.trial.figures) if entry.standings else ""
+        if not reason:
+            return None
+        level = entry.standings[-1].level.index
+        trial = replace(entry.trial, state=TrialState.ABANDONED, level=level, reason=reason)
+        return replace(entry, trial=trial)
+
+    def _why_it_cannot_win(self, figures: Sequence[Figure]) -> str:
+        trials = [entry.trial for entry in self._memory.entries().values()]
+        front = outcome(self._goal, trials).front
+        return cannot_win(self._goal, figures, front) or never_known(self._goal, figures)
 
     def _measured(self, piece: Piece) -> Measured | None:
         """What came of a piece; None where time was up before."""
@@ -194,9 +221,7 @@ class Study:
         elif is_last:
             state, reason = TrialState.COMPLETE, ""
         else:
-            trials = [entry.trial for entry in self._memory.entries().values()]
-            reason = cannot_win(self._goal, figures, outcome(self._goal, trials).front)
-            reason = reason or never_known(self._goal, figures)
+            reason = self._why_it_cannot_win(figures)
             state = TrialState.ABANDONED if reason else TrialState.RUNNING
         trial = replace(trial, state=state, reason=reason)
         if state is not TrialState.RUNNING:

@@ -16,7 +16,7 @@ from optimizers.contract.profile import Profile, Task
 from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import SessionSpec
-from optimizers.contract.search import Search
+from optimizers.contract.search import Sampler, Search
 from optimizers.contract.study import Explanation, Trial, TrialState, write_explanation
 from optimizers.search.database import open_database
 from optimizers.search.explaining import why_lost
@@ -25,9 +25,11 @@ from optimizers.search.naming import database_url
 from optimizers.search.nearest_miss import nearest_miss
 from optimizers.search.objectives import meets
 from optimizers.search.outcome import outcome
-from optimizers.search.refusals import forget_other_refusals, note_refusal
+from optimizers.search.refusals import forget_other_refusals, let_back_in, note_refusal
 from tests.support import models
 from tests.support.replays import exact
+from tests.support.spaces import space_over
+from tests.support.studies import sampling
 
 GOAL = Goal(
     optimize=(FigureName.LATENCY_P50,), stop_when=(parse_requirement("latency_p50 >= 40 % better"),)
@@ -116,6 +118,33 @@ def test_where_nothing_else_holds_the_goal_the_refusal_is_what_is_told(
     note_refusal(tmp_path, spec, WHY)
     said = nearest_miss(GOAL, trials(ledger)[:1])
     assert said == f"trial 0 (prune_channels) came closest: the gate refused it: {WHY}"
+
+
+def test_what_was_given_up_for_a_refused_trial_is_tried_again_and_nothing_else_is(
+    tmp_path: Path, spec: JobSpec, ledger: Ledger
+) -> None:
+    space = space_over("prune_channels", goal=GOAL)
+    study = sampling(space, Sampler.GRID)
+    shares = {0: 0.5, 1: 0.7, 2: 0.6, 3: 0.8}
+    asked = [study.ask() for _ in shares]
+    for one, (number, share) in zip(asked, shares.items(), strict=True):
+        assert one is not None
+        state = TrialState.COMPLETE if number < 2 else TrialState.ABANDONED
+        record = replace(trial(number, share), recipe=one.recipe, state=state)
+        ledger.write(Entry(trial=record))
+        study.tell(number, [share])
+    let_back_in(GOAL, ledger, study)
+    assert study.ask() not in asked, "nothing was refused"
+    note_refusal(tmp_path, spec, WHY)
+    let_back_in(GOAL, ledger, study)
+    let_back_in(GOAL, ledger, study)
+    again, following = study.ask(), study.ask()
+    assert again is not None
+    assert asked[2] is not None
+    assert again.recipe == asked[2].recipe
+    assert again.origin == "given up before, for a trial that the gate refused (0)"
+    assert following is not None
+    assert following.origin == "grid", "trial 1 is better than trial 3, whatever was refused"
 
 
 def test_a_job_without_a_search_or_a_study_knows_of_nothing(

@@ -216,16 +216,23 @@ def trained_space() -> Space:
     return space_over("prune_channels", "distill", values=TRAINED, goal=GOAL)
 
 
+def alike(recipe: Recipe) -> float:
+    """All are as fast, so that nobody can be given up for another one."""
+    return 0.5
+
+
 def test_what_waits_when_the_time_ends_is_gone_on_with_by_a_search_that_is_resumed(
-    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
 ) -> None:
-    # Time for 13 pieces: two trials that train are done, one goes on and is cut, one waits.
-    short = Limits(trials=100, seconds=13.5 * 60.0)
+    replay = Replay(clock, alike, truth)
+    # Time for 9 pieces: the first trial is done, the second one is cut, the third one waits.
+    short = Limits(trials=100, seconds=9.5 * 60.0)
     study, memory = study_of(tmp_path, trained_space(), GOAL, replay, limits=short, clock=clock)
-    assert study.run() == "its 13.5 minutes were used up"
+    assert study.run() == "its 9.5 minutes were used up"
     study.settle()
-    [halved] = [one for one in trials(memory) if one.state is TrialState.HALVED]
-    assert (halved.level, halved.levels) == (2, 4)
+    first, cut, halved = trials(memory)
+    assert (first.state, cut.reason) == (TrialState.COMPLETE, CUT)
+    assert (halved.state, halved.level, halved.levels) == (TrialState.HALVED, 2, 4)
     before = len(replay.pieces)
     close(memory)
     study, memory = study_of(
@@ -238,10 +245,26 @@ def test_what_waits_when_the_time_ends_is_gone_on_with_by_a_search_that_is_resum
     open_studies.append(memory)
     assert study.run() == "every recipe of the space was tried"
     study.settle()
-    assert (halved.recipe, 3) in replay.pieces[before:]
-    assert (halved.recipe, 1) not in replay.pieces[before:]
-    assert TrialState.HALVED not in {one.state for one in trials(memory)}
+    levels = [level for recipe, level in replay.pieces[before:] if recipe == halved.recipe]
+    assert levels == [3, 4]
+    assert {one.state for one in trials(memory)} == {TrialState.COMPLETE}
     assert not memory.sampling.running()
+
+
+def test_who_was_overtaken_while_it_waited_is_given_up_before_it_is_trained_on(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    study, memory = study_of(tmp_path, trained_space(), GOAL, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    overtaken = [
+        one for one in trials(memory) if one.state is TrialState.ABANDONED and one.level > 1
+    ]
+    assert overtaken
+    for one in overtaken:
+        assert one.reason
+        levels = [level for recipe, level in replay.pieces if recipe == one.recipe]
+        assert levels == list(range(1, one.level + 1)), "no level after the one it waited at"
 
 
 def waiting(memory: Memory, value: float) -> Trial:
