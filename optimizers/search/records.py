@@ -20,7 +20,7 @@ VIOLATION: Final = "violation"
 REASON: Final = "reason"
 DUPLICATE: Final = "duplicate"
 AGAIN: Final = "again"
-"""Set where a recipe is to be tried once more although it was had."""
+"""Where a recipe is tried once more: in place of which trial."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

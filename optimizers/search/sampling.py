@@ -177,7 +177,7 @@ class Sampling:
             return False
         attributes = {RECIPE: recipe_key(recipe), ORIGIN: origin}
         if instead_of is not None:
-            attributes |= {AGAIN: True}
+            attributes[AGAIN] = str(instead_of)
         self._study.enqueue_trial(self._space.parameters(recipe) or {}, user_attrs=attributes)
         return True
 

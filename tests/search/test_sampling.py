@@ -116,8 +116,8 @@ def test_a_grid_proposes_nothing_else_where_another_process_was_quicker(tmp_path
     class Slow(Sampling):
         """What it puts in at first is taken by the other one before it asks."""
 
-        def enqueue(self, recipe: Recipe, origin: str) -> bool:
-            was_new = super().enqueue(recipe, origin)
+        def enqueue(self, recipe: Recipe, origin: str, *, instead_of: int | None = None) -> bool:
+            was_new = super().enqueue(recipe, origin, instead_of=instead_of)
             if len(other.running()) < 3:
                 taken = other.ask()
                 assert taken is not None
