@@ -42,6 +42,7 @@ from optimizers.planner import propose
 from optimizers.reporting import report_search
 from optimizers.search.naming import study_name
 from optimizers.search.objectives import objectives, violation
+from optimizers.search.refusals import forget_other_refusals, let_back_in
 from optimizers.search.sampling import Known
 from optimizers.search.satisfiable import unsatisfiable
 from optimizers.search.sharing import end_study, publish
@@ -89,7 +90,7 @@ def search_job(directory: Path, spec: JobSpec, share: float) -> None:
             write_explanation(directory, replace(frame, ended_because=_CANNOT_BE_MET))
             _refuse(bench, f"{_CANNOT_BE_MET}: {'; '.join(frame.unsatisfiable)}")
             return
-        _search(bench, frame, evidence, share, untouched)
+        _search(bench, frame, evidence, share, untouched, spec.data_sha256.get("gate", ""))
 
 
 def assist(directory: Path, spec: JobSpec, visit: Visit | None = None) -> str:
@@ -167,13 +168,20 @@ def _frame(bench: Bench, counts: dict[str, int]) -> tuple[Explanation, Evidence]
 
 
 def _search(
-    bench: Bench, frame: Explanation, evidence: Evidence, share: float, untouched: Untouched
+    bench: Bench,
+    frame: Explanation,
+    evidence: Evidence,
+    share: float,
+    untouched: Untouched,
+    gate_sha256: str,
 ) -> None:
     submission = f"{bench.spec.id}@{bench.spec.submitted_unix_s}"
     with (
         opened_part(bench, frame, evidence, share=share, submission=submission) as part,
         part.memory.leases.running_the_search(),
     ):
+        forget_other_refusals(part.memory.ledger, gate_sha256)
+        let_back_in(bench.assessor.goal, part.memory.ledger, part.memory.sampling)
         _prepare(bench, frame, part)
         tell_ended = _shared(bench, frame)
         with _assistants(bench):

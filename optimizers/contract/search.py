@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import isfinite
 from typing import Any, Final, Self
 
 from optimizers.contract.addresses import BY_NAME, problem_of, without_password
@@ -18,10 +18,11 @@ from optimizers.contract.steps import STEPS_BY_NAME
 
 _KEYS: Final = (
     *("sampler", "trials", "minutes", "workers", "steps", "values"),
-    *("planner", "seed", "storage", "artefacts"),
+    *("planner", "hyperband", "seed", "storage", "artefacts"),
 )
 _NUMBERS: Final = ("trials", "minutes", "workers")
 _MOST_TRIALS: Final = 10_000
+_MOST_MINUTES: Final = 60 * 24 * 365
 _MOST_WORKERS: Final = 64
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
 
@@ -49,12 +50,15 @@ class Search:
     Attributes:
         sampler: Who proposes.
         trials: Most recipes that are tried, in [1, 10000].
-        minutes: Longest time spent on trials, above 0; the final gate comes on top.
+        minutes: Longest time spent on trials, above 0 and at most a year; the final gate comes on
+            top.
         workers: Processes that try recipes at once, in [1, 64].
         steps: Names of the only steps that may take part; empty: all that apply.
         values: `step.parameter` → the only values that are tried, in place of what the step
             declares. `{low: ..., high: ..., log: ...}` is a range.
         planner: Whether the planner's proposals are tried first.
+        hyperband: Whether some recipes begin with a third or all of their training, in brackets;
+            otherwise all begin with a ninth.
         seed: Of everything random.
         storage: Address of a database that several machines share, or `env:NAME` for what an
             environment variable holds; "": a file in the state directory. It takes no part in
@@ -70,6 +74,7 @@ class Search:
     steps: tuple[str, ...] = ()
     values: Mapping[str, Choice | Real] = field(default_factory=dict)
     planner: bool = True
+    hyperband: bool = False
     seed: int = 0
     storage: str = field(default="", compare=False)
     artefacts: str = field(default="", compare=False)
@@ -77,8 +82,10 @@ class Search:
     def __post_init__(self) -> None:
         if not 1 <= self.trials <= _MOST_TRIALS:
             raise InvalidDocument(f"trials must be in [1, {_MOST_TRIALS}], got {self.trials}")
-        if not self.minutes > 0:
-            raise InvalidDocument(f"minutes must be above 0, got {self.minutes}")
+        if not 0 < self.minutes <= _MOST_MINUTES:
+            raise InvalidDocument(
+                f"minutes must be above 0 and at most {_MOST_MINUTES}, got {self.minutes:g}"
+            )
         if not 1 <= self.workers <= _MOST_WORKERS:
             raise InvalidDocument(f"workers must be in [1, {_MOST_WORKERS}], got {self.workers}")
         if self.storage and not (_URL.fullmatch(self.storage) or BY_NAME.fullmatch(self.storage)):
@@ -112,6 +119,7 @@ class Search:
             "steps": list(self.steps),
             "values": {name: _plain(one) for name, one in self.values.items()},
             "planner": self.planner,
+            "hyperband": self.hyperband,
             "seed": self.seed,
             "storage": self.storage,
             "artefacts": self.artefacts,
@@ -137,10 +145,11 @@ def search_from_data(document: Document, path: Path) -> Search:
     }
     if "minutes" in entries:
         given["minutes"] = _number(document, (*path, "minutes"), entries["minutes"])
-    if "planner" in entries:
-        if not isinstance(entries["planner"], bool):
-            raise document.error((*path, "planner"), "expected true or false")
-        given["planner"] = entries["planner"]
+    for name in ("planner", "hyperband"):
+        if name in entries:
+            if not isinstance(entries[name], bool):
+                raise document.error((*path, name), "expected true or false")
+            given[name] = entries[name]
     for name in ("storage", "artefacts"):
         if name in entries:
             if not isinstance(entries[name], str):
@@ -211,7 +220,7 @@ def _range(document: Document, path: Path, value: Any) -> Choice | Real:
     values = value if isinstance(value, list) else [value]
     if not values or not all(isinstance(one, bool | int | float | str) for one in values):
         raise document.error(path, f"expected a list of values, got {shown(value)}")
-    if not all(math.isfinite(one) for one in values if isinstance(one, float)):
+    if not all(isfinite(one) for one in values if isinstance(one, float)):
         raise document.error(path, f"expected finite numbers, got {shown(value)}")
     return Choice(tuple(values))
 
@@ -229,6 +238,6 @@ def _whole(document: Document, path: Path, value: object) -> int:
 
 
 def _number(document: Document, path: Path, value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    raise document.error(path, f"expected a number, got {shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise document.error(path, f"expected a number, got {shown(value)}")
+    return float(value)

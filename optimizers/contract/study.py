@@ -32,15 +32,19 @@ EXPLANATION_FILE: Final = "explanation.json"
 REPORT_FILE: Final = "report.html"
 FRONT_FILE: Final = "front.png"
 
+MOST_ATTEMPTS: Final = 3
+"""A trial that so many processes died at is given up."""
+
 
 class TrialState(StrEnum):
-    """Where a trial stands. All but the first are final.
+    """Where a trial stands. All but the first are how it ended.
 
     Attributes:
         RUNNING: A worker is on it.
         COMPLETE: Everything that the goal asks for was measured.
         ABANDONED: A bound proved that it cannot win, so it was not taken further.
-        HALVED: It waited to be trained further, others first, until the search ended.
+        HALVED: It was not among the best of its rung, or its turn did not come, so it got no more
+            training before the search ended; a search that is resumed may go on with it.
         FAILED: A step failed, or the model it made cannot be used.
     """
 
@@ -72,6 +76,8 @@ class Trial:
         differs: How a machine that measured it differs from the one that serves, in what decides
             times and memory; "" where it does not. Its ratios are to the original on that machine.
         started_unix_s: When.
+        refused: What the final gate refused it for; "" where it was not there, or not refused.
+        refused_by: sha256 of the gate's data that it was refused on.
     """
 
     number: int
@@ -88,11 +94,13 @@ class Trial:
     worker: str = ""
     differs: str = ""
     started_unix_s: float = 0.0
+    refused: str = ""
+    refused_by: str = ""
 
     @property
     def is_feasible(self) -> bool:
-        """Whether it was measured to the end and misses nothing that is required."""
-        return self.state is TrialState.COMPLETE and not self.violation
+        """Whether it was measured to the end, misses nothing, and no gate refused it."""
+        return self.state is TrialState.COMPLETE and not self.violation and not self.refused
 
     def figure(self, name: FigureName) -> Figure | None:
         """The first figure of that name on items as they are, if it was measured."""

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 _WHOLE: Final = Level(index=2, training_share=1.0)
 _LATEST: Final = 3
-"""Candidates that stay although they are not of the front."""
+"""Feasible candidates that stay although they are not of the front."""
 
 
 class Delivery:
@@ -61,7 +61,7 @@ class Delivery:
         """Let go of candidates but those that lead, are among the latest, or may be under way."""
         trials = [entry.trial for entry in self._ledger.all()]
         running = [one for one in trials if one.state is TrialState.RUNNING]
-        ended = [one for one in trials if one.state is TrialState.COMPLETE]
+        ended = [one for one in trials if one.is_feasible]
         kept: list[Trial] = [*running, *ended[-_LATEST:], *outcome(self._goal, trials).front]
         try:
             self._handover.keep_only([at_level(one.recipe, _WHOLE) for one in kept])

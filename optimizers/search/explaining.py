@@ -43,13 +43,11 @@ def why_lost(trial: Trial, winner: Trial | None, goal: Goal, front: Sequence[Tri
             missed = _missed(trial, goal)
             return _cut(trial, missed or _beaten(trial, winner, goal, front) or "it cannot win")
         case TrialState.HALVED:
-            return _cut(trial, _left_waiting(trial, winner, goal))
+            return _cut(trial, _not_among_the_best(trial, winner, goal))
         case TrialState.COMPLETE:
-            if trial.violation:
-                return _missed(trial, goal) or (
-                    f"misses what is required by {100 * trial.violation:.1f} % of its limits"
-                )
-            return _beaten(trial, winner, goal, front)
+            if trial.refused:
+                return f"refused by the gate: {trial.refused}"
+            return _missed(trial, goal) if trial.violation else _beaten(trial, winner, goal, front)
 
 
 def winner_text(winner: Trial, goal: Goal, trials: Sequence[Trial]) -> str:
@@ -114,14 +112,13 @@ def _beaten(trial: Trial, winner: Trial | None, goal: Goal, front: Sequence[Tria
     return f"no better than trial {winner.number}: {_compared(winner, trial, goal)}"
 
 
-def _left_waiting(trial: Trial, winner: Trial | None, goal: Goal) -> str:
-    """Where a trial stood when the search ended, before it was trained further."""
-    text = f"waited to be trained further when the search ended: {_aims(trial, goal)}"
+def _not_among_the_best(trial: Trial, winner: Trial | None, goal: Goal) -> str:
+    text = f"not among the best of its rung: {_aims(trial, goal)}"
     missed = _missed(trial, goal)
     if missed:
         text += f"; {missed}"
     if winner is not None:
-        text += f"; the winner, trial {winner.number}: {_aims(winner, goal)}"
+        text += f"; the winner is trial {winner.number}: {_aims(winner, goal)}"
     return text
 
 

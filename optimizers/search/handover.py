@@ -20,7 +20,7 @@ from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.job import Built
 from optimizers.contract.manifest import MODEL_FILE
 from optimizers.contract.recipe import Recipe
-from optimizers.search.records import recipe_text
+from optimizers.search.records import recipe_key
 from optimizers.search.sharing import STUDIES_FOLDER
 from optimizers.search.store import Store
 
@@ -120,4 +120,4 @@ class Handover:
 
 
 def _digest(recipe: Recipe) -> str:
-    return hashlib.sha256(recipe_text(recipe).encode()).hexdigest()[:32]
+    return hashlib.sha256(recipe_key(recipe).encode()).hexdigest()[:32]

@@ -28,9 +28,6 @@ _log = logging.getLogger(__name__)
 
 SEARCH: Final = -1
 """In place of a trial: the search itself, in the hands of the process that it is run by."""
-MOST_ATTEMPTS: Final = 3
-"""A trial that so many holders died at is given up."""
-
 LASTS_S: Final = 30.0
 """How long a lease holds that is not renewed."""
 LASTS_WITH_PAUSES_S: Final = 120.0

@@ -22,6 +22,7 @@ from optimizers.search.evaluator import Level
 from optimizers.search.ladder import Standing
 
 _TRIAL: Final = TypeAdapter(Trial)
+_WAITING: Final = (TrialState.RUNNING, TrialState.HALVED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +39,11 @@ class Entry:
 
     @property
     def waits(self) -> bool:
-        """Whether it was measured at its level and would have to climb to go on."""
-        if self.trial.state is not TrialState.RUNNING or not self.standings:
+        """Whether it was measured at its level and would have to climb to go on.
+
+        One that had to wait until its search ended does so again where the search is resumed.
+        """
+        if self.trial.state not in _WAITING or not self.standings:
             return False
         return self.standings[-1].level.index == self.trial.level
 

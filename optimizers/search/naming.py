@@ -25,13 +25,15 @@ def study_name(spec: JobSpec, search: Search, host: Host, space: Space) -> str:
 
     How many trials there are, who proposes them and what judges the winner take no part: a study
     goes on where these are changed. One whose space is another's, as steps of a newer Hone have
-    other values, is another study.
+    other values, is another study; so is one that begins to train elsewhere, for that says what a
+    level is.
     """
     data = {purpose: digest for purpose, digest in spec.data_sha256.items() if purpose != "gate"}
     content = [
         *(spec.model, spec.version, spec.profile.to_data()["goal"], str(spec.task), spec.price),
         *(spec.original_sha256, asdict(spec.original_session), data, spec.models_sha256),
         *(search.to_data()["steps"], search.to_data()["values"], plain(space)),
+        search.hyperband,
         *(host.architecture, host.cpu_features, host.cpus, host.onnxruntime, host.gpus),
     ]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

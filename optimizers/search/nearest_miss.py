@@ -27,6 +27,8 @@ def nearest_miss(goal: Goal, trials: Sequence[Trial]) -> str:
     steps = ", ".join(step_name(step) for step in nearest.recipe.steps) or "no step"
     missed = missed_requirements(goal, nearest)
     said = "; ".join(missed) if missed else "it misses nothing that was measured"
+    if nearest.refused:
+        said = f"the gate refused it: {nearest.refused}"
     text = f"trial {nearest.number} ({steps}) came closest: {said}"
     if nearest.state is not TrialState.COMPLETE:
         text += f" (it was taken to level {nearest.level} of {nearest.levels})"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,7 +15,7 @@ from optimizers.contract.study import Trial, TrialState
 from optimizers.search.dominance import ranking
 from optimizers.search.evaluator import Level
 from optimizers.search.ladder import Ladder, Standing
-from optimizers.search.leases import MOST_ATTEMPTS, Lease, LeaseLost, Leases
+from optimizers.search.leases import Lease, Leases
 from optimizers.search.ledger import Budget, Entry, Ledger
 from optimizers.search.objectives import objectives
 from optimizers.search.sampling import Asked, Sampling
@@ -125,6 +124,10 @@ class Pieces:
                 return piece
         return self._best_of(waiting)
 
+    def in_turn(self) -> frozenset[int]:
+        """Numbers of the trials that would climb next."""
+        return frozenset(self._ladder.climbers(_standings(self._memory.entries())))
+
     def others_work(self) -> bool:
         """Whether a trial runs that does not merely wait; if its holder died, its lease ends."""
         entries = self._memory.entries()
@@ -164,7 +167,7 @@ class Pieces:
         if lease is None:
             return None
         entry = memory.ledger.read(asked.number)
-        is_running = asked.number in {one.number for one in memory.sampling.running()}
+        is_running = memory.sampling.resume(asked.number)
         if not is_running or (entry is not None and entry.waits):  # somebody was quicker
             memory.leases.release(lease, attempts=0)
             return None
@@ -172,11 +175,6 @@ class Pieces:
             entry = Entry(trial=self._begun(asked))
         if entry.trial.state is not TrialState.RUNNING:
             memory.tell(self._goal, entry.trial)
-        elif lease.attempt > MOST_ATTEMPTS:
-            reason = f"given up: {MOST_ATTEMPTS} processes ended while they worked on it"
-            trial = replace(entry.trial, state=TrialState.FAILED, reason=reason)
-            with suppress(LeaseLost):
-                memory.finish(self._goal, replace(entry, trial=trial), lease)
         else:
             return Piece(lease=lease, entry=entry, level=self._level(entry.trial))
         memory.leases.release(lease, attempts=0)
@@ -190,7 +188,9 @@ class Pieces:
         if self._memory.ledger.read(entry.trial.number) != entry:
             self._memory.leases.release(lease, attempts=0)
             return None
-        trial = replace(entry.trial, level=entry.trial.level + 1)
+        trial = replace(
+            entry.trial, state=TrialState.RUNNING, reason="", level=entry.trial.level + 1
+        )
         return Piece(lease=lease, entry=replace(entry, trial=trial), level=self._level(trial))
 
     def _begun(self, asked: Asked) -> Trial:

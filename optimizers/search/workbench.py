@@ -233,6 +233,7 @@ def opened_part(
                     sampler=search.sampler,
                     objectives=len(goal.optimize),
                     seed=search.seed,
+                    trials=search.trials,
                     storage=url,
                 )
             )
@@ -264,7 +265,7 @@ def opened_part(
             keep=_let_go if delivery is None else delivery.give,
         )
         study = Study(
-            *(goal, limits, memory, Ladder(), measuring),
+            *(goal, limits, memory, Ladder(hyperband=search.hyperband), measuring),
             worker=f"{socket.gethostname()}:{os.getpid()}",
             differs="" if visit is None else visit.served_on.difference(bench.host),
             clock=working_time,

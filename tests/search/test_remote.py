@@ -55,7 +55,7 @@ from optimizers.search.handover import Handover
 from optimizers.search.ladder import Ladder
 from optimizers.search.leases import Leases
 from optimizers.search.leaving import Leaving
-from optimizers.search.ledger import Ledger
+from optimizers.search.ledger import Entry, Ledger
 from optimizers.search.levels import at_level
 from optimizers.search.outcome import outcome
 from optimizers.search.sharing import (
@@ -619,10 +619,12 @@ def test_only_candidates_that_may_win_or_are_new_stay(tmp_path: Path, spec: JobS
             (tmp_path / "made" / "model.onnx").write_bytes(str(one.number).encode())
             made = Built(recipe=recipe, session=spec.original_session, records=(), built_with={})
             delivery.give(Candidate(model=tmp_path / "made" / "model.onnx", built=made))
-        delivery.tidy()
         best = outcome(goal, ended).front
         assert best == (ended[-1], ended[0])
-        stay = {one.number for one in (ended[0], *ended[-3:])}
+        missed = replace(ended[-2], violation=0.1)
+        memory.ledger.write(Entry(trial=missed))
+        delivery.tidy()
+        stay = {one.number for one in (ended[0], ended[-4], ended[-3], ended[-1])}
         cache = Artefacts(tmp_path / "cache", 1 << 20)
         for one in ended:
             arrived = delivery.fetch(one.recipe, tmp_path / "arrived", spec, cache)

@@ -199,6 +199,33 @@ def test_an_aim_that_only_compares_can_never_be_proved(home: Path) -> None:
     assert "name something else first" in said
 
 
+@pytest.mark.parametrize(
+    "aims",
+    [(FigureName.ACCURACY,), (FigureName.SIZE, FigureName.ACCURACY)],
+    ids=["first", "second"],
+)
+def test_an_aim_that_cannot_be_measured_is_told(
+    home: Path, tmp_path: Path, aims: tuple[FigureName, ...]
+) -> None:
+    with np.load(home / "perceptron" / "search.npz") as arrays:
+        unlabelled = {name: array for name, array in arrays.items() if name != "labels"}
+    np.savez(tmp_path / "search.npz", **unlabelled)
+    terms = Terms(
+        original=home / "perceptron.onnx",
+        original_session=SESSION,
+        goal=Goal(optimize=aims),
+        task=Task.CLASSIFICATION,
+        data=tmp_path / "search.npz",
+        host=this_host(1),
+    )
+    with Assessor(terms) as assessor:
+        goal, original = assessor.goal, assessor.original_figures()
+    assert unsatisfiable(goal, evidence_of(home, "perceptron"), original) == (
+        "accuracy cannot be optimised: this model's answers have no accuracy with task "
+        "classification, or the data has no labels",
+    )
+
+
 STEPS: list[Step] = [
     DynamicInt8(),
     StaticInt8(),

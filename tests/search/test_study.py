@@ -18,12 +18,12 @@ from optimizers.contract.study import Trial, TrialState
 from optimizers.search.database import LEASES, TRIALS, open_database
 from optimizers.search.evaluator import CannotTry, Level, Measured
 from optimizers.search.explaining import why_lost
-from optimizers.search.ladder import Ladder
-from optimizers.search.ledger import Ledger
+from optimizers.search.ladder import Ladder, Standing
+from optimizers.search.ledger import Entry, Ledger
 from optimizers.search.outcome import outcome
 from optimizers.search.pieces import Memory
 from optimizers.search.space import Space
-from optimizers.search.study import CUT, Limits, Study
+from optimizers.search.study import CUT, WAITED, Limits, Study
 from tests.support.replays import Clock, Replay, agreement, close, exact, study_of, trials
 from tests.support.spaces import space_over
 
@@ -221,6 +221,153 @@ def test_what_was_told_is_not_tried_again(
     assert len(replay.pieces) == len(set(replay.pieces)), "no recipe was at a level twice"
 
 
+TRAINED: dict[str, Choice | Real] = {
+    **{name: one for name, one in VALUES.items() if name.startswith("prune_channels")},
+    "distill.temperature": Choice((4.0,)),
+    "distill.weight": Choice((0.5,)),
+    "distill.training.learning_rate": Choice((1e-3, 3e-3, 1e-2)),
+    "distill.training.batch_size": Choice((64,)),
+    "distill.training.optimizer": Choice(("adamw",)),
+    "distill.training.schedule": Choice(("one_cycle",)),
+    "distill.training.epochs": Choice((9,)),
+}
+
+
+def trained_space() -> Space:
+    """Three ratios, each untrained or trained in one of three ways, and training alone."""
+    return space_over("prune_channels", "distill", values=TRAINED, goal=GOAL)
+
+
+def alike(recipe: Recipe) -> float:
+    """All are as fast, so that nobody can be given up for another one."""
+    return 0.5
+
+
+def test_what_waits_when_the_time_ends_is_gone_on_with_by_a_search_that_is_resumed(
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
+) -> None:
+    replay = Replay(clock, alike, truth)
+    # Time for 9 pieces: the first trial is done, the second one is cut, the third one waits.
+    short = Limits(trials=100, seconds=9.5 * 60.0)
+    study, memory = study_of(tmp_path, trained_space(), GOAL, replay, limits=short, clock=clock)
+    assert study.run() == "its 9.5 minutes were used up"
+    study.settle()
+    first, cut, halved = trials(memory)
+    assert (first.state, cut.reason) == (TrialState.COMPLETE, CUT)
+    assert (halved.state, halved.level, halved.levels) == (TrialState.HALVED, 2, 4)
+    before = len(replay.pieces)
+    close(memory)
+    study, memory = study_of(
+        *(tmp_path, trained_space(), GOAL, replay),
+        limits=PLENTY,
+        clock=clock,
+        submission="second",
+        another=True,
+    )
+    open_studies.append(memory)
+    assert study.run() == "every recipe of the space was tried"
+    study.settle()
+    levels = [level for recipe, level in replay.pieces[before:] if recipe == halved.recipe]
+    assert levels == [3, 4]
+    assert {one.state for one in trials(memory)} == {TrialState.COMPLETE}
+    assert not memory.sampling.running()
+
+
+def test_who_was_overtaken_while_it_waited_is_given_up_before_it_is_trained_on(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    study, memory = study_of(tmp_path, trained_space(), GOAL, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    overtaken = [
+        one for one in trials(memory) if one.state is TrialState.ABANDONED and one.level > 1
+    ]
+    assert overtaken
+    for one in overtaken:
+        assert one.reason
+        levels = [level for recipe, level in replay.pieces if recipe == one.recipe]
+        assert levels == list(range(1, one.level + 1)), "no level after the one it waited at"
+
+
+def waiting(memory: Memory, value: float) -> Trial:
+    """A trial that was measured with a ninth of its training, and waits."""
+    asked = memory.sampling.ask()
+    assert asked is not None
+    levels = Ladder().levels(asked.number, asked.recipe)
+    trial = Trial(
+        number=asked.number,
+        recipe=asked.recipe,
+        origin=asked.origin,
+        state=TrialState.RUNNING,
+        level=2,
+        levels=len(levels),
+    )
+    standings = (
+        Standing(number=trial.number, level=level, values=(value,)) for level in levels[:2]
+    )
+    memory.ledger.write(Entry(trial=trial, standings=tuple(standings)))
+    return trial
+
+
+def test_who_was_next_when_the_search_ended_is_told_so_and_not_that_others_were_better(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    study, memory = study_of(tmp_path, trained_space(), GOAL, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    best, worse = waiting(memory, -0.7), waiting(memory, -0.5)
+    study.settle()
+    reasons = {one.number: (one.state, one.reason) for one in trials(memory)}
+    assert reasons[best.number] == (TrialState.HALVED, WAITED)
+    assert reasons[worse.number] == (TrialState.HALVED, "")
+
+
+def test_who_was_recorded_and_not_told_when_the_search_ended_keeps_its_end(
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
+) -> None:
+    study, memory = study_of(tmp_path, space(), GOAL, Broken(), limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    asked = memory.sampling.ask()
+    assert asked is not None
+    trial = Trial(
+        number=asked.number,
+        recipe=asked.recipe,
+        origin=asked.origin,
+        state=TrialState.FAILED,
+        level=1,
+        levels=2,
+        reason="no channels",
+    )
+    memory.ledger.write(Entry(trial=trial))
+    study.settle()
+    assert trials(memory) == [trial]
+    assert [one.reason for one in memory.sampling.told()] == ["no channels"]
+
+
+class Disturbed(Replay):
+    """Others used the machine whenever a trial was timed."""
+
+    def evaluate(self, recipe: Recipe, level: Level) -> Measured:
+        measured = super().evaluate(recipe, level)
+        return replace(measured, figures=()) if level.is_structure else measured
+
+
+def test_nothing_is_trained_that_could_not_be_timed(
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
+) -> None:
+    disturbed = Disturbed(clock, latency, truth)
+    study, memory = study_of(tmp_path, trained_space(), GOAL, disturbed, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    assert {level for _, level in disturbed.pieces} == {1}
+    assert {(one.state, one.reason) for one in trials(memory)} == {
+        (
+            TrialState.ABANDONED,
+            "latency_p50 could not be judged: not measured, or without a bound, "
+            "and no later level measures it",
+        )
+    }
+
+
 class Broken:
     """Every recipe fails."""
 
@@ -240,7 +387,7 @@ def test_a_recipe_that_fails_is_a_trial_with_its_reason_and_ends_nothing(
     assert {trial.reason for trial in found} == {"step prune_channels failed: no channels"}
 
 
-class Disturbed:
+class TimedByNobody:
     """Others use the machine whenever something is timed."""
 
     def evaluate(self, recipe: Recipe, level: Level) -> Measured:
@@ -253,10 +400,10 @@ class Disturbed:
 def test_why_something_could_not_be_measured_is_kept_to_the_end(
     tmp_path: Path, clock: Clock, open_studies: list[Memory]
 ) -> None:
-    study, memory = study_of(tmp_path, space(), GOAL, Disturbed(), limits=PLENTY, clock=clock)
+    study, memory = study_of(tmp_path, space(), GOAL, TimedByNobody(), limits=PLENTY, clock=clock)
     open_studies.append(memory)
     study.run()
-    found = [trial for trial in trials(memory) if trial.state is TrialState.COMPLETE]
+    found = [trial for trial in trials(memory) if trial.state is TrialState.ABANDONED]
     assert found
     for trial in found:
         said = why_lost(trial, None, GOAL, [])

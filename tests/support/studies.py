@@ -29,6 +29,7 @@ def sampling(
     *,
     objectives: int = 1,
     seed: int = 0,
+    trials: int = 40,
     storage: str = "",
     study: str = "one",
 ) -> Sampling:
@@ -38,6 +39,7 @@ def sampling(
         sampler=sampler,
         objectives=objectives,
         seed=seed,
+        trials=trials,
         storage=storage,
     )
 
