@@ -92,6 +92,11 @@ class Ledger:
         if not connection.execute(update(TRIALS).where(row).values(content)).rowcount:
             connection.execute(insert(TRIALS).values(study=self._study, trial=number, **content))
 
+    def amend(self, entry: Entry) -> None:
+        """Change what is known of a trial that nobody works on."""
+        with self._engine.begin() as connection:
+            self.write(entry, connection)
+
     def read(self, number: int) -> Entry | None:
         """One trial; None where nothing was written of it."""
         row = (TRIALS.c.study == self._study) & (TRIALS.c.trial == number)

@@ -53,7 +53,7 @@ def forget_other_refusals(ledger: Ledger, gate_sha256: str) -> None:
     for entry in ledger.all():
         if entry.trial.refused and entry.trial.refused_by != gate_sha256:
             let_in = replace(entry.trial, refused="", refused_by="")
-            ledger.write(replace(entry, trial=let_in))
+            ledger.amend(replace(entry, trial=let_in))
 
 
 def let_back_in(goal: Goal, ledger: Ledger, sampling: Sampling) -> None:
@@ -91,5 +91,5 @@ def _noted(directory: Path, spec: JobSpec, reason: str) -> bool:
             return False
         gate = spec.data_sha256.get("gate", "")
         refused = replace(entry.trial, refused=reason, refused_by=gate)
-        ledger.write(replace(entry, trial=refused))
+        ledger.amend(replace(entry, trial=refused))
     return True

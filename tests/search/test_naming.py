@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import String
 
 from optimizers.contract.job import JobSpec
 from optimizers.contract.profile import Profile, Task
@@ -61,6 +62,9 @@ def test_the_longest_names_make_one_that_every_database_and_store_takes(spec: Jo
         profile=Profile(name="p" * 64, search=Search()),
     )
     name = study_name(longest, Search(), HOST, SPACE)
-    assert len(name) <= STUDIES.c.study.type.length
+    column = STUDIES.c.study.type
+    assert isinstance(column, String)
+    assert column.length is not None
+    assert len(name) <= column.length
     other = replace(longest, model="m" * 127 + "b")
     assert study_name(other, Search(), HOST, SPACE) != name

@@ -75,7 +75,7 @@ def ledger(tmp_path: Path, spec: JobSpec) -> Iterator[Ledger]:
     url = database_url(spec, Search(), tmp_path, {})
     with closing(Ledger(open_database(url), STUDY, spec.original_sha256)) as opened:
         for one in (trial(0, 0.5), trial(1, 0.7)):
-            opened.write(Entry(trial=one))
+            opened.amend(Entry(trial=one))
         explanation = Explanation(
             study=STUDY, model="net", version=1, profile=spec.profile, winner=0
         )
@@ -131,7 +131,7 @@ def test_what_was_given_up_for_a_refused_trial_is_tried_again_and_nothing_else_i
         assert one is not None
         state = TrialState.COMPLETE if number < 2 else TrialState.ABANDONED
         record = replace(trial(number, share), recipe=one.recipe, state=state)
-        ledger.write(Entry(trial=record))
+        ledger.amend(Entry(trial=record))
         study.tell(number, [share])
     let_back_in(GOAL, ledger, study)
     assert study.ask() not in asked, "nothing was refused"

@@ -622,7 +622,7 @@ def test_only_candidates_that_may_win_or_are_new_stay(tmp_path: Path, spec: JobS
         best = outcome(goal, ended).front
         assert best == (ended[-1], ended[0])
         missed = replace(ended[-2], violation=0.1)
-        memory.ledger.write(Entry(trial=missed))
+        memory.ledger.amend(Entry(trial=missed))
         delivery.tidy()
         stay = {one.number for one in (ended[0], ended[-4], ended[-3], ended[-1])}
         cache = Artefacts(tmp_path / "cache", 1 << 20)

@@ -305,7 +305,7 @@ def waiting(memory: Memory, value: float) -> Trial:
     standings = (
         Standing(number=trial.number, level=level, values=(value,)) for level in levels[:2]
     )
-    memory.ledger.write(Entry(trial=trial, standings=tuple(standings)))
+    memory.ledger.amend(Entry(trial=trial, standings=tuple(standings)))
     return trial
 
 
@@ -337,7 +337,7 @@ def test_who_was_recorded_and_not_told_when_the_search_ended_keeps_its_end(
         levels=2,
         reason="no channels",
     )
-    memory.ledger.write(Entry(trial=trial))
+    memory.ledger.amend(Entry(trial=trial))
     study.settle()
     assert trials(memory) == [trial]
     assert [one.reason for one in memory.sampling.told()] == ["no channels"]
