@@ -22,7 +22,7 @@ from tests.support.calls import (
     variants,
     who_answers,
 )
-from tests.support.data import FAST_INT8, policy, write_data
+from tests.support.data import FAST_INT8, MOMENT, policy, write_data
 from tests.support.servers import Server, hone, running
 from tests.support.traffic import relayed
 
@@ -252,7 +252,7 @@ async def test_without_declared_data_nothing_is_promoted_by_itself(tmp_path: Pat
     folder = tmp_path / "models"
     models.perceptron(folder / "net/1/model.onnx", sizes=SIZES)
     (folder / "net/hone.yaml").write_text(f"serve: fast\nprofiles:\n{FAST_PROFILE}")
-    with running(folder, tmp_path / "state") as server:
+    with running(folder, tmp_path / "state", *MOMENT) as server:
         listed = await jobs(server.admin)
         done = await ended(server.admin, listed[0].id)
         assert (done.state, "fidelity is not judged" in done.reason) == ("succeeded", True)
