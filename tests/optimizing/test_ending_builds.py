@@ -24,6 +24,8 @@ from server.jobs import Job, Jobs
 from tests.support import models
 from tests.support.data import write_data
 
+pytestmark = pytest.mark.alone  # ends are waited for two seconds
+
 WITHIN_S = 2.0
 ENDLESS = "recipe: [{distill: {training: {epochs: 1000000}}}]\n"
 

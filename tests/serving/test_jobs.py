@@ -88,6 +88,7 @@ async def gone(processes: list[int]) -> None:
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.alone  # times are measured
 async def test_serve_profile_builds_proves_and_promotes_and_is_there_after_a_restart(
     tmp_path: Path,
 ) -> None:
@@ -179,6 +180,7 @@ async def test_cancelling_ends_the_worker_and_the_next_job_starts(tmp_path: Path
             assert (await client.call("CancelJob", request, management.Job)).state == "cancelled"
 
 
+@pytest.mark.alone  # a worker that is kept from working looks as if it hung
 async def test_a_hanging_worker_is_ended(tmp_path: Path) -> None:
     folder = repository(tmp_path / "models")
     # Longer than a busy machine takes to import torch and onnx, which nothing is reported of.

@@ -130,6 +130,7 @@ async def test_the_end_does_not_wait_for_runs_that_nobody_waits_for(tmp_path: Pa
                 await call
 
 
+@pytest.mark.alone  # deadlines are short
 async def test_deadlines_and_callers_that_leave_are_counted_as_what_they_are(
     tmp_path: Path,
 ) -> None:

@@ -20,6 +20,8 @@ from tests.support.data import FAST_INT8, MOMENT, write_data
 from tests.support.processes import descendants, gone, state
 from tests.support.servers import Server, running
 
+pytestmark = pytest.mark.alone  # ends are waited for two seconds
+
 SIZES = (16, 256, 256, 4)
 ENDLESS = """\
 recipe: [{static_int8: {calibration: entropy, samples: 20000}}]
