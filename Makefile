@@ -4,10 +4,14 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV ?= .venv
 # A PyTorch index of your choice, for example TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
+# How many tests run at once; those marked `alone` run by themselves afterwards.
+TEST_PROCESSES ?= 2
 DEMO_MODELS ?= demo-models
 DEMO_STATE ?= demo-state
 
 BIN := $(VENV)/bin
+# Tests start hundreds of processes; each would compile our sources if their byte code were not kept.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 TORCH := $(BIN)/pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
@@ -39,7 +43,10 @@ run: setup
 	$(BIN)/hone serve $(DEMO_MODELS) --state $(DEMO_STATE) --story
 
 test: setup
-	$(BIN)/pytest
+	@failed=0; \
+	$(PYTEST) -m 'not alone' --numprocesses $(TEST_PROCESSES) --dist worksteal || failed=1; \
+	$(PYTEST) -m alone || failed=1; \
+	exit $$failed
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -149,7 +149,7 @@ def _study(spec: JobSpec) -> tuple[object, ...]:
         *(spec.model, spec.version, spec.profile.name, spec.profile.goal, spec.task, spec.price),
         *(spec.original_sha256, spec.original_session, spec.models_sha256),
         {purpose: digest for purpose, digest in spec.data_sha256.items() if purpose != "gate"},
-        None if search is None else (search.steps, search.values),
+        None if search is None else (search.steps, search.values, search.hyperband),
     )
 
 

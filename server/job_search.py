@@ -131,9 +131,9 @@ class SearchReader:
         return self._changes.get(trial.number, 0), trial.started_unix_s, trial.number
 
 
-def _how_far(trial: Trial) -> tuple[bool, int, float]:
-    """Grows whenever something is done for a trial."""
-    return trial.state is not TrialState.RUNNING, trial.level, trial.seconds
+def _how_far(trial: Trial) -> tuple[int, float, bool]:
+    """Grows whenever something is done for a trial; one that waited in vain may be gone on with."""
+    return trial.level, trial.seconds, trial.state is not TrialState.RUNNING
 
 
 def _changed_ns(file: Path) -> int:

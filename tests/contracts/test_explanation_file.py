@@ -17,10 +17,12 @@ from tests.support.explanations import example_explanation
 KEYS = {
     *("study", "model", "version", "profile", "evidence", "proposals", "data", "trials", "front"),
     *("winner", "nearest_miss", "ended_because", "seconds", "seconds_left", "unsatisfiable"),
+    "trials_total",
 }
 TRIAL_KEYS = {
     *("number", "recipe", "origin", "state", "level", "levels", "figures", "missing"),
     *("violation", "reason", "seconds", "worker", "differs", "started_unix_s"),
+    *("refused", "refused_by"),
 }
 FIGURE_KEYS = {
     *("name", "unit", "samples", "value", "original", "difference", "ratio", "method"),

@@ -10,7 +10,7 @@ from optimizers.contract.directory import read_variant
 from optimizers.contract.evaluation import Verdict
 from optimizers.contract.study import REPORT_FILE, read_explanation
 from tests.support import models
-from tests.support.data import FAST_INT8, write_data
+from tests.support.data import FAST_INT8, MOMENT, write_data
 
 
 def build(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -31,7 +31,7 @@ def test_a_proved_variant_is_written_with_its_manifest(tmp_path: Path) -> None:
     done = build(
         *(model, "--profile-file", profile, "-o", tmp_path / "out/variant"),
         *("--task", "classification", "--gate", tmp_path / "data/gate.npz"),
-        *("--gate-use", 3),
+        *("--gate-use", 3, *MOMENT),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("succeeded\n")

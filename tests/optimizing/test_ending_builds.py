@@ -24,6 +24,8 @@ from server.jobs import Job, Jobs
 from tests.support import models
 from tests.support.data import write_data
 
+pytestmark = pytest.mark.alone  # ends are waited for two seconds
+
 WITHIN_S = 2.0
 ENDLESS = "recipe: [{distill: {training: {epochs: 1000000}}}]\n"
 
@@ -97,11 +99,11 @@ def test_the_command_ends_within_two_seconds_of_being_told(
 def test_a_build_that_takes_too_long_names_its_limit_and_its_step(
     tmp_path: Path, model: Path
 ) -> None:
-    command = start(tmp_path, model, "--build-seconds", "25")
+    command = start(tmp_path, model, "--build-seconds", "10")
     said, _ = command.communicate(timeout=120)
     assert command.returncode == 1
     assert said.splitlines()[-1] == (
-        "failed: building took longer than its limit of 25 s; it was ended in distill"
+        "failed: building took longer than its limit of 10 s; it was ended in distill"
     )
 
 
@@ -143,3 +145,14 @@ async def test_a_job_that_trains_is_cancelled_within_two_seconds(
         assert not those_left(workers, told_s + WITHIN_S)
     finally:
         await jobs.close()
+
+
+IN_THE_BACKGROUND = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+CHILD_OF_A_TEST = "import subprocess, tests.conftest; subprocess.run(['cat', '/proc/self/status'])"
+
+
+def test_tests_that_run_in_the_background_start_processes_that_can_be_interrupted() -> None:
+    command = [*IN_THE_BACKGROUND, sys.executable, "-c", CHILD_OF_A_TEST]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    [ignored] = [line.split()[1] for line in told.splitlines() if line.startswith("SigIgn")]
+    assert not int(ignored, 16) & 1 << (signal.SIGINT - 1)

@@ -39,6 +39,8 @@ from optimizers.step import StepContext
 from tests.support import faults, models
 from tests.support.data import write_data
 
+pytestmark = pytest.mark.alone  # times are measured
+
 SESSION = SessionSpec(lanes=2, max_batch=8)
 GOAL = Goal(
     optimize=(FigureName.SIZE,),

@@ -12,7 +12,7 @@ from optimizers.contract.directory import read_variant
 from optimizers.contract.evaluation import Verdict
 from optimizers.contract.goal import FigureName
 from tests.support import models
-from tests.support.data import write_data
+from tests.support.data import MOMENT, write_data
 
 PROFILE = """\
 recipe: [{dynamic_int8: {}}]
@@ -34,6 +34,7 @@ def build(folder: Path, output: str) -> subprocess.CompletedProcess[str]:
         *("--profile-file", str(folder / "small.yaml"), "-o", str(folder / output)),
         *("--task", "classification", "--gate", str(folder / "gate.npz")),
         *("--calibration", str(folder / "calibration.npz"), "--train", str(folder / "train.npy")),
+        *MOMENT,
     ]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 

@@ -35,6 +35,8 @@ from tests.support.contexts import step_context
 from tests.support.data import write_data
 from tests.support.encoders import TOKENS, WORDS, encoder
 
+pytestmark = pytest.mark.alone  # times are measured
+
 SPEC = SessionSpec(max_batch=8)
 
 

@@ -36,6 +36,8 @@ from optimizers.step import StepContext
 from tests.support import models
 from tests.support.data import write_data
 
+pytestmark = pytest.mark.alone  # times are measured
+
 SESSION = SessionSpec()
 BARE = Evidence(
     operators=(),

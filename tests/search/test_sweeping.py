@@ -18,6 +18,8 @@ from optimizers.contract.job import JobSpec
 from optimizers.contract.search import Search
 from tests.support.searches import search_spec
 
+pytestmark = pytest.mark.alone  # times are measured
+
 GOAL = Goal(optimize=(FigureName.SIZE,), require=(parse_requirement("agreement >= 0.9"),))
 SEARCH = Search(
     steps=("low_rank", "weights_nbits"),

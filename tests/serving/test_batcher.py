@@ -20,6 +20,7 @@ from server.policy import BatchPolicy
 from server.room import Room
 from server.triton_batching import Batching, QueuePolicy
 from server.waiting import Terms
+from tests.support.virtual_time import run_in_virtual_time
 
 Arrays = list[NDArray[Any]]
 RUN_S = 0.001
@@ -504,7 +505,11 @@ async def test_a_deadline_ends_the_run_it_passes_in() -> None:
     await bench.batcher.drain()
 
 
-async def test_runs_that_were_ended_teach_that_they_take_long() -> None:
+def test_runs_that_were_ended_teach_that_they_take_long() -> None:
+    run_in_virtual_time(_teach_by_forty_runs_that_are_ended())
+
+
+async def _teach_by_forty_runs_that_are_ended() -> None:
     bench = Bench(seconds={1: 0.1}, max_batch=1)
     for _ in range(40):
         asked = bench.ask(1, deadline=bench.now + 0.5)

@@ -15,6 +15,7 @@ from optimizers.contract.errors import InvalidModel
 from server.conversion import Conversion, ConversionLimits, Source
 from server.growth import is_outgrown
 from tests.support import models
+from tests.support.processes import gone
 
 CONVERTS = """
 import pathlib, shutil, sys
@@ -26,10 +27,10 @@ open({ran!r}, "a").write("x")
 """
 
 
-def conversion(folder: Path, script: str) -> Conversion:
+def conversion(folder: Path, script: str, *, timeout_s: float = 60) -> Conversion:
     return Conversion(
         folder / "converted",
-        ConversionLimits(timeout_s=60, memory_bytes=0),
+        ConversionLimits(timeout_s=timeout_s, memory_bytes=0),
         lambda size_bytes: None,
         allowed=True,
         command=(sys.executable, "-c", script),
@@ -100,6 +101,21 @@ async def test_nothing_is_started_once_the_server_stops(tmp_path: Path) -> None:
     with pytest.raises(InvalidModel, match="the server stops"):
         await convert(made_by, source(made_by, tmp_path))
     assert not (tmp_path / "ran").exists()
+
+
+async def test_at_its_limit_a_process_is_ended_with_what_it_started(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    hangs = (
+        "import os, subprocess, time\n"
+        "child = subprocess.Popen(['sleep', '1000'])\n"
+        f"open({str(started)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
+        "time.sleep(1000)"
+    )
+    made_by = conversion(tmp_path, hangs, timeout_s=2)
+    with pytest.raises(InvalidModel, match="took longer than 2 s and was ended"):
+        await convert(made_by, source(made_by, tmp_path))
+    await gone([int(process) for process in started.read_text().split()], within_s=10)
+    assert not list((tmp_path / "converted").iterdir())
 
 
 async def test_more_than_expected_in_many_files_ends_the_process_that_wrote_it(

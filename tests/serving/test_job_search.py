@@ -96,6 +96,16 @@ async def test_trials_of_machines_elsewhere_are_shown_as_they_go_on(
     assert seen.trials_done == 1
 
 
+async def test_a_trial_that_waited_in_vain_is_shown_where_it_is_gone_on_with(
+    tmp_path: Path, reader: SearchReader
+) -> None:
+    write_explanation(tmp_path, replace(TOLD, trials=(trial(0, TrialState.HALVED),)))
+    assert (await read(reader)).trials_done == 1
+    append_trial(tmp_path, trial(0, level=2))
+    seen = await read(reader)
+    assert (seen.trials_done, seen.newest[-1].level) == (0, 2)
+
+
 async def test_why_a_trial_lost_is_what_was_found_last(
     tmp_path: Path, reader: SearchReader
 ) -> None:

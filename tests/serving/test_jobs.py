@@ -22,7 +22,7 @@ from tests.support.calls import (
     variants,
     who_answers,
 )
-from tests.support.data import FAST_INT8, policy, write_data
+from tests.support.data import FAST_INT8, MOMENT, policy, write_data
 from tests.support.servers import Server, hone, running
 from tests.support.traffic import relayed
 
@@ -88,6 +88,7 @@ async def gone(processes: list[int]) -> None:
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.alone  # times are measured
 async def test_serve_profile_builds_proves_and_promotes_and_is_there_after_a_restart(
     tmp_path: Path,
 ) -> None:
@@ -179,6 +180,7 @@ async def test_cancelling_ends_the_worker_and_the_next_job_starts(tmp_path: Path
             assert (await client.call("CancelJob", request, management.Job)).state == "cancelled"
 
 
+@pytest.mark.alone  # a worker that is kept from working looks as if it hung
 async def test_a_hanging_worker_is_ended(tmp_path: Path) -> None:
     folder = repository(tmp_path / "models")
     # Longer than a busy machine takes to import torch and onnx, which nothing is reported of.
@@ -252,7 +254,7 @@ async def test_without_declared_data_nothing_is_promoted_by_itself(tmp_path: Pat
     folder = tmp_path / "models"
     models.perceptron(folder / "net/1/model.onnx", sizes=SIZES)
     (folder / "net/hone.yaml").write_text(f"serve: fast\nprofiles:\n{FAST_PROFILE}")
-    with running(folder, tmp_path / "state") as server:
+    with running(folder, tmp_path / "state", *MOMENT) as server:
         listed = await jobs(server.admin)
         done = await ended(server.admin, listed[0].id)
         assert (done.state, "fidelity is not judged" in done.reason) == ("succeeded", True)

@@ -130,10 +130,11 @@ async def test_the_end_does_not_wait_for_runs_that_nobody_waits_for(tmp_path: Pa
                 await call
 
 
+@pytest.mark.alone  # deadlines are short
 async def test_deadlines_and_callers_that_leave_are_counted_as_what_they_are(
     tmp_path: Path,
 ) -> None:
-    models.slow(tmp_path / "models/slow/1/model.onnx", rounds=80_000)
+    models.slow(tmp_path / "models/slow/1/model.onnx", rounds=30_000)
     with running(tmp_path / "models", tmp_path / "state", "--cpus", "1") as server:
         async with Client(server.public) as client:
             busy = asyncio.create_task(client.infer("slow", {"x": SLOW}, timeout=60))

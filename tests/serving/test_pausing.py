@@ -16,9 +16,11 @@ from server.client import Client
 from server.pb import management_pb2 as management
 from tests.support import models
 from tests.support.calls import ended, events, floats, submit
-from tests.support.data import FAST_INT8, write_data
+from tests.support.data import FAST_INT8, MOMENT, write_data
 from tests.support.processes import descendants, gone, state
 from tests.support.servers import Server, running
+
+pytestmark = pytest.mark.alone  # ends are waited for two seconds
 
 SIZES = (16, 256, 256, 4)
 ENDLESS = """\
@@ -34,8 +36,7 @@ latency_budget: 0.1 us
 
 
 def serving(tmp_path: Path) -> AbstractContextManager[Server]:
-    # What nobody requires is timed for a moment only: a busy machine is waited for otherwise.
-    return running(repository(tmp_path / "models"), tmp_path / "state", "--measure-seconds", "1")
+    return running(repository(tmp_path / "models"), tmp_path / "state", *MOMENT)
 
 
 def repository(directory: Path) -> Path:
@@ -138,7 +139,7 @@ async def test_without_a_budget_no_job_is_paused(tmp_path: Path) -> None:
     folder = repository(tmp_path / "models")
     policy = (folder / "net/hone.yaml").read_text()
     (folder / "net/hone.yaml").write_text(policy.replace("latency_budget: 0.1 us", ""))
-    with running(folder, tmp_path / "state", "--measure-seconds", "1") as server:
+    with running(folder, tmp_path / "state", *MOMENT) as server:
         async with load(server):
             job = await submit(server.admin, "net", FAST_INT8)
             assert (await ended(server.admin, job.id)).state == "succeeded"

@@ -32,7 +32,7 @@ from tests.support.calls import (
     submit,
     who_answers,
 )
-from tests.support.data import FAST_INT8, policy, write_data
+from tests.support.data import FAST_INT8, MOMENT, policy, write_data
 from tests.support.servers import Server, hone, running, serve_command
 from tests.support.variants import make_variant
 
@@ -70,7 +70,7 @@ async def test_a_new_version_waits_for_its_profile_behind_the_proven_old_one(
         lambda path: models.perceptron(path, sizes=SIZES, seed=1),
         golden_inputs={"x": floats(2, SIZES[0])},
     )
-    with running(folder, state, "--cpus", "2") as server:
+    with running(folder, state, "--cpus", "2", *MOMENT) as server:
         await promote(server.admin, "net", old.manifest.variant)
         models.perceptron(folder / "net/2/model.onnx", sizes=SIZES, seed=2)
         assert hone("load", "net", admin=server.admin).returncode == 0
@@ -102,9 +102,9 @@ async def test_a_variant_proved_elsewhere_is_measured_here_without_rebuilding_it
         judged_by=SERVED,
         host=replace(this_host(2), onnxruntime="1.0.0"),
     )
-    with running(folder, state, "--cpus", "2") as server:
+    with running(folder, state, "--cpus", "2", *MOMENT) as server:
         await promote(server.admin, "net", foreign.manifest.variant, unverified=True)
-    with running(folder, state, "--cpus", "2") as server:
+    with running(folder, state, "--cpus", "2", *MOMENT) as server:
         assert await answering(server) == ("1", "original")
         listed = await jobs(server.admin)
         [job] = listed

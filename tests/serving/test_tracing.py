@@ -46,6 +46,7 @@ def parent(flags: str = "01") -> tuple[tuple[str, str], ...]:
     return (("traceparent", f"00-{TRACE}-{PARENT}-{flags}"),)
 
 
+@pytest.mark.alone  # clocks are compared to a millisecond
 async def test_a_request_its_wait_and_its_run_are_spans_of_the_callers_trace(
     tmp_path: Path,
 ) -> None:

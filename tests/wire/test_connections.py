@@ -108,6 +108,7 @@ def test_auto_is_native_unless_something_asked_for_needs_grpcio(
     assert "it cannot close connections by age" in line
 
 
+@pytest.mark.alone  # it has 0.2 s for it
 async def test_calls_that_are_cancelled_at_once_are_forgotten() -> None:
     async def answer(request: bytes, context: Any) -> bytes:
         await asyncio.sleep(0.05)

@@ -17,6 +17,8 @@ from tests.support.hostile import ATTACKS, under
 from tests.support.servers import Server, running
 from tests.support.streams import answers_of, stream
 
+pytestmark = pytest.mark.alone  # answers are waited for one second
+
 ANSWER_SECONDS = 1.0
 NO_TEXT = "paths that are no text"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -40,11 +41,14 @@ def triton_python() -> str:
         return given
     directory = Path("build/triton-client").resolve()
     python = directory / "bin/python"
-    if not has_client(python):
-        subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", REQUIREMENT, "numpy"]
-        if subprocess.run(install, check=False).returncode != 0:
-            pytest.skip(f"TRITON'S CLIENT NOT TESTED: {REQUIREMENT} could not be installed")
+    directory.parent.mkdir(exist_ok=True)
+    with directory.with_suffix(".lock").open("w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        if not has_client(python):
+            subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
+            install = [str(python), "-m", "pip", "install", "--quiet", REQUIREMENT, "numpy"]
+            if subprocess.run(install, check=False).returncode != 0:
+                pytest.skip(f"TRITON'S CLIENT NOT TESTED: {REQUIREMENT} could not be installed")
     return str(python)
 
 
