@@ -6,11 +6,15 @@ Recipes that begin alike share their beginning, in a search as in a sweep, by th
 artefacts. So that a search pays for what it would have had to build, and for nothing that it had
 built already, each piece of work says which beginnings of recipes it was the first to make: what
 these took is charged to whoever needs them first.
+
+Two sessions of one file differ by some percent, and the best of many recipes would be the luckiest
+one. So the structure of each is measured in three passes over the grid, and the middle one counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,13 +35,15 @@ from optimizers.contract.study import Trial, TrialState
 from optimizers.search.evaluator import Level
 from optimizers.search.ladder import Ladder
 from optimizers.search.levels import at_level
-from optimizers.search.objectives import violation
+from optimizers.search.objectives import objectives, violation
 from optimizers.search.outcome import Outcome, outcome
 from optimizers.search.records import recipe_key
 from optimizers.search.space import Space, space_of
 
 BUDGET: Final = 0.25
 """Share of a sweep's trials, and of its time, that a search has to do with."""
+PASSES: Final = 3
+"""How often the structure of each recipe is measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,15 +137,28 @@ class Sweep:
             for level in ladder.levels(0, recipe):
                 yield recipe, level
 
+    @property
+    def missing(self) -> Iterable[tuple[Recipe, Level]]:
+        """Every piece of work that is not done yet, in order: all levels, then further passes."""
+        done = Counter((recipe_key(piece.recipe), piece.level) for piece in self.pieces)
+        for count in range(1, PASSES + 1):
+            for recipe, level in self.work:
+                once = count == 1 or level.is_structure
+                if once and done[recipe_key(recipe), level] < count:
+                    yield recipe, level
+
     @cached_property
     def found(self) -> Mapping[tuple[str, Level], Piece]:
-        """Every piece that was tried."""
-        return {(recipe_key(piece.recipe), piece.level): piece for piece in self.pieces}
+        """What counts of each piece that was tried: of several passes the middle one."""
+        passes: dict[tuple[str, Level], list[Piece]] = defaultdict(list)
+        for piece in self.pieces:
+            passes[recipe_key(piece.recipe), piece.level].append(piece)
+        return {key: _middle(pieces, self.goal) for key, pieces in passes.items()}
 
     @property
     def is_complete(self) -> bool:
-        """Whether every recipe was tried at every level."""
-        return all((recipe_key(recipe), level) in self.found for recipe, level in self.work)
+        """Whether every recipe was tried at every level, and as often as it has to be."""
+        return not any(True for _ in self.missing)
 
     @cached_property
     def look_s(self) -> float:
@@ -225,6 +244,12 @@ class Sweep:
                 for piece in self.pieces
             ),
         )
+
+
+def _middle(pieces: Sequence[Piece], goal: Goal) -> Piece:
+    """The one whose first aim is the median, the better one of two."""
+    order = sorted(pieces, key=lambda piece: objectives(goal, piece.figures)[0])
+    return order[(len(order) - 1) // 2]
 
 
 def beginnings(recipe: Recipe, level: Level) -> tuple[str, ...]:

@@ -32,7 +32,6 @@ from optimizers.search.assessment import Assessment, Assessor, Terms
 from optimizers.search.candidates import Candidates
 from optimizers.search.evaluator import Level
 from optimizers.search.measuring import Measuring
-from optimizers.search.records import recipe_key
 from optimizers.search.turns import Turns
 
 PACKAGES: Final = ("hone-server", "onnxruntime", "torch", "optuna", "numpy")
@@ -92,7 +91,7 @@ class Sweeper:
         with self._evaluator() as (measuring, assessor):
             sweep = before or self._begun(assessor)
             made = {one for piece in sweep.pieces for one in piece.made}
-            work = [one for one in sweep.work if (recipe_key(one[0]), one[1]) not in sweep.found]
+            work = list(sweep.missing)
             for index, (recipe, level) in enumerate(work):
                 self._accounted.note(len(sweep.pieces) + index)
                 piece = _tried(measuring, assessor, recipe, level, made)

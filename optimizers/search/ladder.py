@@ -155,6 +155,6 @@ def _best(share: float, rung: dict[int, Standing]) -> list[int]:
     members = [rung[number] for number in sorted(rung)]
     if share == 0:
         return [one.number for one in members]
-    order = ranking([one.values for one in members], [one.violation for one in members])
+    order = ranking([(*one.values, one.violation) for one in members], [0.0] * len(members))
     climb = max(1, len(members) // REDUCTION)
     return [members[index].number for index in order[:climb]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from statistics import mean
 
@@ -25,16 +26,18 @@ from benchmarks.search.replay import (
     replay,
 )
 from benchmarks.search.score import REACHED, best_to_median, of_one_aim, yardstick
-from benchmarks.search.sweep import Sweep, append_piece, begin_sweep, read_sweep
+from benchmarks.search.sweep import Piece, Sweep, append_piece, begin_sweep, read_sweep
 from optimizers.contract.declaration import Choice
 from optimizers.contract.errors import InvalidData
-from optimizers.contract.goal import Goal
+from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.search import Sampler
 from optimizers.search.evaluator import Level
+from optimizers.search.records import recipe_key
 from optimizers.search.space import space_of
 from optimizers.search.study import Limits
+from tests.support.replays import exact
 from tests.support.spaces import evidence
 from tests.support.sweeps import BUILDING_S, LOOKING_S, MEASURING_S, sweep_of
 
@@ -78,9 +81,24 @@ def test_what_recipes_begin_with_is_paid_for_once_and_by_whoever_needs_it(small:
 
 def test_a_sweep_does_not_pay_for_levels_between_structure_and_the_end() -> None:
     sweep = sweep_of(steps=("distill",))
-    assert len(sweep.pieces) == 4
+    assert len(sweep.pieces) == 4 + 2
     # Nothing is built for the structure of what only trains.
     assert sweep.seconds == MEASURING_S + LOOKING_S + BUILDING_S + MEASURING_S
+
+
+def test_of_several_passes_the_middle_one_counts(small: Sweep) -> None:
+    recipe = small.recipes[0]
+    key = recipe_key(recipe), STRUCTURE
+
+    def measured(piece: Piece, ratio: float) -> Piece:
+        return replace(piece, figures=(exact(FigureName.LATENCY_P50, ratio, 1.0),))
+
+    others = [one for one in small.pieces if (recipe_key(one.recipe), one.level) != key]
+    lucky, middle, unlucky = (measured(small.found[key], ratio) for ratio in (0.1, 0.5, 0.9))
+    for passes in permutations((lucky, middle, unlucky)):
+        assert replace(small, pieces=(*others, *passes)).found[key] == middle
+    assert not replace(small, pieces=(*others, lucky, middle)).is_complete
+    assert replace(small, pieces=(*others, lucky, middle, unlucky)).is_complete
 
 
 def test_the_best_and_the_median_are_those_of_the_grid(small: Sweep) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from benchmarks.search.sweep import Piece, Sweep, beginnings
+from benchmarks.search.sweep import PASSES, Piece, Sweep, beginnings
 from optimizers.contract.declaration import Choice, Real
 from optimizers.contract.evaluation import Figure
 from optimizers.contract.goal import FigureName, Goal, parse_requirement
@@ -112,4 +112,9 @@ def sweep_of(
                 made=new,
             )
         )
-    return replace(sweep, pieces=tuple(pieces))
+    again = [
+        replace(piece, building_s=LOOKING_S, made=())
+        for piece in pieces
+        if piece.level.is_structure
+    ]
+    return replace(sweep, pieces=(*pieces, *again * (PASSES - 1)))
