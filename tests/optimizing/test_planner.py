@@ -180,6 +180,8 @@ def test_a_net_that_came_in_half_precision_is_not_halved_again() -> None:
     assert not is_halved(residual_net(provider="cuda", weight_bits=16), FAST)
     assert is_halved(residual_net(), SMALL)
     assert not is_halved(residual_net(weight_bits=16), SMALL)
+    assert names(residual_net(weight_bits=16))[0] == ["prune_channels", "distill"]
+    assert not any("int8" in step for one in names(encoder(weight_bits=16)) for step in one)
 
 
 def test_a_net_whose_weights_are_computed_is_left_alone_as_well() -> None:

@@ -442,3 +442,13 @@ def test_thousands_of_blocks_are_found_in_seconds(tmp_path: Path) -> None:
 
     assert len(residual_blocks(graph)) == count
     assert time.process_time() - began < 3
+
+
+def test_a_sum_of_two_ends_a_block_as_well(tmp_path: Path) -> None:
+    model = onnx.load(str(networks.resnet(tmp_path / "added.onnx")))
+    for node in model.graph.node:
+        if node.op_type == "Add":
+            node.op_type = "Sum"
+    onnx.save(model, str(tmp_path / "model.onnx"))
+
+    assert look(tmp_path / "model.onnx").residual_blocks == 1
