@@ -93,7 +93,6 @@ def profile(
         run_s = float(np.median(seconds))
         batch, batch_item_s = _joined(opened, items, seed, run_s / rows)
     loaded = load_with_constants(model)
-    _tell_apart(loaded.graph)
     runs = _runs(run_s, len(loaded.graph.node))
     with saved(loaded) as file:
         ran = run_nodes(file, session, feeds, runs)
@@ -127,15 +126,6 @@ def _runs(run_s: float, nodes: int) -> int:
     """How often a model is run under the profiler."""
     most = min(_MOST_PROFILED, max(_FEWEST_PROFILED, _MOST_EVENTS // max(1, nodes)))
     return int(np.clip(_PROFILED_S / run_s, _FEWEST_PROFILED, most))
-
-
-def _tell_apart(graph: onnx.GraphProto) -> None:
-    """Give nodes of one name different ones: a profile knows nodes by nothing else."""
-    taken: set[str] = set()
-    for node in graph.node:
-        while node.name in taken:
-            node.name += "_"
-        taken.add(node.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from optimizers.contract.search import Search
 from optimizers.planner.fitting import fitted
 from optimizers.planner.reading import Reading
 from optimizers.planner.rules import ranked
+from optimizers.planner.training import takes_too_long
 
 MOST: Final = 8
 """Proposals; what comes after them is the sampler's."""
@@ -32,8 +33,9 @@ def propose(evidence: Evidence, goal: Goal, search: Search) -> tuple[Proposal, .
         of the steps that may be tried.
     """
     proposals: dict[str, Proposal] = {}
-    for idea in ranked(Reading(evidence, goal, search)):
+    reading = Reading(evidence, goal, search)
+    for idea in ranked(reading):
         recipe = fitted(idea.steps, evidence, search)
-        if recipe is not None:
+        if recipe is not None and not takes_too_long(reading, recipe):
             proposals.setdefault(repr(recipe), Proposal(recipe=recipe, reason=idea.why(recipe)))
     return tuple(proposals.values())[:MOST]

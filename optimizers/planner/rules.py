@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from optimizers.contract.architecture import DropHeads, DropLayers
+from optimizers.contract.declaration import Place
 from optimizers.planner import ideas
 from optimizers.planner.ideas import Idea
 from optimizers.planner.reading import Aim, Kind, Reading
@@ -32,8 +34,16 @@ def ranked(reading: Reading) -> Iterator[Idea]:
     if reading.tolerates_nothing:
         yield from _lossless(reading)
     if reading.kind not in (Kind.LAUNCH, Kind.OTHER):
-        yield from _changing(reading)
+        yield from (idea for idea in _changing(reading) if _works_on(reading, idea))
     yield from _lossless(reading)
+
+
+def _works_on(reading: Reading, idea: Idea) -> bool:
+    """Whether its steps can do anything: those that narrow, or look inside, want 32 bits."""
+    return not reading.is_half or not any(
+        step.declares.place is Place.NUMBERS or isinstance(step, DropHeads | DropLayers)
+        for step in idea.steps
+    )
 
 
 def _changing(reading: Reading) -> Iterator[Idea]:
@@ -71,7 +81,7 @@ def _convolutional(reading: Reading) -> Iterator[Idea]:
         yield _together(ideas.shortened(reading), pruned)
     yield ideas.static_int8(reading, careful=True)
     yield ideas.trained_int8(reading)
-    if reading.aim is Aim.SIZE and not reading.is_half:
+    if reading.aim is Aim.SIZE:
         yield ideas.half(reading)
 
 
@@ -121,8 +131,8 @@ def _with_session(reading: Reading) -> Iterator[Idea]:
 
 def _elsewhere(reading: Reading) -> Iterator[Idea]:
     """Where not the processor computes: int8 kernels are missing there, half floats are fast."""
-    halves = () if reading.is_half else (ideas.half(reading),)
-    yield from halves
+    half = ideas.half(reading)
+    yield half
     shorter = []
     if not reading.is_encoder:
         shorter.append(ideas.pruned(reading))
@@ -130,7 +140,7 @@ def _elsewhere(reading: Reading) -> Iterator[Idea]:
         shorter.append(ideas.shortened(reading))
     for idea in shorter:
         yield idea
-        yield from (idea + half for half in halves)
+        yield idea + half
 
 
 def _truer(reading: Reading) -> Iterator[Idea]:

@@ -6,6 +6,7 @@ from typing import Final
 
 from optimizers.contract.amounts import number, time_span
 from optimizers.contract.distillation import Distill
+from optimizers.contract.recipe import Recipe
 from optimizers.contract.steps import Step
 from optimizers.contract.training import Training
 from optimizers.planner.fitting import as_allowed, numbers
@@ -42,6 +43,13 @@ def epochs(reading: Reading, step: type[Step]) -> int:
     counts = [max(1, round(one)) for one in numbers(step, _EPOCHS, reading.search)] or [1]
     fitting = (one for one in counts if one * _epoch_s(reading) <= room_s)
     return max(fitting, default=counts[0])
+
+
+def takes_too_long(reading: Reading, recipe: Recipe) -> bool:
+    """Whether its training alone takes longer than the whole search may."""
+    trainings = [getattr(step, "training", None) for step in recipe.steps]
+    count = sum(one.epochs for one in trainings if isinstance(one, Training))
+    return count * _epoch_s(reading) > _MINUTE_S * reading.search.minutes
 
 
 def said(reading: Reading, training: Training) -> str:

@@ -47,7 +47,8 @@ def _layers(evidence: Evidence) -> Iterator[str]:
         text = f"{count} {operator}"
         if operator == "Conv":
             channels = [one.weight_shape[0] for one in layers]
-            text += f" of {min(channels)} to {max(channels)} channels"
+            least, most = min(channels), max(channels)
+            text += f" of {least} to {most} channels" if least < most else f" of {most} channels"
             grouped = sum(one.groups > 1 for one in layers)
             text += f", {grouped} of them grouped" if grouped else ""
         yield text
@@ -64,5 +65,5 @@ def _blocks(evidence: Evidence) -> Iterator[Fact]:
 
 
 def _processor(host: Host) -> str:
-    features = f" with {', '.join(host.cpu_features)}" if host.cpu_features else ""
-    return f"{host.processor} ({host.architecture}){features}, {host.cpus} of its processors"
+    text = f"{host.processor} ({host.architecture}), {host.cpus} processors"
+    return f"{text} with {', '.join(host.cpu_features)}" if host.cpu_features else text

@@ -19,15 +19,21 @@ _INCHES: Final = (8.0, 5.6)
 _DPI: Final = 150
 WIDTH: Final = round(_INCHES[0] * _DPI)
 HEIGHT: Final = round(_INCHES[1] * _DPI)
-_AREA: Final = (0.105, 0.26, 0.875, 0.68)
-"""Left, bottom, width and height of the plot, as shares of the picture."""
+_LEFT: Final = 0.105
+_WIDTH: Final = 0.875
+_TOP: Final = 0.94
+_BELOW: Final = 0.158
+"""Room for the ticks and the name of the axis, as all of these a share of the picture."""
+_ROW: Final = 0.034
+"""Of the legend."""
+_COLUMNS: Final = 3
 _TEXT: Final = 9
 _INK: Final = "#222222"
 _FRONT: Final = "#9A9A9A"
 _MARK: Final = 42.0
 _POINT: Final = 72.0
 """Points of an inch."""
-_LONGEST_HEADING: Final = 90
+_LONGEST_HEADING: Final = 76
 _LONGEST_ENTRY: Final = 40
 
 
@@ -43,11 +49,12 @@ def draw(plot: Plot, heading: str) -> bytes:
     """
     figure = Figure(figsize=_INCHES, dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes(_AREA)
+    low = _BELOW + _ROW * -(-_entries(plot) // _COLUMNS)
+    axes = figure.add_axes((_LEFT, low, _WIDTH, _TOP - low))
     _draw_frame(axes, plot, heading)
     _draw_lines(axes, plot)
     _draw_marks(axes, plot)
-    _draw_labels(axes, plot)
+    _draw_labels(axes, plot, _TOP - low)
     _draw_legend(figure, plot)
     content = BytesIO()
     figure.savefig(content, format="png")
@@ -105,10 +112,15 @@ def _draw_marks(axes: Axes, plot: Plot) -> None:
         )
 
 
-def _draw_labels(axes: Axes, plot: Plot) -> None:
+def _entries(plot: Plot) -> int:
+    """How many lines a legend in one column would have."""
+    return len(plot.kinds) + bool(plot.front) + len(plot.limits)
+
+
+def _draw_labels(axes: Axes, plot: Plot, height: float) -> None:
     canvas = Canvas(
-        width=_AREA[2] * _INCHES[0] * _POINT,
-        height=_AREA[3] * _INCHES[1] * _POINT,
+        width=_WIDTH * _INCHES[0] * _POINT,
+        height=height * _INCHES[1] * _POINT,
         character=0.62 * _TEXT,
         line=1.15 * _TEXT,
         radius=5.5,
@@ -150,7 +162,7 @@ def _draw_legend(figure: Figure, plot: Plot) -> None:
     legend = figure.legend(
         handles=handles,
         loc="lower center",
-        ncols=3,
+        ncols=_COLUMNS,
         fontsize=_TEXT,
         frameon=False,
         bbox_to_anchor=(0.53, 0.01),

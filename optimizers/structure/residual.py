@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
+from typing import Final
 
 import onnx_ir as ir
 
@@ -11,13 +12,15 @@ from optimizers.structure.affine import affine_maps
 from optimizers.structure.convolution import convolutions
 from optimizers.structure.editing import insert, take_over
 
+_ADDITIONS: Final = ("Add", "Sum")
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """y = x + f(x).
 
     Attributes:
-        add: The Add.
+        add: The Add, or a Sum of two.
         skip: Which of its inputs is x, 0 or 1.
     """
 
@@ -53,7 +56,7 @@ def residual_blocks(graph: ir.Graph) -> list[Block]:
     order = {node: place for place, node in enumerate(graph)}
     found = []
     for node in graph:
-        if node.op_type != "Add" or node.domain:
+        if node.op_type not in _ADDITIONS or node.domain or len(node.inputs) != 2:
             continue
         skips = [skip for skip in (0, 1) if _is_around_weights(order, node, skip, weighed)]
         found += [Block(node, skip) for skip in skips]

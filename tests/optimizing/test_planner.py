@@ -180,6 +180,8 @@ def test_a_net_that_came_in_half_precision_is_not_halved_again() -> None:
     assert not is_halved(residual_net(provider="cuda", weight_bits=16), FAST)
     assert is_halved(residual_net(), SMALL)
     assert not is_halved(residual_net(weight_bits=16), SMALL)
+    assert names(residual_net(weight_bits=16))[0] == ["prune_channels", "distill"]
+    assert not any("int8" in step for one in names(encoder(weight_bits=16)) for step in one)
 
 
 def test_a_net_whose_weights_are_computed_is_left_alone_as_well() -> None:
@@ -354,7 +356,7 @@ def test_values_that_no_step_takes_are_not_proposed() -> None:
         # 6 runs of 3.5 ms an item and epoch, a quarter of the time: 300 s of 20 minutes
         (1000, 20, 8),  # 168 s
         (3000, 20, 4),  # 8 take 504 s, 4 take 252 s
-        (100_000, 20, 2),  # none fits
+        (10_000, 20, 2),  # none fits
         (3000, 60, 8),
     ],
 )
@@ -434,10 +436,18 @@ def test_where_bytes_count_reasons_speak_of_bytes() -> None:
 
 
 def test_training_that_takes_longer_than_it_may_is_told_so() -> None:
-    evidence = residual_net(data={"calibration": 10, "train": 100_000})
+    evidence = residual_net(data={"calibration": 10, "train": 10_000})
     pruned = propose(evidence, FAST, Search())[1]
 
-    assert "2 epochs of 100000 items, about 70 of 20 minutes" in pruned.reason
+    assert "2 epochs of 10000 items, about 7 of 20 minutes" in pruned.reason
+
+
+def test_nothing_is_proposed_whose_training_outlasts_the_search() -> None:
+    evidence = residual_net(data={"calibration": 10, "train": 100_000})  # 35 minutes an epoch
+
+    assert names(evidence)[:2] == [["static_int8"], ["static_int8"]]
+    assert not any({"distill", "quantize_aware"} & {*one} for one in names(evidence))
+    assert ["prune_channels", "distill"] in names(evidence, FAST, Search(minutes=200))
 
 
 def test_the_session_is_tuned_by_measuring_everything() -> None:

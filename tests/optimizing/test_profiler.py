@@ -291,20 +291,6 @@ def test_a_model_without_names_is_led_back_as_well(tmp_path: Path) -> None:
     assert all(layer.share > 0 for layer in one.layers)
 
 
-def test_nodes_of_one_name_are_told_apart(tmp_path: Path) -> None:
-    model = onnx.load(str(networks.resnet(tmp_path / "named.onnx")))
-    for node in model.graph.node:
-        node.name = "node"
-    onnx.save(model, str(tmp_path / "model.onnx"))
-
-    one = look(tmp_path / "model.onnx")
-
-    assert one.share_of("Conv") > 0.5
-    assert len(one.layers) == 10
-    assert all(layer.share > 0 for layer in one.layers)
-    assert sum(share.share for share in one.operators) == pytest.approx(1)
-
-
 def one_node(path: Path) -> Path:
     return models.identity(path, TensorProto.FLOAT)
 
@@ -316,8 +302,8 @@ def texts(path: Path) -> Path:
 def sequences(path: Path) -> Path:
     """A sequence between nodes, and results that nobody wants."""
     nodes = [
-        helper.make_node("TopK", ["x", "k"], ["", "places"], axis=1),
-        helper.make_node("SplitToSequence", ["x", "k"], ["parts"], axis=1),
+        helper.make_node("TopK", ["x", "k"], ["values", "places"], axis=1),
+        helper.make_node("SplitToSequence", ["x", "one"], ["parts"], axis=1),
         helper.make_node("SequenceAt", ["parts", "zero"], ["part"]),
         helper.make_node("Cast", ["places"], ["wide"], to=TensorProto.FLOAT),
         helper.make_node("Add", ["part", "wide"], ["y"]),
@@ -327,7 +313,11 @@ def sequences(path: Path) -> Path:
         nodes,
         [("x", TensorProto.FLOAT, ["batch", 4])],
         [("y", TensorProto.FLOAT, ["batch", 1])],
-        {"k": np.array([1], np.int64), "zero": np.array(0, np.int64)},
+        {
+            "k": np.array([1], np.int64),
+            "one": np.array(1, np.int64),
+            "zero": np.array(0, np.int64),
+        },
     )
 
 
@@ -452,3 +442,13 @@ def test_thousands_of_blocks_are_found_in_seconds(tmp_path: Path) -> None:
 
     assert len(residual_blocks(graph)) == count
     assert time.process_time() - began < 3
+
+
+def test_a_sum_of_two_ends_a_block_as_well(tmp_path: Path) -> None:
+    model = onnx.load(str(networks.resnet(tmp_path / "added.onnx")))
+    for node in model.graph.node:
+        if node.op_type == "Add":
+            node.op_type = "Sum"
+    onnx.save(model, str(tmp_path / "model.onnx"))
+
+    assert look(tmp_path / "model.onnx").residual_blocks == 1

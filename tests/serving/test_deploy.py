@@ -205,6 +205,7 @@ async def make_history(server: Server, variant: str) -> None:
     assert (await ended(server.admin, job.id)).state == "refused"
 
 
+@pytest.mark.timeout(400)  # its worker imports torch at the lowest priority
 async def test_a_real_prometheus_finds_every_series_that_dashboard_and_rules_select(
     tmp_path: Path,
 ) -> None:
