@@ -90,8 +90,6 @@ class Section:
         race = races.race(DEFAULT)
         rows += [
             _row(f"{name}: found with {_QUARTER}", _percent(race.shares), 100 * REACHED, 99, "%"),
-            _limit(f"{name}: trials until {_ENOUGH} is found", race.trials),
-            _limit(f"{name}: time until {_ENOUGH} is found", race.seconds),
         ]
         shares = [] if self.live is None else [self.live.share]
         found = f"{name}: found live with {_QUARTER}"
@@ -194,7 +192,9 @@ def _table(name: str, aims: str, stick: Yardstick, races: Races) -> Table:
         title=f"{name}: {aims}",
         note=(
             f"`{DEFAULT.name}` is what a search does when nothing else is said; `{ALONE.name}` is "
-            "the same with `planner: false`."
+            f"the same with `planner: false`. The first column is of searches that may use "
+            f"{_QUARTER} and know it; the others of searches that may use everything, which look "
+            "at every recipe before they finish the training of many."
         ),
         heads=(
             "who proposes",
@@ -229,10 +229,6 @@ def _row(
         high_is_good=True,
         note=note,
     )
-
-
-def _limit(figure: str, values: Sequence[float]) -> Row:
-    return Row(figure=figure, values=_percent(values), least=100 * BUDGET, aim=15, unit="%")
 
 
 def _percent(values: Sequence[float]) -> list[float]:

@@ -14,7 +14,6 @@ from optimizers.contract.recipe import Recipe
 from optimizers.contract.search import Sampler
 from optimizers.contract.study import Trial
 from optimizers.planner import propose
-from optimizers.search.composing import Composer
 from optimizers.search.database import open_database
 from optimizers.search.evaluator import Level, Measured
 from optimizers.search.ladder import Ladder
@@ -54,13 +53,10 @@ class Contestant:
     name: str
     sampler: Sampler
     first: Callable[[Sweep, Goal], Sequence[Recipe]] = _unplanned
-    composes: bool = False
     by_chance: bool = True
 
 
-DEFAULT: Final = Contestant(
-    name="planner, then tpe", sampler=Sampler.TPE, first=_planned, composes=True
-)
+DEFAULT: Final = Contestant(name="planner, then tpe", sampler=Sampler.TPE, first=_planned)
 """What a search does when nothing else is said."""
 ALONE: Final = Contestant(name="tpe alone", sampler=Sampler.TPE)
 """The ablation: no planner."""
@@ -166,7 +162,6 @@ def replay(
             ledger=ledger,
             leases=Leases(engine, _STUDY, owner=_STUDY),
             budget=ledger.budget(_STUDY, another=False),
-            composer=Composer(goal, sweep.space, seed=seed) if contestant.composes else None,
         )
 
         def changed(trial: Trial) -> None:

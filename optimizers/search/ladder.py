@@ -82,7 +82,9 @@ class Ladder:
     best third of those measured at a level may go on (Li et al., A System for Massively Parallel
     Hyperparameter Tuning, 2020, algorithm 2), and while there are fewer than three of them the
     best one may, so that something is trained to the end before many are tried. Best is what
-    violates least, then what fewest dominate, then what is least crowded, then who came first.
+    fewest dominate, then what is least crowded, then who came first. By how much a trial misses
+    what is required counts as one more aim: training wins that back, so that a deep cut that
+    misses something after a ninth of it is neither better nor worse than what is safe and slow.
     Nobody waits at the level of structure, where nothing is known of the answers yet: only bounds
     end a trial there.
 
@@ -142,6 +144,11 @@ class Ladder:
         return ends[turn][1]
 
 
+def by_promise(standings: Sequence[Standing]) -> tuple[int, ...]:
+    """All indices, best first, of trials whose training is not over; see `Ladder`."""
+    return ranking([(*one.values, one.violation) for one in standings])
+
+
 def trains(recipe: Recipe) -> bool:
     """Whether a step of a recipe trains the model."""
     return any(
@@ -155,6 +162,6 @@ def _best(share: float, rung: dict[int, Standing]) -> list[int]:
     members = [rung[number] for number in sorted(rung)]
     if share == 0:
         return [one.number for one in members]
-    order = ranking([(*one.values, one.violation) for one in members], [0.0] * len(members))
+    order = by_promise(members)
     climb = max(1, len(members) // REDUCTION)
     return [members[index].number for index in order[:climb]]

@@ -109,31 +109,6 @@ def violation(goal: Goal, figures: Sequence[Figure], *, whole: bool = True) -> f
     return total
 
 
-def margin(goal: Goal, figures: Sequence[Figure]) -> float | None:
-    """How far the requirement is from its limit that is missed by most, or nearest to it.
-
-    In shares of the limit, by the bound that speaks against the variant; negative where all of
-    them hold. None where one of them was not measured and no other is missed.
-
-    Args:
-        goal: With the task's floors.
-        figures: All that was measured of a trial so far.
-    """
-    found: list[float | None] = []
-    for requirement in goal.require:
-        figure = figure_of(requirement, figures)
-        compared = None if figure is None else compare(requirement, figure)
-        if figure is None or compared is None or compared.against is None:
-            found.append(None)
-            continue
-        beyond = compared.against - compared.limit
-        scale = _scale(requirement, figure, compared.limit)
-        found.append((beyond if compared.lower_is_better else -beyond) / scale)
-    known = [one for one in found if one is not None]
-    most = max(known, default=None)
-    return most if most is None or most > 0 or len(known) == len(found) else None
-
-
 def meets(requirements: Sequence[Requirement], figures: Sequence[Figure]) -> bool:
     """Whether all of them hold by the bounds that speak against the variant; False for none."""
     found = [(one, figure_of(one, figures)) for one in requirements]

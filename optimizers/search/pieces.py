@@ -12,10 +12,8 @@ from typing import Final
 
 from optimizers.contract.goal import Goal
 from optimizers.contract.study import Trial, TrialState
-from optimizers.search.composing import Composer
-from optimizers.search.dominance import ranking
 from optimizers.search.evaluator import Level
-from optimizers.search.ladder import Ladder, Standing
+from optimizers.search.ladder import Ladder, Standing, by_promise
 from optimizers.search.leases import Lease, Leases
 from optimizers.search.ledger import Budget, Entry, Ledger
 from optimizers.search.objectives import objectives
@@ -33,14 +31,12 @@ class Memory:
         ledger: Every trial with its figures.
         leases: Who works on which trial.
         budget: Which of the study's budgets is spent.
-        composer: Who proposes in turn with the sampler; None: nobody.
     """
 
     sampling: Sampling
     ledger: Ledger
     leases: Leases
     budget: Budget
-    composer: Composer | None = None
 
     def entries(self) -> dict[int, Entry]:
         """Every trial by its number."""
@@ -144,7 +140,6 @@ class Pieces:
         while not self.is_used_up and self._memory.ledger.take_one(
             self._memory.budget, self._trials
         ):
-            self._compose()
             asked = self._memory.sampling.ask()
             if asked is None:
                 self.is_used_up = True
@@ -154,20 +149,11 @@ class Pieces:
                 return piece
         return None
 
-    def _compose(self) -> None:
-        """Have the composer's proposal asked, when it is its turn."""
-        memory = self._memory
-        trials = [entry.trial for entry in memory.entries().values()]
-        if memory.composer is not None and len(trials) % 2 == 0:
-            composed = memory.composer.propose(trials)
-            if composed is not None:
-                memory.sampling.enqueue(composed.recipe, composed.reason)
-
     def _best_of(self, waiting: Mapping[int, Entry]) -> Piece | None:
         """Where nothing new comes: the best of those that wait."""
         entries = list(waiting.values())
         last = [entry.standings[-1] for entry in entries]
-        for index in ranking([(*one.values, one.violation) for one in last], [0.0] * len(last)):
+        for index in by_promise(last):
             piece = self._climbing(entries[index])
             if piece is not None:
                 return piece

@@ -24,7 +24,6 @@ from optimizers.process import limit_memory
 from optimizers.search.assessment import Assessor, Terms
 from optimizers.search.candidates import Candidate, Candidates
 from optimizers.search.chronicle import Chronicle
-from optimizers.search.composing import Composer
 from optimizers.search.database import open_database
 from optimizers.search.delivering import Delivery
 from optimizers.search.handover import Handover
@@ -226,11 +225,10 @@ def opened_part(
         limit_memory(spec.memory_limit_bytes)  # not that of the builder, which loads the tools
         engine = open_database(url)
         ledger = stack.enter_context(closing(Ledger(engine, frame.study, spec.original_sha256)))
-        space = space_of(evidence, goal, search)
         sampling = stack.enter_context(
             closing(
                 Sampling(
-                    space,
+                    space_of(evidence, goal, search),
                     study=frame.study,
                     sampler=search.sampler,
                     objectives=len(goal.optimize),
@@ -250,7 +248,6 @@ def opened_part(
                 lasts_s=LASTS_WITH_PAUSES_S if visit is None else LASTS_S,
             ),
             budget=ledger.budget(submission, another=spec.resume and bool(submission)),
-            composer=Composer(goal, space, seed=search.seed) if search.planner else None,
         )
         memory.leases.free_the_dead()
         before = ledger.asked_before(memory.budget)
