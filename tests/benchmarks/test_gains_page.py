@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -107,8 +110,11 @@ def test_models_stand_in_order_and_a_model_that_is_not_measured_has_its_section(
     assert not text.endswith("\n\n")
 
 
+RESULTS = HOME / "benchmarks/gains/results"
+
+
 def repository() -> Mapping[str, tuple[Record, ...]]:
-    return {name: read_records(HOME / "benchmarks/gains/results", name) for name in ROWS}
+    return {name: read_records(RESULTS, name) for name in ROWS}
 
 
 def test_the_page_in_the_repository_is_that_of_its_records() -> None:
@@ -124,3 +130,19 @@ def test_the_page_tells_when_a_record_is_changed() -> None:
     records["resnet8"] = (replace(first, figures=figures), *records["resnet8"][1:])
     written = (HOME / "docs/gains.md").read_text(encoding="utf-8")
     assert written != page(records, ROWS, TARGETS)
+
+
+def test_the_page_is_written_again_without_data_and_without_measuring(tmp_path: Path) -> None:
+    results, output = tmp_path / "results", tmp_path / "gains.md"
+    shutil.copytree(RESULTS, results)
+    (results / "resnet8.jsonl").unlink()
+    options = ["--render", "--results", results, "--output", output, "--work", tmp_path / "work"]
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.gains", *map(str, options)],
+        cwd=HOME,
+        check=True,
+        capture_output=True,
+    )
+    left = {name: records for name, records in repository().items() if name != "resnet8"}
+    assert output.read_text(encoding="utf-8") == page(left, ROWS, TARGETS)
+    assert not (tmp_path / "work").exists()
