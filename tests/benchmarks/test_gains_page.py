@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.gains.page import page
 from benchmarks.gains.recipes import ROWS
-from benchmarks.gains.records import Gained, Quantity, Record, read_records
+from benchmarks.gains.records import Circumstances, Gained, Quantity, Record, read_records
 from benchmarks.gains.table import section
 from benchmarks.gains.targets import TARGETS
 from optimizers.contract.profile import Task
@@ -93,10 +93,10 @@ def test_a_record_of_another_recipe_is_not_shown() -> None:
     [((HERE, HERE), "all that stands"), ((HERE, THERE), "some of what"), ((THERE, THERE), "")],
 )
 def test_the_page_says_how_much_was_measured_on_another_kind_of_processor(
-    machines: tuple[object, object], says: str
+    machines: tuple[Circumstances, Circumstances], says: str
 ) -> None:
     records = [
-        replace(one, circumstances=machine)  # type: ignore[arg-type]
+        replace(one, circumstances=machine)
         for one, machine in zip((FIRST, SECOND), machines, strict=True)
     ]
     text = page({"a": records}, {"a": ROWS_OF_TWO}, ())
