@@ -51,8 +51,9 @@ def standing(target: Target | Refusal, records: Sequence[Record]) -> Standing:
     if best is None:
         return Standing(model=target.model, text=target.text, verdict=Verdict.NOT_MEASURED)
     verdict = _verdict(target, best)
-    remarks = [text for demand in target.demands if (text := _remark(demand, best))]
-    if verdict is not Verdict.HELD and target.why:
+    remark = _of_aim if verdict is Verdict.HELD else _of_limit
+    remarks = [remark(demand, best.figures[demand.quantity]) for demand in target.demands]
+    if verdict is not Verdict.HELD:
         remarks.append(target.why)
     return Standing(
         model=target.model,
@@ -60,13 +61,13 @@ def standing(target: Target | Refusal, records: Sequence[Record]) -> Standing:
         verdict=verdict,
         row=best.title,
         measured=", ".join(_said(best, demand.quantity) for demand in target.demands),
-        remarks="; ".join(remarks),
+        remarks="; ".join(filter(None, remarks)),
     )
 
 
 def _refusal(target: Refusal, records: Sequence[Record]) -> Standing:
     record = next((one for one in records if one.title == target.title), None)
-    if record is None:
+    if record is None or record.ending.startswith(JobState.FAILED):
         return Standing(model=target.model, text=target.text, verdict=Verdict.NOT_MEASURED)
     is_refused = record.ending.startswith(JobState.REFUSED)
     vnni = "with" if record.circumstances.has_vnni else "without"
@@ -120,33 +121,34 @@ def _verdict(target: Target, record: Record) -> Verdict:
 
 
 def _holds(demand: Demand, record: Record) -> bool:
-    return demand.margin(record.figures[demand.quantity].value, demand.limit) >= 0
+    return demand.is_met(record.figures[demand.quantity].value)
 
 
 def _holds_by_bound(demand: Demand, record: Record) -> bool:
-    """Whether the bound keeps the limit; what has no bound is not proved."""
-    bound = record.figures[demand.quantity].bound
-    return bound is not None and demand.margin(bound, demand.limit) >= 0
+    return demand.is_met(record.figures[demand.quantity].bound)
 
 
-def _remark(demand: Demand, record: Record) -> str:
-    """What one demand lacks, or how its aim stands; "" where there is nothing to be said."""
-    gained = record.figures[demand.quantity]
-    if not _holds(demand, record):
+def _of_limit(demand: Demand, gained: Gained) -> str:
+    """What one demand lacks; "" for nothing."""
+    if not demand.is_met(gained.value):
         return _short(demand, gained.value, demand.limit)
     if gained.bound is None:
         return f"{said(demand.quantity, gained)} has no bound"
-    if not _holds_by_bound(demand, record):
+    if not demand.is_met(gained.bound):
         return f"the bound's {_short(demand, gained.bound, demand.limit)}"
-    return "" if demand.aim is None else _of_aim(demand, demand.aim, gained.value, gained.bound)
+    return ""
 
 
-def _of_aim(demand: Demand, aim: float, value: float, bound: float) -> str:
-    if demand.margin(bound, aim) >= 0:
+def _of_aim(demand: Demand, gained: Gained) -> str:
+    """How the aim of a demand that is met stands; "" where there is none."""
+    if demand.aim is None or gained.bound is None:
+        return ""
+    if demand.margin(gained.bound, demand.aim) >= 0:
         return "the aim as well"
-    if demand.margin(value, aim) >= 0:
-        return f"the aim by its estimate only, the bound's {_short(demand, bound, aim)}"
-    return f"not the aim, {_short(demand, value, aim)}"
+    if demand.margin(gained.value, demand.aim) >= 0:
+        bound = _short(demand, gained.bound, demand.aim)
+        return f"the aim by its estimate only, the bound's {bound}"
+    return f"not the aim, {_short(demand, gained.value, demand.aim)}"
 
 
 def _short(demand: Demand, value: float, limit: float) -> str:

@@ -27,6 +27,10 @@ class Demand:
         """By how much a value is better than a limit; negative where it is worse."""
         return limit - value if self.quantity is Quantity.MEGABYTES else value - limit
 
+    def is_met(self, value: float | None) -> bool:
+        """Whether a value keeps the limit; a bound that there is not keeps none."""
+        return value is not None and self.margin(value, self.limit) >= 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
