@@ -18,7 +18,7 @@ from optimizers.contract.job import (
     read_spec,
     write_built,
 )
-from optimizers.ending import end, errors_end, report
+from optimizers.ending import end, errors_end, full_disk_exits, report
 from optimizers.pipeline import build
 from optimizers.process import die_with_parent, limit_memory, lower_priority
 from optimizers.untouched import Untouched
@@ -60,7 +60,7 @@ def build_trial(directory: Path, job: Path, said: str, fraction: float, parent: 
     """Be the process that builds one recipe of a search: lowered, and within the memory limit.
 
     It leaves `candidate/` and `built.json` in a directory of its own, or `result.json` with the
-    reason why not. Model and data were checked when the search began.
+    reason why not, unless that is the disk. Model and data were checked when the search began.
 
     Args:
         directory: Of this recipe, with a `spec.json`.
@@ -72,7 +72,7 @@ def build_trial(directory: Path, job: Path, said: str, fraction: float, parent: 
     die_with_parent(parent)
     lower_priority(leader=parent)
     spec = read_spec(directory)
-    with errors_end(directory, spec, "build"):
+    with errors_end(directory, spec, "build"), full_disk_exits():
         limit_memory(spec.memory_limit_bytes)
         built = build(
             directory,
@@ -103,6 +103,8 @@ def serve_trials() -> None:
             try:
                 build_trial(Path(directory), Path(job), said, fraction, parent)
                 code = 0
+            except SystemExit as left:
+                code = left.code if isinstance(left.code, int) else 1
             except BaseException:  # a fork must not go on with what its parent does
                 traceback.print_exc()
             finally:

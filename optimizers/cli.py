@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from optimizers.contract.addresses import resolved_address
 from optimizers.contract.data_files import data_sha256
 from optimizers.contract.errors import HoneError, OutOfMemory
 from optimizers.contract.host import cpu_budget, this_host
@@ -33,6 +34,7 @@ from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.preprocessing import Preprocessing, preprocessing_document
 from optimizers.contract.profile import Task, profile_document
 from optimizers.contract.runtime import SessionSpec
+from optimizers.contract.study import EXPLANATION_FILE, FRONT_FILE, REPORT_FILE
 from optimizers.conversion.confinement import confine
 from optimizers.process import LOW, die_with_parent, lower_priority
 from optimizers.rebuild import rebuild
@@ -46,6 +48,8 @@ cli = typer.Typer(
 )
 
 _LOOK_EVERY_S = 0.2
+_SEARCH = "search"
+"""A stage of which every hundredth is told: it goes on for long."""
 _GATE_USE = (
     "How often this gate data will have been used for this model, this time included. Nothing "
     "counts that here (a server does): it is your word, and the verdict is only as good. "
@@ -64,6 +68,8 @@ _STORAGE = (
     "processes. Left out: the one that the study names, with PGPASSWORD."
 )
 _HOME = "Where model, data and builds go; workers of one machine share it to measure in turn."
+_SHARED = "Address of a shared database, or env:NAME, in place of --state."
+_ARTEFACTS = "The store that its machines share, or env:NAME: a study is removed from there too."
 _DEFAULT_HOME = Path("~/.cache/hone/search-worker")
 DataFile = Annotated[Path | None, typer.Option(exists=True)]
 
@@ -122,6 +128,31 @@ def search_worker(
 
 
 @cli.command()
+def studies(
+    action: Annotated[str, typer.Argument(help="`rm`; nothing lists.")] = "",
+    name: Annotated[str, typer.Argument(help="After `rm`: of a study.")] = "",
+    state: Annotated[Path | None, typer.Option(help="A server's state directory.")] = None,
+    storage: Annotated[str, typer.Option(metavar="ADDRESS", help=_SHARED)] = "",
+    artefacts: Annotated[str, typer.Option(metavar="ADDRESS", help=_ARTEFACTS)] = "",
+) -> None:
+    """Show what searches have learned and keep; or `studies rm NAME`."""
+    from optimizers.search.kept import databases, forget, kept_studies  # takes seconds
+    from optimizers.search.store import Store
+
+    places = databases(state, storage, os.environ)
+    if not action:
+        for one in kept_studies(places):
+            working = ", worked on now" if one.is_worked_on else ""
+            print(f"{one.name}: {one.trials} trials, {one.seconds / 60:.0f} min{working}")
+        return
+    if action != "rm" or not name:
+        raise typer.BadParameter("expected `studies rm NAME`")
+    store = Store(resolved_address(artefacts, os.environ, "--artefacts")) if artefacts else None
+    forget(places, name, store)
+    print(f"removed study {name}")
+
+
+@cli.command()
 def build(
     model: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An ONNX file.")],
     profile_file: Annotated[Path, typer.Option(exists=True, dir_okay=False)],
@@ -138,7 +169,11 @@ def build(
     gate_use: Annotated[int, typer.Option(min=1, metavar="K", help=_GATE_USE)] = 1,
     cache: Annotated[Path | None, typer.Option(file_okay=False, help=_CACHE)] = None,
 ) -> None:
-    """Build one profile of a model and judge it on this machine. Exit code 3: not proved."""
+    """Build one profile of a model and judge it on this machine. Exit code 3: not proved.
+
+    What a search finds, and its report, go to a directory OUTPUT.search beside the variant's; one
+    that was ended goes on there when it is started again.
+    """
     _require_absent(output)
     declared = {"calibration": calibration, "train": train, "search": search, "gate": gate}
     data = {name: path.resolve() for name, path in declared.items() if path is not None}
@@ -152,6 +187,7 @@ def build(
     host = this_host(max(1, int(cpu_budget())))
     original_session = SessionSpec(lanes=host.cpus, max_batch=max_batch)
     original_sha256 = read_onnx_file(model).sha256()
+    found = output.resolve().with_name(f"{output.name}.search")
     spec = JobSpec(
         id=job_id(
             model=model.stem,
@@ -182,6 +218,7 @@ def build(
         build_timeout_s=build_seconds,
         measure_timeout_s=measure_seconds,
         cache=None if cache is None else cache.resolve(),
+        studies=None if profile.search is None else found,
         submitted_unix_s=time.time(),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -192,6 +229,8 @@ def build(
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with _progress_printed(directory):
             result = supervise(directory)
+        if profile.search is not None:
+            _keep_what_was_found(directory, found)
         variant = directory / VARIANT_DIRECTORY
         if variant.is_dir():
             shutil.move(variant, output)
@@ -290,6 +329,15 @@ def demo(
     print(f"serve it: hone serve {directory} --story")
 
 
+def _keep_what_was_found(directory: Path, found: Path) -> None:
+    """Move what a search wrote from its job's directory to where it stays."""
+    found.mkdir(exist_ok=True)
+    for name in (EXPLANATION_FILE, REPORT_FILE, FRONT_FILE):
+        if (directory / name).exists():
+            shutil.move(directory / name, found / name)
+    print(f"what was found lies in {found}")
+
+
 @contextmanager
 def _progress_printed(directory: Path) -> Iterator[None]:
     """Print a line for each stage of a job while something else waits for its end."""
@@ -308,6 +356,10 @@ def _print_progress(directory: Path, ended: threading.Event) -> None:
     while not is_last:
         is_last = ended.wait(_LOOK_EVERY_S)
         progress = last_progress(directory)
-        if progress is not None and progress.stage != shown:
-            print(f"{progress.fraction:4.0%} {progress.stage} {progress.text}".rstrip(), flush=True)
-            shown = progress.stage
+        if progress is None:
+            continue
+        said = f"{progress.fraction:4.0%} {progress.stage}"
+        now = said if progress.stage == _SEARCH else progress.stage
+        if now != shown:
+            print(f"{said} {progress.text}".rstrip(), flush=True)
+            shown = now

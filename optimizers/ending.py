@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from optimizers.contract.errors import HoneError, OutOfMemory
 from optimizers.contract.job import (
@@ -17,6 +20,11 @@ from optimizers.contract.job import (
     append_progress,
     write_result,
 )
+
+DISK_REFUSED: Final = os.EX_IOERR
+"""Exit status of a process whose disk took no more, which is no fault of what it built."""
+DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Of a disk that takes no more."""
 
 
 def report(directory: Path, stage: str, fraction: float, text: str) -> None:
@@ -49,6 +57,17 @@ def errors_end(directory: Path, spec: JobSpec, stage: str) -> Iterator[None]:
         if error.errno == errno.ENOMEM:
             reason = _out_of_memory(spec, stage)
         end(directory, JobState.FAILED, reason)
+
+
+@contextlib.contextmanager
+def full_disk_exits() -> Iterator[None]:
+    """Leave with `DISK_REFUSED` where the disk refuses what the block writes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            sys.exit(DISK_REFUSED)
+        raise
 
 
 def _out_of_memory(spec: JobSpec, stage: str) -> str:

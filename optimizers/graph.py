@@ -145,17 +145,27 @@ def load_with_constants(model: Path) -> onnx.ModelProto:
     loaded = onnx.load(str(model))
     make_weights_constant(loaded)
     name_nodes(loaded.graph)
-    constants = [node for node in loaded.graph.node if node.op_type == "Constant"]
-    for node in constants:
-        [attribute] = node.attribute
-        value = onnx.helper.get_attribute_value(attribute)
-        if attribute.name in _NUMBERS:
-            value = onnx.numpy_helper.from_array(np.array(value, _NUMBERS[attribute.name]))
-        if isinstance(value, onnx.TensorProto):
-            loaded.graph.initializer.append(value)
-            loaded.graph.initializer[-1].name = node.output[0]
-            loaded.graph.node.remove(node)
+    others = []
+    for node in loaded.graph.node:
+        value = _constant(node) if node.op_type == "Constant" else None
+        if value is None:
+            others.append(node)
+            continue
+        loaded.graph.initializer.append(value)
+        loaded.graph.initializer[-1].name = node.output[0]
+    if len(others) < len(loaded.graph.node):
+        del loaded.graph.node[:]
+        loaded.graph.node.extend(others)
     return loaded
+
+
+def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """What a Constant gives; None where it is no tensor of numbers."""
+    [attribute] = node.attribute
+    value = onnx.helper.get_attribute_value(attribute)
+    if attribute.name in _NUMBERS:
+        value = onnx.numpy_helper.from_array(np.array(value, _NUMBERS[attribute.name]))
+    return value if isinstance(value, onnx.TensorProto) else None
 
 
 def subgraph_inputs(node: onnx.NodeProto) -> set[str]:

@@ -38,6 +38,7 @@ from optimizers.evaluation.series import Unstable
 from optimizers.evaluation.subject import Subject
 from optimizers.process import limit_memory
 from optimizers.reporting import report_search
+from optimizers.search.refusals import note_refusal
 
 _GOLDEN_ITEMS: Final = 8
 _GOLDEN_TOLERANCE: Final = 1e-3
@@ -84,6 +85,8 @@ def judge_job(directory: Path, spec: JobSpec, share: float) -> None:
     )
     report(directory, "sealed", 1.0, str(evaluation.verdict))
     reason = "; ".join(evaluation.reasons)
+    if evaluation.verdict is Verdict.REFUSED and note_refusal(directory, spec, reason):
+        reason += "; resume the search to look for another winner"
     end(directory, _VERDICT_STATES[evaluation.verdict], reason, variant)
 
 

@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 from typing import Final
 
+from optimizers.contract.job import PAUSE_BEGINS
+
 PAUSES_VARIABLE: Final = "HONE_WORKER_PAUSES"
 """Environment variable with the file that grows when a pause begins and ends."""
-
-_BEGINS: Final = "begins"
 
 
 def pauses() -> int:
@@ -26,13 +26,13 @@ def pauses() -> int:
 
 def working_time() -> float:
     """Seconds on the monotonic clock, which stood still during every pause that is over."""
-    paused_s = sum(float(line) for line in _lines() if line != _BEGINS)
+    paused_s = sum(float(line) for line in _lines() if line != PAUSE_BEGINS)
     return time.monotonic() - paused_s
 
 
 def note_begin(file: Path) -> None:
     """Write that a pause begins; before anything is stopped."""
-    _append(file, _BEGINS)
+    _append(file, PAUSE_BEGINS)
 
 
 def note_end(file: Path, seconds: float) -> None:

@@ -34,7 +34,7 @@ from optimizers.contract.quantization import (
 )
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.steps import Step, step_name
-from optimizers.contract.tuning import TuneSession
+from optimizers.contract.tuning import SetSession, TuneSession
 from optimizers.distillation import distill, finetune
 from optimizers.pruning import prune_channels, prune_weights, sparsify
 from optimizers.quantization import (
@@ -49,7 +49,7 @@ from optimizers.quantization import (
 )
 from optimizers.reuse import Reuse
 from optimizers.step import StepContext, StepResult
-from optimizers.tuning import tune_session
+from optimizers.tuning import set_session, tune_session
 from optimizers.untouched import Untouched
 
 _Given = TypeVar("_Given")
@@ -149,6 +149,8 @@ def apply_step(model: Path, step: Step, context: StepContext) -> StepResult:
             return fp16.apply(model, step, context)
         case Bf16():
             return bf16.apply(model, step, context)
+        case SetSession():
+            return set_session.apply(model, step, context)
         case TuneSession():
             return tune_session.apply(model, step, context)
         case _:

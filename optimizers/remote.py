@@ -7,12 +7,14 @@ the winner again.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -26,6 +28,7 @@ from optimizers.contract.errors import InvalidData, InvalidDocument, NotSupporte
 from optimizers.contract.host import cpu_budget
 from optimizers.contract.search import Search
 from optimizers.contract.study import write_explanation
+from optimizers.ending import DISK_ERRORS
 from optimizers.search.database import has_study
 from optimizers.search.sharing import (
     STUDIES_FOLDER,
@@ -40,6 +43,8 @@ from optimizers.search.workbench import Visit
 from optimizers.searching import assist
 
 _LOOK_EVERY_S: Final = 5.0
+_PLACE: Final = "process-"
+"""Begins the name of what a process has for itself."""
 _SEVERAL: Final = 2
 """Processes of a machine always take turns: nobody knows how many will be started."""
 
@@ -51,8 +56,8 @@ class Invitation:
     Attributes:
         study: Address of a study in its store, or of the store where it has one that goes on.
         storage: Address of the database, or `env:NAME`; "": the one that the study names.
-        home: Directory for model, data and what is built; processes that share it take turns at
-            measuring.
+        home: Directory for model, data and what is built, for all studies; processes that share it
+            take turns at measuring.
         minutes: Longest time to take part; 0: until the search ends.
     """
 
@@ -88,15 +93,14 @@ def take_part(
             f"the database {without_password(search.storage)} has no study {study}; expected the "
             "one that the search keeps it in; give its address by --storage"
         )
-    home = invitation.home / study
-    with _place_for_one(home) as directory:
+    with _place_for_one(invitation.home) as directory:
         say(f"fetching model and data of study {study}")
         spec = localised(store, shared, directory / "files")
         spec = replace(
             spec,
             profile=replace(spec.profile, search=search),
             cpus=min(spec.cpus, max(1, int(cpu_budget()))),
-            cache=home / "artefacts",
+            cache=invitation.home / "artefacts",
         )
         write_explanation(directory, shared.frame)
         visit = Visit(
@@ -121,6 +125,7 @@ class Leave:
         self._minutes = minutes
         self._next_look = 0.0
         self._why = ""
+        self._signalled = ""  # by itself: a signal may come amid a look at the store
         for wanted in (signal.SIGTERM, signal.SIGINT):
             signal.signal(wanted, self._told)
 
@@ -132,7 +137,7 @@ class Leave:
         if not self._why and now >= self._next_look:
             self._next_look = now + _LOOK_EVERY_S
             self._why = self._why_ended()
-        return self._why
+        return self._signalled or self._why
 
     def _why_ended(self) -> str:
         try:
@@ -141,7 +146,7 @@ class Leave:
             return ""
 
     def _told(self, number: int, frame: object) -> None:
-        self._why = f"it was told to by {signal.Signals(number).name}"
+        self._signalled = f"it was told to by {signal.Signals(number).name}"
 
 
 def _found(address: str) -> tuple[Store, str]:
@@ -190,15 +195,52 @@ def _search_of(
 
 @contextmanager
 def _place_for_one(home: Path) -> Iterator[Path]:
-    """A directory of this process, gone with the block; also those of processes that are gone."""
-    home.mkdir(parents=True, exist_ok=True)
-    for left in home.glob("process-*"):
-        if not Path(f"/proc/{left.name.removeprefix('process-')}").exists():
-            shutil.rmtree(left, ignore_errors=True)
-    directory = home / f"process-{os.getpid()}"
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir()
+    """A directory of this process, gone with the block; also those of processes that are gone.
+
+    Whoever has one holds a lock on it, which the kernel lets go of when he dies. Process ids would
+    not do: those of two containers that share `home` may be the same.
+    """
     try:
-        yield directory
+        home.mkdir(parents=True, exist_ok=True)
+        directory, lock = _placed(home)
+    except OSError as error:
+        raise NotSupported(
+            f"--home {home} cannot be used: {error.strerror}; expected a directory that this user "
+            "may write to"
+        ) from error
+    with lock:
+        try:
+            yield directory
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            raise NotSupported(f"the disk of --home {home} takes no more; make room") from error
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _placed(home: Path) -> tuple[Path, ExitStack]:
+    """A new directory, and what lets go of the lock on it."""
+    with _locked(home, fcntl.LOCK_EX):
+        for left in home.glob(f"{_PLACE}*"):
+            with suppress(OSError), _locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                shutil.rmtree(left, ignore_errors=True)
+        directory = Path(tempfile.mkdtemp(prefix=_PLACE, dir=home))
+        lock = ExitStack()
+        lock.enter_context(_locked(directory, fcntl.LOCK_EX))
+    return directory, lock
+
+
+@contextmanager
+def _locked(directory: Path, how: int) -> Iterator[None]:
+    """Lock a directory for the block.
+
+    Raises:
+        OSError: Somebody else has it and `how` says not to wait, or it is gone.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        os.close(descriptor)

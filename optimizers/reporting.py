@@ -37,7 +37,7 @@ def report_search(
         directory: The job's, with the search's explanation.
         spec: What it says, with data as steps may open it.
         variant: The winner's model file; None: there is none.
-        session: How the winner is opened.
+        session: How the winner is opened; None: where its time goes is not looked at.
         evaluation: What the final gate found; None: it has not judged.
         records: What the winner's steps did.
     """
@@ -62,10 +62,13 @@ def report_search(
 
 
 def _looked_at(variant: Path | None, session: SessionSpec | None, spec: JobSpec) -> Evidence | None:
-    """Where the winner's time goes; never on the gate's data."""
+    """Where the winner's time goes, never on the gate's data; None where that cannot be told."""
     if variant is None or session is None:
         return None
+    host = this_host(spec.cpus)
     data = {purpose: path for purpose, path in spec.data.items() if purpose != "gate"}
-    return profile(
-        variant, session, host=this_host(spec.cpus), task=spec.task, data=data, seed=spec.seed
-    )
+    try:
+        return profile(variant, session, host=host, task=spec.task, data=data, seed=spec.seed)
+    except Exception:  # the rest of the report is worth having all the same
+        _log.exception("where the time of the winner of job %s goes is not known", spec.id)
+        return None

@@ -17,6 +17,9 @@ from optimizers.contract.onnx_file import read_onnx_file
 LARGEST_FILE_BYTES: Final = (1 << 31) - (1 << 25)
 """Of weights that are kept in the model's own file; leaves 32 MiB for all else."""
 
+_PACKED_BITS: Final = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+"""Of numbers that share a byte in a file; numpy has a whole one for each."""
+
 _SMALLEST_APART_BYTES: Final = 1024
 _ALIGNMENT_BYTES: Final = 4096
 """So that a runtime can map the weights instead of copying them."""
@@ -82,7 +85,15 @@ def _apart(model: onnx.ModelProto, data: Path) -> Iterator[None]:
 
 def size_bytes(tensor: onnx.TensorProto) -> int:
     """What its numbers take, wherever they lie; 0 for texts."""
+    return -(-prod(tensor.dims) * number_bits(tensor) // 8)
+
+
+def number_bits(tensor: onnx.TensorProto) -> int:
+    """Bits of one number as stored; 0 of a text."""
     if tensor.data_type == onnx.TensorProto.STRING:
         return 0
+    packed = _PACKED_BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type))
+    if packed is not None:
+        return packed
     width: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return prod(tensor.dims) * width
+    return 8 * width

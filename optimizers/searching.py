@@ -7,18 +7,17 @@ left out of all that the search is given.
 from __future__ import annotations
 
 import math
-import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from optimizers.artefacts import Artefacts
+from optimizers.assistants import assistants
 from optimizers.calibration import open_data
 from optimizers.checking import checked_data, data_of
 from optimizers.contract.errors import InvalidData
@@ -32,6 +31,7 @@ from optimizers.contract.job import (
     read_built,
     write_built,
 )
+from optimizers.contract.manifest import MODEL_FILE
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.study import Explanation, TrialState, read_explanation, write_explanation
@@ -39,13 +39,14 @@ from optimizers.ending import end, report
 from optimizers.evaluation.disjoint import check_disjoint
 from optimizers.evaluation.profiler import profile
 from optimizers.planner import propose
-from optimizers.process import PARENT_VARIABLE
 from optimizers.reporting import report_search
 from optimizers.search.naming import study_name
 from optimizers.search.objectives import objectives, violation
+from optimizers.search.refusals import forget_other_refusals, let_back_in
 from optimizers.search.sampling import Known
 from optimizers.search.satisfiable import unsatisfiable
 from optimizers.search.sharing import end_study, publish
+from optimizers.search.space import space_of
 from optimizers.search.workbench import (
     SEARCH_DIRECTORY,
     Bench,
@@ -58,6 +59,7 @@ from optimizers.untouched import Untouched
 
 _LONGEST_FAREWELL_S: Final = 60.0
 _LOOK_EVERY_S: Final = 0.5
+_TOLD_EVERY_S: Final = 10.0
 _CANNOT_BE_MET: Final = "no recipe can meet the goal"
 
 
@@ -88,7 +90,7 @@ def search_job(directory: Path, spec: JobSpec, share: float) -> None:
             write_explanation(directory, replace(frame, ended_because=_CANNOT_BE_MET))
             _refuse(bench, f"{_CANNOT_BE_MET}: {'; '.join(frame.unsatisfiable)}")
             return
-        _search(bench, frame, evidence, share, untouched)
+        _search(bench, frame, evidence, share, untouched, spec.data_sha256.get("gate", ""))
 
 
 def assist(directory: Path, spec: JobSpec, visit: Visit | None = None) -> str:
@@ -133,9 +135,14 @@ def _checked_for_search(spec: JobSpec, data: dict[str, Path]) -> dict[str, int]:
 def _frame(bench: Bench, counts: dict[str, int]) -> tuple[Explanation, Evidence]:
     """What does not change while a search goes on; looked at once for each job."""
     spec, search, goal = bench.spec, bench.search, bench.assessor.goal
-    study = study_name(spec, search, bench.host)
-    former = read_explanation(bench.directory)
-    if former is not None and former.study == study and former.evidence is not None:
+
+    def name(evidence: Evidence) -> str:
+        return study_name(spec, search, bench.host, space_of(evidence, goal, search))
+
+    former = None
+    with suppress(InvalidData):  # written by another Hone: then the model is looked at again
+        former = read_explanation(bench.directory)
+    if former is not None and former.evidence is not None and former.study == name(former.evidence):
         return replace(former, ended_because=""), former.evidence
     report(bench.directory, "profiling", 0.0, "")
     evidence = profile(
@@ -147,7 +154,7 @@ def _frame(bench: Bench, counts: dict[str, int]) -> tuple[Explanation, Evidence]
         seed=spec.seed,
     )
     frame = Explanation(
-        study=study,
+        study=name(evidence),
         model=spec.model,
         version=spec.version,
         profile=spec.profile.without_secrets(),
@@ -161,10 +168,20 @@ def _frame(bench: Bench, counts: dict[str, int]) -> tuple[Explanation, Evidence]
 
 
 def _search(
-    bench: Bench, frame: Explanation, evidence: Evidence, share: float, untouched: Untouched
+    bench: Bench,
+    frame: Explanation,
+    evidence: Evidence,
+    share: float,
+    untouched: Untouched,
+    gate_sha256: str,
 ) -> None:
     submission = f"{bench.spec.id}@{bench.spec.submitted_unix_s}"
-    with opened_part(bench, frame, evidence, share=share, submission=submission) as part:
+    with (
+        opened_part(bench, frame, evidence, share=share, submission=submission) as part,
+        part.memory.leases.running_the_search(),
+    ):
+        forget_other_refusals(part.memory.ledger, gate_sha256)
+        let_back_in(bench.assessor.goal, part.memory.ledger, part.memory.sampling)
         _prepare(bench, frame, part)
         tell_ended = _shared(bench, frame)
         with _assistants(bench):
@@ -180,14 +197,17 @@ def _search(
             return
         recipe, said = told.trial(told.winner).recipe, f"the winner, trial {told.winner}"
         target = bench.directory / CANDIDATE_DIRECTORY
-        arrived = _arrived(bench, part, recipe, target)
-        if arrived is not None:
-            write_built(bench.directory, arrived)
-            return
-        with part.candidates.built(recipe, said, lambda: math.inf) as candidate:
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.move(candidate.model.parent, target)
-            write_built(bench.directory, candidate.built)
+        built = _arrived(bench, part, recipe, target)
+        if built is None:
+            with part.candidates.built(recipe, said, lambda: math.inf) as candidate:
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.move(candidate.model.parent, target)
+                built = candidate.built
+        # The gate's findings come in later; this one stays where it cannot judge.
+        report_search(
+            bench.directory, bench.spec, variant=target / MODEL_FILE, records=built.records
+        )
+        write_built(bench.directory, built)
 
 
 def _shared(bench: Bench, frame: Explanation) -> Callable[[str], None]:
@@ -195,8 +215,17 @@ def _shared(bench: Bench, frame: Explanation) -> Callable[[str], None]:
     store = bench.store
     if store is None:
         return lambda because: None
-    report(bench.directory, "sharing", 0.0, "model and data go to search.artefacts")
-    publish(store, bench.submitted, frame, bench.host)
+    told_at = -math.inf
+
+    def went_on() -> None:
+        """A job that is silent for long is taken for dead."""
+        nonlocal told_at
+        if time.monotonic() > told_at + _TOLD_EVERY_S:
+            told_at = time.monotonic()
+            report(bench.directory, "sharing", 0.0, "model and data go to search.artefacts")
+
+    went_on()
+    publish(store, bench.submitted, frame, bench.host, went_on)
     return lambda because: end_study(store, frame.study, because)
 
 
@@ -215,7 +244,8 @@ def _arrived(bench: Bench, part: Part, recipe: Recipe, target: Path) -> Built | 
     if part.delivery is None or spec.cache is None:
         return None
     report(bench.directory, "fetching", 1.0, "the winner, from search.artefacts")
-    return part.delivery.fetch(recipe, target, Artefacts(spec.cache, spec.cache_limit_bytes))
+    cache = Artefacts(spec.cache, spec.cache_limit_bytes)
+    return part.delivery.fetch(recipe, target, spec, cache)
 
 
 def _refuse(bench: Bench, reason: str) -> None:
@@ -245,15 +275,5 @@ def _assistants(bench: Bench) -> Iterator[None]:
     """The search's further processes, which end with the block."""
     command = [sys.executable, "-m", "optimizers", "worker", str(bench.directory)]
     command += ["--stage", "assist"]
-    environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
-    running: list[subprocess.Popen[bytes]] = []
-    with (bench.directory / LOG_FILE).open("ab") as log:
-        try:
-            for _ in range(bench.search.workers - 1):
-                process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-                running.append(process)
-            yield
-        finally:
-            for process in running:
-                process.kill()
-                process.wait()
+    with assistants(command, bench.directory / LOG_FILE, bench.search.workers - 1):
+        yield

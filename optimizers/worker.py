@@ -25,6 +25,7 @@ from optimizers.contract.job import (
     read_spec,
 )
 from optimizers.contract.processors import processors_for_workers
+from optimizers.contract.study import MOST_ATTEMPTS, TrialState, read_explanation
 from optimizers.ending import end, errors_end, report
 from optimizers.process import (
     PARENT_VARIABLE,
@@ -39,17 +40,23 @@ Stage = Literal["build", "search", "assist", "measure"]
 
 STAGES: Final[tuple[Stage, ...]] = ("build", "search", "assist", "measure")
 
+_DEATHS: Final = (
+    *(signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE),
+)
+"""Signals that nobody sends who wants a search to stop: he ends the job's supervisor."""
 _BUILDING: Final = 0.4
 _SEARCHING: Final = 0.9
 
 
 def supervise(directory: Path) -> JobResult:
     """Run both children of a job and make sure that a result is written."""
-    first: Stage = "build" if read_spec(directory).profile.search is None else "search"
-    for stage in (first, "measure"):
-        result = _run_child(directory, stage)
-        if result is not None:
-            return result
+    if read_spec(directory).profile.search is None:
+        result = _run_child(directory, "build")
+    else:
+        result = _run_search(directory)
+    result = result or _run_child(directory, "measure")
+    if result is not None:
+        return result
     return end(directory, JobState.FAILED, "the worker ended without a verdict")
 
 
@@ -64,8 +71,41 @@ def build_only(directory: Path) -> None:
         raise NotSupported(result.reason)
 
 
+def _run_search(directory: Path) -> JobResult | None:
+    """Run the child that searches to its end; None if the job goes on after it.
+
+    What it measures may crash the runtime, or have the kernel end it for want of memory. That is a
+    trial's fault and not the search's: it goes on, and gives a trial up that it dies at again and
+    again. It has failed where it dies and no trial comes to an end.
+    """
+    deaths, ended = 0, 0
+    while True:
+        code = _ended_child(directory, "search")
+        told = read_explanation(directory)
+        trials = () if told is None else told.trials
+        now = sum(trial.state is not TrialState.RUNNING for trial in trials)
+        deaths, ended = (1 if now > ended else deaths + 1), now
+        if -code not in _DEATHS or deaths > MOST_ATTEMPTS or read_result(directory) is not None:
+            return _result(directory, "search", code)
+        name = signal.Signals(-code).name
+        report(directory, "starting", 0.0, f"search again: its process was ended by {name}")
+
+
 def _run_child(directory: Path, stage: Stage) -> JobResult | None:
     """Run one child to its end; None if the job goes on after it."""
+    return _result(directory, stage, _ended_child(directory, stage))
+
+
+def _result(directory: Path, stage: Stage, code: int) -> JobResult | None:
+    """How a job ended with one of its children, which returned `code`; None if it goes on."""
+    result = read_result(directory)
+    if result is None and code != 0:
+        return end(directory, JobState.FAILED, _why(directory, stage, code))
+    return result
+
+
+def _ended_child(directory: Path, stage: Stage) -> int:
+    """Run one child to its end; its return code. A job that it took too long for has a result."""
     spec = read_spec(directory)
     # Importing the tools takes seconds in which the job must not look dead.
     report(directory, "starting", _share(spec) if stage == "measure" else 0.0, stage)
@@ -77,16 +117,14 @@ def _run_child(directory: Path, stage: Stage) -> JobResult | None:
     command = [sys.executable, "-m", "optimizers", "worker", str(directory), "--stage", stage]
     limit_s = spec.build_timeout_s if stage == "build" else 0.0
     try:
-        code = run_child(command, directory, environment=environment, limit_s=limit_s)
+        return run_child(command, directory, environment=environment, limit_s=limit_s)
     except TookTooLong:
         progress = last_progress(directory)
         at = progress.stage if progress is not None else stage
         reason = f"building took longer than its limit of {limit_s:g} s; it was ended in {at}"
-        return read_result(directory) or end(directory, JobState.FAILED, reason)
-    result = read_result(directory)
-    if result is None and code != 0:
-        return end(directory, JobState.FAILED, _why(directory, stage, code))
-    return result
+        if read_result(directory) is None:
+            end(directory, JobState.FAILED, reason)
+        return -signal.SIGKILL
 
 
 def run_stage(directory: Path, stage: Stage) -> None:

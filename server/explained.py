@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from optimizers.contract.described import recipe_text
 from optimizers.contract.study import Explanation, Trial, TrialState, explanation_from_json
 from server.pb import management_pb2 as pb
 from server.rpc.messages import figure_message
-from server.terminal import figure_line, job_line
+from server.terminal import figure_line, has_ended, job_line
 
 _SHOWN_OPERATORS: Final = 5
 _LEAST_SHOWN: Final = 0.005
@@ -32,7 +33,8 @@ def account_lines(answer: pb.ExplainResponse) -> Iterator[str]:
     if answer.HasField("variant"):
         yield from _variant_lines(answer.variant)
     elif answer.HasField("job"):
-        yield "no variant is left of it"
+        ended = has_ended(answer.job)
+        yield "no variant is left of it" if ended else "it has nothing to tell yet"
 
 
 def trial_line(trial: pb.Trial, aims: int = 2) -> str:
@@ -56,27 +58,28 @@ def _search_lines(explanation: Explanation, answer: pb.ExplainResponse) -> Itera
         f"{explanation.model} version {explanation.version}, profile {explanation.profile.name}, "
         f"study {explanation.study}"
     )
+    if answer.HasField("job"):
+        yield f"job {answer.job.id}, submitted {_date(answer.job.submitted_unix_s)}"
     yield f"wanted: {', '.join(goal.optimize)}"
     for title, requirements in (("required", goal.require), ("good enough", goal.stop_when)):
         if requirements:
             yield f"{title}: {'; '.join(one.text for one in requirements)}"
     if explanation.data:
         counts = ", ".join(f"{name} {items}" for name, items in explanation.data.items())
-        yield f"data: {counts} items; no item is in two of them"
+        yield f"data: {counts} items; no item that judges (search, gate) is in another part"
     yield from _evidence_lines(explanation)
     yield from (f"cannot be met: {text}" for text in explanation.unsatisfiable)
     yield _count_line(explanation)
-    if explanation.ended_because:
-        yield f"ended because {explanation.ended_because}"
-    else:
-        yield f"goes on for {time_left(explanation.seconds_left)}"
+    was_cut = not explanation.ended_because and answer.HasField("job") and has_ended(answer.job)
+    yield _end_line(explanation, answer.job if was_cut else None)
     yield ""
     yield from _winner_lines(explanation, answer)
     others = [one for one in explanation.trials if one.number != explanation.winner]
     if others:
+        has_lost = explanation.winner is not None and explanation.ended_because
         yield ""
-        yield "Why each of the others lost:" if explanation.winner is not None else "Trials:"
-        yield from map(_loser_line, others)
+        yield "Why each of the others lost:" if has_lost else "Trials:"
+        yield from (_loser_line(one, was_cut=was_cut) for one in others)
 
 
 def _evidence_lines(explanation: Explanation) -> Iterator[str]:
@@ -101,6 +104,16 @@ def _count_line(explanation: Explanation) -> str:
     return f"{tried}: {states}" if states else tried
 
 
+def _end_line(explanation: Explanation, cut: pb.Job | None) -> str:
+    """Why a search has ended, or for how long it goes on; `cut` is the job that it ended with."""
+    if cut is not None:
+        return f"cut short, as its job was {cut.state}; submitted again, it goes on where it was"
+    if explanation.ended_because:
+        return f"ended because {explanation.ended_because}"
+    left = f" for {time_left(explanation.seconds_left)}" if explanation.seconds_left else ""
+    return f"goes on{left}"
+
+
 def _winner_lines(explanation: Explanation, answer: pb.ExplainResponse) -> Iterator[str]:
     if explanation.winner is None:
         if explanation.ended_because:
@@ -111,7 +124,8 @@ def _winner_lines(explanation: Explanation, answer: pb.ExplainResponse) -> Itera
             yield f"nearest miss: {explanation.nearest_miss}"
     else:
         winner = explanation.trial(explanation.winner)
-        yield f"winner: trial {winner.number}: {recipe_text(winner.recipe)}"
+        what = "winner" if explanation.ended_because else "best so far"
+        yield f"{what}: trial {winner.number}: {recipe_text(winner.recipe)}"
         yield f"{_OF_A_WINNER}proposed by {winner.origin}"
         yield f"{_OF_A_WINNER}on the search's data:"
         for figure in winner.figures:
@@ -127,7 +141,9 @@ def _winner_lines(explanation: Explanation, answer: pb.ExplainResponse) -> Itera
         )
 
 
-def _loser_line(trial: Trial) -> str:
+def _loser_line(trial: Trial, *, was_cut: bool) -> str:
+    if was_cut and trial.state is TrialState.RUNNING:
+        trial = replace(trial, reason=f"{trial.state} when the search was cut short")
     what = f"  trial {trial.number} ({recipe_text(trial.recipe)})"
     where = f"; measured on another machine: {trial.differs}" if trial.differs else ""
     if trial.reason.startswith(trial.state):
@@ -153,7 +169,7 @@ def _variant_lines(variant: pb.Variant) -> Iterator[str]:
 
 
 def _certificate_lines(certificate: pb.Certificate, void: str) -> Iterator[str]:
-    issued = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(certificate.issued_unix_s))
+    issued = _date(certificate.issued_unix_s)
     gpus = f", GPUs {', '.join(certificate.gpus)}" if certificate.gpus else ""
     gate = f"use {certificate.gate_use} of gate data {certificate.gate_sha256[:12]}"
     yield (
@@ -163,3 +179,7 @@ def _certificate_lines(certificate: pb.Certificate, void: str) -> Iterator[str]:
     )
     if void:
         yield f"  it is not valid here: {void}"
+
+
+def _date(unix_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))

@@ -27,6 +27,38 @@ class Account:
     manifest: Manifest | None
     directory: Path | None
 
+    def read(self, name: str) -> bytes:
+        """The content of a file that its search wrote.
+
+        Raises:
+            FailedPrecondition: There is none, or it cannot be read.
+        """
+        if self.directory is None:
+            raise FailedPrecondition(
+                f"{self._named()} made no search, or its search has not got so far; there is a "
+                "report of searches only, and `hone explain` tells what there is"
+            )
+        try:
+            return (self.directory / name).read_bytes()
+        except FileNotFoundError:
+            raise FailedPrecondition(self._why_missing(name)) from None
+        except OSError as error:
+            raise FailedPrecondition(f"{name} cannot be read: {error.strerror}") from error
+
+    def _why_missing(self, name: str) -> str:
+        if self.job is None or not self.job.has_ended:
+            return f"{self._named()} has written no {name} yet"
+        return (
+            f"{self._named()} has ended as {self.job.state} and left no {name}, which is written "
+            "when a search comes to its end; `hone explain` tells what there is, its worker.log why"
+        )
+
+    def _named(self) -> str:
+        """The job, or the variant where the job is gone."""
+        if self.job is not None:
+            return f"job {self.job.spec.id}"
+        return "what is named" if self.manifest is None else f"variant {self.manifest.variant}"
+
 
 class Explanations:
     """Looks among jobs and variants. Belongs to the event loop."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from optimizers.contract.errors import HoneError, InvalidData
 from optimizers.contract.job import (
@@ -28,6 +30,8 @@ from optimizers.contract.job import (
 from server.errors import UnknownJob
 
 _log = logging.getLogger(__name__)
+
+_ID: Final = re.compile(r"[0-9A-Za-z]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,7 @@ class JobDirectories:
 
     def ids(self) -> list[str]:
         """The ids of all jobs, in no order."""
-        return [path.name for path in self._folder.iterdir() if path.name.isalnum()]
+        return [path.name for path in self._folder.iterdir() if _ID.fullmatch(path.name)]
 
     def path(self, job_id: str) -> Path:
         """The directory of a job.
@@ -71,12 +75,14 @@ class JobDirectories:
             UnknownJob: There is none.
         """
         path = self._folder / job_id
-        if not job_id.isalnum() or not path.is_dir():
+        if not _ID.fullmatch(job_id) or not path.is_dir():
             raise UnknownJob(job_id)
         return path
 
     def create(self, spec: JobSpec, prepare: Callable[[Path], None]) -> Path | None:
-        """Make a directory for a worker; one that awaits measurement keeps what was built in it.
+        """Make a directory for a worker.
+
+        What awaits measurement keeps what was built in it, unless it is to be searched for anew.
 
         Args:
             spec: What to build.
@@ -89,7 +95,7 @@ class JobDirectories:
             OSError: It cannot be written.
         """
         path, former = self._folder / spec.id, None
-        if path.exists() and not self._awaits_measurement(spec.id):
+        if path.exists() and (spec.resume or not self._awaits_measurement(spec.id)):
             former = self.hide(spec.id)
         path.mkdir(parents=True, exist_ok=True)
         prepare(path)

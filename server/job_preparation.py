@@ -121,13 +121,12 @@ async def specify(
     )
 
 
-def require_optimisers(profile: Profile | None = None) -> None:
-    """Make sure that a worker could run here, on `profile` if one is given.
+def require_optimisers(*, searches: bool = False) -> None:
+    """Make sure that a worker could run here, on a search if that is wanted.
 
     Raises:
         FailedPrecondition: It could not; the text says what to install.
     """
-    searches = profile is not None and profile.search is not None
     missing = missing_packages(_NEEDED_PACKAGES + (_NEEDED_BY_SEARCHES if searches else ()))
     if missing:
         raise FailedPrecondition(how_to_install_optimisers(missing))
@@ -136,6 +135,22 @@ def require_optimisers(profile: Profile | None = None) -> None:
 def has_optimisers() -> bool:
     """Whether a worker could run here."""
     return not missing_packages(_NEEDED_PACKAGES)
+
+
+def is_same_study(one: JobSpec, other: JobSpec) -> bool:
+    """Whether two searches go by the same trials: they may differ in what they spend and how."""
+    return one.profile.search is not None and _study(one) == _study(other)
+
+
+def _study(spec: JobSpec) -> tuple[object, ...]:
+    """What recipes are tried for, on which data, and which there are; see `search.naming`."""
+    search = spec.profile.search
+    return (
+        *(spec.model, spec.version, spec.profile.name, spec.profile.goal, spec.task, spec.price),
+        *(spec.original_sha256, spec.original_session, spec.models_sha256),
+        {purpose: digest for purpose, digest in spec.data_sha256.items() if purpose != "gate"},
+        None if search is None else (search.steps, search.values),
+    )
 
 
 def would_come_out_again(variant: VariantDirectory, spec: JobSpec) -> bool:

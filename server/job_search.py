@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from optimizers.contract.errors import InvalidData
-from optimizers.contract.job import JobSpec
+from optimizers.contract.job import PAUSES_FILE, JobSpec, pauses_of
 from optimizers.contract.study import (
     EXPLANATION_FILE,
     TRIALS_FILE,
@@ -32,15 +32,17 @@ class SearchState:
         trials_total: How many there will be at most.
         ends_unix_s: When its time ends, pauses from now on left aside; 0: it has ended, or has not
             said yet.
-        newest: The trials that began last, at most 8, oldest first.
+        paused_unix_s: Since when it stands still; 0: it does not.
+        newest: The trials that changed last, at most 8, the newest last.
         front: The trials that no other is better than, best first aim first.
-        winner: Number of the trial that goes to the final gate; None while nobody knows.
+        winner: Number of the trial that goes to the final gate; None while the search goes on.
         ended_because: Why no further trial is started; "" while the search goes on.
     """
 
     trials_done: int
     trials_total: int
     ends_unix_s: float
+    paused_unix_s: float
     newest: tuple[Trial, ...]
     front: tuple[Trial, ...]
     winner: int | None
@@ -55,54 +57,83 @@ class SearchReader:
         self._directory = directory
         self._spec = spec
         self._trials: dict[int, Trial] = {}
+        self._changes: dict[int, int] = {}
+        self._counted = 0
         self._offset = 0
         self._explanation: Explanation | None = None
-        self._seen: tuple[int, int] = (0, 0)
+        self._explained = 0
+        self._paused_before_s = 0.0
+        self._seen: tuple[int, ...] = ()
         self._state: SearchState | None = None
 
     async def read(self) -> SearchState | None:
         """The state now, the same object as before if nothing changed; None without a trial."""
-        seen = (_changed_ns(self._directory / TRIALS_FILE), self._explained_ns())
+        files = (TRIALS_FILE, EXPLANATION_FILE, PAUSES_FILE)
+        seen = tuple(_changed_ns(self._directory / name) for name in files)
         if seen != self._seen:
             self._seen = seen
             # Reading hundreds of trials takes longer than callers of the server should wait.
             self._state = await asyncio.to_thread(self._read)
         return self._state
 
-    def _explained_ns(self) -> int:
-        return _changed_ns(self._directory / EXPLANATION_FILE)
-
     def _read(self) -> SearchState | None:
         search = self._spec.profile.search
         if search is None:
             return None
-        explained_s = self._explained_ns() / 1e9
+        explained = _changed_ns(self._directory / EXPLANATION_FILE)
+        paused_s, paused_unix_s = pauses_of(self._directory)
+        if explained != self._explained:
+            self._explained, self._paused_before_s = explained, paused_s
         with contextlib.suppress(InvalidData, OSError):
             self._explanation = read_explanation(self._directory)
         told, self._offset = trials_since(self._directory, self._offset)
-        explanation = self._explanation
-        explained = {} if explanation is None else {one.number: one for one in explanation.trials}
-        self._trials = explained | self._trials | {one.number: one for one in told}
-        if not self._trials and explanation is None:
+        if not told and not self._trials and self._explanation is None:
             return None
-        trials = [self._trials[number] for number in sorted(self._trials)]
-        front = () if explanation is None else explanation.front
-        before = [one for one in trials if one.started_unix_s < self._spec.submitted_unix_s]
-        budget = search.trials + (len(before) if self._spec.resume else 0)
-        left_s = 0.0 if explanation is None else explanation.seconds_left
+        explanation = self._explanation or Explanation(
+            study="", model=self._spec.model, version=self._spec.version, profile=self._spec.profile
+        )
+        for trial in explanation.trials:
+            self._note(trial, is_news=False)
+        for trial in told:
+            self._note(trial, is_news=True)
+        trials = sorted(self._trials.values(), key=self._when_changed)
+        left_s = explanation.seconds_left
+        ends_unix_s = explained / 1e9 + left_s + paused_s - self._paused_before_s
         return SearchState(
             trials_done=sum(one.state is not TrialState.RUNNING for one in trials),
-            trials_total=max(budget, len(trials)),
-            ends_unix_s=explained_s + left_s if left_s else 0.0,
-            newest=tuple(sorted(trials, key=_when)[-_NEWEST:]),
-            front=tuple(self._trials[number] for number in front if number in self._trials),
-            winner=None if explanation is None else explanation.winner,
-            ended_because="" if explanation is None else explanation.ended_because,
+            trials_total=max(explanation.trials_total or search.trials, len(trials)),
+            ends_unix_s=ends_unix_s if left_s else 0.0,
+            paused_unix_s=paused_unix_s,
+            newest=tuple(trials[-_NEWEST:]),
+            front=tuple(self._trials[number] for number in explanation.front),
+            winner=explanation.winner if explanation.ended_because else None,
+            ended_because=explanation.ended_because,
         )
 
+    def _note(self, trial: Trial, *, is_news: bool) -> None:
+        """Take over what is told of a trial, unless more is known of it already.
 
-def _when(trial: Trial) -> tuple[float, int]:
-    return trial.started_unix_s, trial.number
+        Args:
+            trial: As it was at some time.
+            is_news: Whether that it is told means that it has changed. What machines elsewhere do
+                is in the explanation only, which says all there is each time it is written.
+        """
+        known = self._trials.setdefault(trial.number, trial)
+        if _how_far(trial) < _how_far(known):
+            return
+        began_here = known is trial and trial.started_unix_s >= self._spec.submitted_unix_s
+        if is_news or began_here or _how_far(trial) > _how_far(known):
+            self._counted += 1
+            self._changes[trial.number] = self._counted
+        self._trials[trial.number] = trial
+
+    def _when_changed(self, trial: Trial) -> tuple[int, float, int]:
+        return self._changes.get(trial.number, 0), trial.started_unix_s, trial.number
+
+
+def _how_far(trial: Trial) -> tuple[bool, int, float]:
+    """Grows whenever something is done for a trial."""
+    return trial.state is not TrialState.RUNNING, trial.level, trial.seconds
 
 
 def _changed_ns(file: Path) -> int:

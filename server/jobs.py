@@ -109,8 +109,7 @@ class Jobs:
         interrupted = []
         for job in self.all():
             if job.result is None:
-                reason = "the server stopped while this job was waiting or running; submit it again"
-                self._directories.end(job.spec.id, JobState.INTERRUPTED, reason)
+                self._directories.end(job.spec.id, JobState.INTERRUPTED, _interrupted(job.spec))
                 interrupted.append(self.get(job.spec.id))
         self._changed()
         return interrupted
@@ -342,6 +341,11 @@ class Jobs:
             self._on_change()
         except Exception:
             _log.exception("a change of jobs could not be told")
+
+
+def _interrupted(spec: JobSpec) -> str:
+    reason = "the server stopped while this job was waiting or running; submit it again"
+    return reason if spec.profile.search is None else f"{reason}: its search goes on where it was"
 
 
 def can_be_resubmitted(state: JobState) -> bool:

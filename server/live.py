@@ -15,7 +15,7 @@ from rich.text import Text
 from server.client import Client
 from server.explained import time_left, trial_line
 from server.pb import management_pb2 as pb
-from server.terminal import short_figure
+from server.terminal import PAUSED, has_ended, short_figure, standing
 
 _REDRAWN_EACH_S: Final = 1.0
 _FRONT: Final = 5
@@ -40,7 +40,7 @@ async def show_job(console: Console, client: Client, job: str, *, quiet: bool) -
     """
     if quiet:
         return [state async for state in client.watch_job(job)][-1]
-    if not console.is_terminal:
+    if not console.is_interactive:
         return await _tell(console, client, job)
     last = pb.Job()
     view = _View()
@@ -51,19 +51,46 @@ async def show_job(console: Console, client: Client, job: str, *, quiet: bool) -
 
 
 async def _tell(console: Console, client: Client, job: str) -> pb.Job:
-    """Print a line for each stage and for each trial that begins or ends."""
-    last, stage = pb.Job(), ""
-    told: dict[int, str] = {}
+    """Print a line for each stage, for each trial that gets further, and for what is found."""
+    last, stage, found = pb.Job(), "", (0, "")
+    told: dict[int, tuple[str, int]] = {}
     async for last in client.watch_job(job):
-        line = f"{last.state} {last.stage}".rstrip()
-        if line != stage:
-            _print(console, f"{line}: {last.text}" if last.stage == "paused" else line)
+        if (line := _what(last)) != stage:
+            _print(console, line)
         stage = line
         for trial in last.search.newest:
-            if told.get(trial.number) != trial.state:
-                told[trial.number] = trial.state
+            if told.get(trial.number) != (trial.state, trial.level):
+                told[trial.number] = trial.state, trial.level
                 _print(console, trial_line(trial))
+        search, front = last.search, _front_line(last.search)
+        if search.trials_done and (search.trials_done, front) != found:
+            found = search.trials_done, front
+            done = _done(search, search.seconds_left)
+            _print(console, f"{done}; {front}" if front else done)
     return last
+
+
+def _what(job: pb.Job) -> str:
+    """What is done for a job, and why where nothing is."""
+    where = standing(job)
+    if job.position or has_ended(job):
+        return where
+    return f"{where}: {job.text}" if job.stage == PAUSED else f"{where} {job.stage}".rstrip()
+
+
+def _done(search: pb.Search, left_s: float) -> str:
+    """How much of a search's budget is used."""
+    left = f", {time_left(left_s)} left" if left_s else ""
+    return f"{search.trials_done} of {search.trials_total} trials{left}"
+
+
+def _front_line(search: pb.Search) -> str:
+    """The best trials so far, best first; "" without one."""
+    trials = (
+        f"trial {trial.number} ({', '.join(map(short_figure, trial.figures[:_FIGURES]))})"
+        for trial in search.front[:_FRONT]
+    )
+    return f"front so far: {', '.join(trials)}" if search.front else ""
 
 
 def _print(console: Console, line: str) -> None:
@@ -86,20 +113,23 @@ class _View:
         job = self._job
         now_s = time.monotonic()
         head = Table.grid(padding=(0, 1))
-        what = f"{job.state} {job.stage}".rstrip()
         head.add_row(
-            Text(f"{what}: {job.text}" if job.stage == "paused" else what),
+            Text(_what(job)),
             ProgressBar(total=1.0, completed=job.fraction, width=30),
             Text(time_left(now_s - self._since_s)),
         )
         if not job.HasField("search"):
             return Group(head)
         search = job.search
-        left_s = max(0.0, search.seconds_left - (now_s - self._shown_s))
-        done = f"{search.trials_done} of {search.trials_total} trials"
-        done += f", {time_left(left_s)} left" if left_s else ""
+        gone_s = 0.0 if job.stage == PAUSED else now_s - self._shown_s
+        left_s = max(0.0, search.seconds_left - gone_s)
         front = [_table("front so far", search.front[:_FRONT], search)] if search.front else []
-        return Group(head, Text(done), _table("newest trials", search.newest, search), *front)
+        return Group(
+            head,
+            Text(_done(search, left_s)),
+            _table("newest trials", search.newest, search),
+            *front,
+        )
 
 
 def _table(title: str, trials: Iterable[pb.Trial], search: pb.Search) -> Table:

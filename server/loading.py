@@ -28,6 +28,8 @@ _REPLACED: Final = "what is to be loaded has changed"
 _UNLOADED: Final = "the model is unloaded"
 """Why a conversion is ended."""
 
+_TO_BE_CONVERTED: Final = "is to be converted from PyTorch"
+
 
 class Loading:
     """Loads and unloads models. Belongs to the registry's event loop."""
@@ -74,9 +76,12 @@ class Loading:
     async def begin(self, name: str) -> None:
         """Like `attempt`, but a model that has to be converted first keeps nobody waiting."""
         attempt = asyncio.create_task(self.attempt(name))
-        if await asyncio.to_thread(self._is_unconverted, name):
+        if unconverted := await asyncio.to_thread(self._unconverted, name):
             self._converting.add(attempt)
             attempt.add_done_callback(self._converting.discard)
+            for version in unconverted:
+                if not attempt.done() and not self._registry.is_known(name, version):
+                    self._registry.stand(name, version, State.LOADING, _TO_BE_CONVERTED)
         else:
             await attempt
 
@@ -212,7 +217,7 @@ class Loading:
         if not self._registry.lock(name).locked():
             return contextlib.nullcontext()
         needed = await asyncio.to_thread(self._to_convert, name, override)
-        return self._conversion.only(name, needed, _REPLACED)
+        return self._conversion.only(name, needed.values(), _REPLACED)
 
     async def _remember(self, name: str, override: Override | None) -> None:
         """What the last load brought counts until the next; the caller holds the lock."""
@@ -350,18 +355,20 @@ class Loading:
         outputs = tuple(spec.name for spec in entry.config.outputs)
         return self._conversion.find(entry.versions[version], entry.name, version, outputs)
 
-    def _is_unconverted(self, name: str) -> bool:
-        """Whether a model has a version that would have to be converted; blocks."""
+    def _unconverted(self, name: str) -> list[int]:
+        """The versions of a model that would have to be converted; blocks."""
         folders = self._to_convert(name, self._overrides.get(name))
-        return any(not (folder / MODEL_FILE).is_file() for folder in folders)
+        return [
+            version for version, folder in folders.items() if not (folder / MODEL_FILE).is_file()
+        ]
 
-    def _to_convert(self, name: str, override: Override | None) -> frozenset[Path]:
+    def _to_convert(self, name: str, override: Override | None) -> dict[int, Path]:
         """Where the programs that loading a model needs lie once they are converted; blocks."""
         with contextlib.suppress(HoneError):
             entry = self._repository.entry(name, override)
             programs = [v for v in self._wanted_versions(entry) if _is_program(entry, v)]
-            return frozenset(self._source(entry, v).directory for v in programs)
-        return frozenset()
+            return {version: self._source(entry, version).directory for version in programs}
+        return {}
 
     async def _unload(self, name: str) -> None:
         registry = self._registry

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from optimizers.contract.directory import VariantDirectory
 from optimizers.contract.errors import HoneError
@@ -19,6 +20,7 @@ from server.config import ServerConfig
 from server.errors import FailedPrecondition, InvalidRequest, UnknownProfile
 from server.job_preparation import (
     has_optimisers,
+    is_same_study,
     require_optimisers,
     require_room,
     reuse,
@@ -37,6 +39,9 @@ from server.repository import VariantStore
 from server.routes import Routes
 
 _log = logging.getLogger(__name__)
+
+_CUT_SHORT: Final = frozenset({JobState.INTERRUPTED, JobState.CANCELLED, JobState.FAILED})
+"""States of jobs whose searches may have something left of their budgets."""
 
 
 class Optimization:
@@ -123,12 +128,12 @@ class Optimization:
     ) -> tuple[Job, bool]:
         """Queue the building and judging of a profile.
 
-        A search that was cut short goes on where it stopped.
+        A search that was cut short goes on where it stopped, with what is left of its budget.
 
         Args:
             model: The version it is for.
             profile: What is wanted.
-            resume: Whether a search that has ended gets another budget for the same study.
+            resume: Whether a search that came to its end gets another budget for the same study.
 
         Returns:
             The job, and whether the same one was there already.
@@ -143,7 +148,7 @@ class Optimization:
             raise InvalidRequest(
                 f"profile '{profile.name}' has a recipe; only a search can be resumed"
             )
-        require_optimisers(profile)
+        require_optimisers(searches=profile.search is not None)
         spec = await specify(model, profile, self._host, self._config, resume=resume)
         size = await asyncio.to_thread(lambda: read_onnx_file(model.original_file).size_bytes)
         return self._queue(model, spec, size)
@@ -158,7 +163,9 @@ class Optimization:
         """
         former = self.jobs.find(spec.id)
         if spec.resume:
-            self._require_study(model, spec, former)
+            self._require_study(model, spec)
+            if former is not None and former.state in _CUT_SHORT:
+                spec = replace(spec, resume=False)
         again = spec.resume and former is not None and former.has_ended
         anew = again or (former is not None and self._is_lost(model, former))
         if former is not None and not anew and not can_be_resubmitted(former.state):
@@ -223,17 +230,17 @@ class Optimization:
             return any(variant.manifest.job == spec.id for variant in proved)
         return True
 
-    def _require_study(self, model: ModelVersion, spec: JobSpec, former: Job | None) -> None:
-        """Make sure that the search of a job has been begun.
+    def _require_study(self, model: ModelVersion, spec: JobSpec) -> None:
+        """Make sure that the search of a job has been begun, with whatever budget.
 
         Raises:
             FailedPrecondition: Nothing is left of it.
         """
         made = any(variant.manifest.job == spec.id for variant in model.variants.values())
-        if former is None and not made:
+        if not made and not any(is_same_study(job.spec, spec) for job in self.jobs.all()):
             raise FailedPrecondition(
                 f"there is no search of {model.name} for profile '{spec.profile.name}' that could "
-                "be resumed: none was begun with this model, this profile and this data; leave out "
+                "be resumed: none was begun with this model, this goal and this data; leave out "
                 "--resume to begin one"
             )
 
@@ -253,7 +260,8 @@ class Optimization:
             return 1
         if former is not None:
             looked = (self._directory(former) / GATE_OPENED_FILE).exists()
-            if former.state is JobState.AWAITING_MEASUREMENT or not looked:
+            waits = former.state is JobState.AWAITING_MEASUREMENT and not spec.resume
+            if waits or not looked:
                 return former.spec.gate_use
         return self._journal.spend_gate(gate, spec.model)
 

@@ -189,6 +189,10 @@ class Registry:
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def is_known(self, name: str, version: int) -> bool:
+        """Whether it was ever said where a version stands."""
+        return (name, version) in self._standings
+
     def is_dormant(self, name: str) -> bool:
         """Whether a model is not open but would be if a request asked for it."""
         return name not in self._versions and any(

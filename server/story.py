@@ -13,12 +13,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from optimizers.contract.samples import random_feeds
 from server.client import Client
 from server.pb import management_pb2 as management
-from server.terminal import figure_line, job_line
+from server.terminal import figure_line, has_ended, job_line
 
 _CALLS: Final = 20
-_ENDED: Final = frozenset(
-    {"succeeded", "refused", "failed", "cancelled", "interrupted", "awaiting_measurement"}
-)
 
 
 async def tell_story(console: Console, *, public: str, admin: str, metrics: str) -> None:
@@ -40,7 +37,7 @@ async def tell_story(console: Console, *, public: str, admin: str, metrics: str)
             console.print(await _call(caller, model.name), highlight=False)
         told: set[str] = set()
         jobs = await _jobs(operator)
-        if any(job.state not in _ENDED for job in jobs):
+        if not all(map(has_ended, jobs)):
             console.rule("Profiles are built and judged in the background")
             jobs = await _follow(console, operator)
         for model in models:
@@ -104,7 +101,7 @@ async def _follow(console: Console, operator: Client) -> list[management.Job]:
                 if not console.is_terminal and lines.get(job.id) != line:
                     console.print(line, highlight=False)
                 lines[job.id] = line
-            if all(job.state in _ENDED for job in jobs):
+            if all(map(has_ended, jobs)):
                 return jobs
             await asyncio.sleep(0.3)
 

@@ -14,6 +14,10 @@ from rich.text import Text
 
 from server.pb import management_pb2 as pb
 
+PAUSED: Final = "paused"
+"""The stage of a job that stands still while live requests are late."""
+
+_UNDER_WAY: Final = frozenset({"queued", "running"})
 _SHARES: Final = frozenset({"accuracy", "agreement"})
 _VERDICT_STYLES: Final = {"proved": "green", "refused": "red"}
 
@@ -74,7 +78,7 @@ def jobs_table(jobs: Iterable[pb.Job]) -> Table:
             job.model,
             str(job.version),
             job.profile,
-            job.state if not job.position else f"{job.state} ({job.position})",
+            standing(job),
             f"{job.fraction:.0%}",
             job.variant,
             job.reason or job.text,
@@ -89,6 +93,18 @@ def events_table(events: Iterable[pb.Event]) -> Table:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.unix_s))
         table.add_row(when, event.model, str(event.version or ""), event.kind, event.text)
     return table
+
+
+def has_ended(job: pb.Job) -> bool:
+    """Whether nothing more will happen to a job by itself."""
+    return job.state not in _UNDER_WAY
+
+
+def standing(job: pb.Job) -> str:
+    """Where a job stands: its state, its place in the queue, or that it stands still."""
+    if job.position:
+        return f"{job.state} ({job.position})"
+    return f"{job.state}, {job.stage}" if job.stage == PAUSED and not has_ended(job) else job.state
 
 
 def job_line(job: pb.Job) -> str:

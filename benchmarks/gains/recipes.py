@@ -56,6 +56,7 @@ _SINGLE: Final = (
     Row("ternary weights", "[ternarize]", "size"),
     Row("fp16", "[fp16]", "size"),
     Row("bf16", "[bf16]", "size"),
+    Row("session set: an arena", "[set_session: {arena: true}]"),
     Row("session tuned", "[tune_session]"),
 )
 

@@ -14,7 +14,7 @@ from benchmarks.search.races import Race, Races
 from benchmarks.search.replay import ALONE, DEFAULT
 from benchmarks.search.score import REACHED, Yardstick, best_to_median, times_better
 from benchmarks.search.sweep import BUDGET, Sweep
-from optimizers.search.described import recipe_text
+from optimizers.contract.described import recipe_text
 
 _FEWEST_RECIPES: Final = 48
 _LONGEST_MINUTES: Final = 60.0

@@ -20,7 +20,7 @@ from optimizers.search.ladder import Ladder
 from optimizers.search.leases import Leases
 from optimizers.search.ledger import Ledger
 from optimizers.search.pieces import Memory
-from optimizers.search.records import recipe_text
+from optimizers.search.records import recipe_key
 from optimizers.search.sampling import Sampling
 from optimizers.search.study import Limits, Study
 
@@ -114,7 +114,7 @@ class _Recorded:
 
     def evaluate(self, recipe: Recipe, level: Level) -> Measured:
         self.asked.append((recipe, level))
-        piece = self.sweep.found[recipe_text(recipe), level]
+        piece = self.sweep.found[recipe_key(recipe), level]
         seconds = self.sweep.charge(recipe, level, self.there)
         self.now_s += seconds
         return Measured(figures=piece.figures, seconds=seconds, broken=piece.broken)
@@ -152,6 +152,7 @@ def replay(
             sampler=contestant.sampler,
             objectives=len(goal.optimize),
             seed=seed,
+            trials=limits.trials,
         )
         stack.callback(sampling.close)
         for recipe in contestant.first(sweep, goal):

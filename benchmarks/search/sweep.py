@@ -33,7 +33,7 @@ from optimizers.search.ladder import Ladder
 from optimizers.search.levels import at_level
 from optimizers.search.objectives import violation
 from optimizers.search.outcome import Outcome, outcome
-from optimizers.search.records import recipe_text
+from optimizers.search.records import recipe_key
 from optimizers.search.space import Space, space_of
 
 BUDGET: Final = 0.25
@@ -134,12 +134,12 @@ class Sweep:
     @cached_property
     def found(self) -> Mapping[tuple[str, Level], Piece]:
         """Every piece that was tried."""
-        return {(recipe_text(piece.recipe), piece.level): piece for piece in self.pieces}
+        return {(recipe_key(piece.recipe), piece.level): piece for piece in self.pieces}
 
     @property
     def is_complete(self) -> bool:
         """Whether every recipe was tried at every level."""
-        return all((recipe_text(recipe), level) in self.found for recipe, level in self.work)
+        return all((recipe_key(recipe), level) in self.found for recipe, level in self.work)
 
     @cached_property
     def look_s(self) -> float:
@@ -193,12 +193,12 @@ class Sweep:
         needed = [one for one in wanted if one not in there]
         there.update(needed)
         building = sum(self.building_s.get(one, 0.0) for one in needed)
-        measuring = self.found[recipe_text(recipe), level].measuring_s
+        measuring = self.found[recipe_key(recipe), level].measuring_s
         return (self.look_s if wanted else 0.0) + building + measuring
 
     def _trial(self, number: int, recipe: Recipe, goal: Goal) -> Trial:
         levels = Ladder().levels(number, recipe)
-        first, last = (self.found[recipe_text(recipe), level] for level in (levels[0], levels[-1]))
+        first, last = (self.found[recipe_key(recipe), level] for level in (levels[0], levels[-1]))
         figures = (*first.figures, *last.figures)
         broken = first.broken or last.broken
         return Trial(
@@ -215,12 +215,12 @@ class Sweep:
 
     def told_only(self, asked: Iterable[tuple[Recipe, Level]]) -> Sweep:
         """The same where every piece that was not asked for came to nothing."""
-        kept = {(recipe_text(recipe), level) for recipe, level in asked}
+        kept = {(recipe_key(recipe), level) for recipe, level in asked}
         return replace(
             self,
             pieces=tuple(
                 piece
-                if (recipe_text(piece.recipe), piece.level) in kept
+                if (recipe_key(piece.recipe), piece.level) in kept
                 else replace(piece, figures=(), broken="nobody asked")
                 for piece in self.pieces
             ),
@@ -230,7 +230,7 @@ class Sweep:
 def beginnings(recipe: Recipe, level: Level) -> tuple[str, ...]:
     """Everything that is built on the way to a recipe at a level, shortest first."""
     steps = at_level(recipe, level).steps
-    return tuple(recipe_text(Recipe(steps=steps[:count])) for count in range(1, len(steps) + 1))
+    return tuple(recipe_key(Recipe(steps=steps[:count])) for count in range(1, len(steps) + 1))
 
 
 _SWEEP: Final = TypeAdapter(Sweep)

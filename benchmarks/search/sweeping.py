@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from benchmarks.search.accounted import Accounted
 from benchmarks.search.sweep import (
     Piece,
     Sweep,
@@ -31,7 +32,7 @@ from optimizers.search.assessment import Assessment, Assessor, Terms
 from optimizers.search.candidates import Candidates
 from optimizers.search.evaluator import Level
 from optimizers.search.measuring import Measuring
-from optimizers.search.records import recipe_text
+from optimizers.search.records import recipe_key
 from optimizers.search.turns import Turns
 
 PACKAGES: Final = ("hone-server", "onnxruntime", "torch", "optuna", "numpy")
@@ -87,11 +88,13 @@ class Sweeper:
             if before.is_complete:
                 return before
             self._check_ours(before)
+            self._accounted.forget_unwritten(len(before.pieces))
         with self._evaluator() as (measuring, assessor):
             sweep = before or self._begun(assessor)
             made = {one for piece in sweep.pieces for one in piece.made}
-            work = [one for one in sweep.work if (recipe_text(one[0]), one[1]) not in sweep.found]
+            work = [one for one in sweep.work if (recipe_key(one[0]), one[1]) not in sweep.found]
             for index, (recipe, level) in enumerate(work):
+                self._accounted.note(len(sweep.pieces) + index)
                 piece = _tried(measuring, assessor, recipe, level, made)
                 made.update(piece.made)
                 append_piece(self.file, piece)
@@ -104,6 +107,10 @@ class Sweeper:
     @property
     def _cache(self) -> Path:
         return self.home / "artefacts"
+
+    @property
+    def _accounted(self) -> Accounted:
+        return Accounted(file=self.home / "made.jsonl", cache=self._cache)
 
     def _check_grid(self, before: Sweep) -> None:
         wanted, found = self.spec.profile, before.profile

@@ -26,7 +26,7 @@ class Place(IntEnum):
         THIN: Makes single weights zero.
         TRAIN: Wins back what was lost; one of them.
         NUMBERS: Stores weights or activations in fewer bits; one of them.
-        SESSION: Chooses how the model is opened.
+        SESSION: Chooses how the model is opened; one of them.
     """
 
     CLEAN = 1
@@ -38,7 +38,7 @@ class Place(IntEnum):
     SESSION = 7
 
 
-ONE_OF_A_PLACE = frozenset({Place.PREPARE, Place.TRAIN, Place.NUMBERS})
+ONE_OF_A_PLACE = frozenset({Place.PREPARE, Place.TRAIN, Place.NUMBERS, Place.SESSION})
 """Places with at most one step of a recipe."""
 
 

@@ -1,7 +1,8 @@
-"""Recipes in words: each step with the parameters that are not at their defaults."""
+"""Recipes in words: what each step does, and the parameters that are not at their defaults."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
@@ -12,12 +13,18 @@ from optimizers.contract.steps import Step, step_name
 
 def recipe_text(recipe: Recipe) -> str:
     """A recipe in one line: `prune_channels (ratio 0.5) → static_int8`."""
-    return " → ".join(_step_text(step) for step in recipe.steps) or "original"
+    return " → ".join(step_text(step) for step in recipe.steps) or "original"
 
 
-def _step_text(step: Step) -> str:
-    changed = ", ".join(f"{name} {_shown(value)}" for name, value in _changed(step))
+def step_text(step: Step) -> str:
+    """A step with its parameters, `parameter value`, as far as they are not the defaults."""
+    changed = ", ".join(f"{name} {value_text(value)}" for name, value in _changed(step))
     return f"{step_name(step)} ({changed})" if changed else step_name(step)
+
+
+def purpose(step: Step) -> str:
+    """What a step does: the first sentence of what is written on it."""
+    return (inspect.getdoc(type(step)) or "").split("\n\n")[0].replace("\n", " ")
 
 
 def _changed(part: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -38,11 +45,12 @@ def _default(field: Field[Any]) -> object:
     return MISSING if field.default_factory is MISSING else field.default_factory()
 
 
-def _shown(value: object) -> str:
+def value_text(value: object) -> str:
+    """A parameter's value."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, tuple):
-        return "[" + ", ".join(_shown(one) for one in value) + "]"
+        return "[" + ", ".join(value_text(one) for one in value) + "]"
     return str(value)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from numpy.typing import NDArray
 
@@ -26,6 +26,7 @@ from optimizers.contract.manifest import (
 from optimizers.contract.onnx_file import file_sha256
 
 _INPUT, _OUTPUT = "input:", "output:"
+_PRIVATE: Final = 0o600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,11 +143,19 @@ def read_golden(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[
     return inputs, outputs
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader sees the old bytes or the new ones, and they survive."""
+def write_atomically(path: Path, content: bytes, *, is_private: bool = False) -> None:
+    """Replace a file so that a reader sees the old bytes or the new ones, and they survive.
+
+    Args:
+        path: The file.
+        content: Its new bytes.
+        is_private: Whether no other user may read it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
+            if is_private:
+                os.fchmod(file.fileno(), _PRIVATE)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

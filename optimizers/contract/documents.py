@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import yaml
 
+from optimizers.contract.addresses import without_password
 from optimizers.contract.errors import InvalidDocument
 
 Path = tuple[str | int, ...]
@@ -235,9 +236,9 @@ def cut(text: str, longest: int = _LONGEST_SHOWN) -> str:
 
 
 def shown(value: object) -> str:
-    """How an error shows a value, whatever it is: never long, on one line."""
+    """How an error shows a value, whatever it is: never long, on one line, without passwords."""
     try:
-        return cut(repr(value))
+        return cut(without_password(repr(value)))
     except ValueError:  # an integer too large to be written in decimal
         return f"a {type(value).__name__} too large to be shown"
 

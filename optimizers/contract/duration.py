@@ -10,6 +10,7 @@ from optimizers.contract.errors import InvalidDocument
 TIME_UNITS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
 """Every unit that may be written, in seconds."""
 
+_LONGEST: Final = 32
 _DURATION: Final = re.compile(r"\s*(\d{1,12}(?:\.\d{1,12})?)\s*([a-zµ]{1,2})?\s*")
 
 
@@ -20,7 +21,7 @@ def duration_s(value: object) -> float:
         InvalidDocument: It is no duration.
     """
     text = str(value) if isinstance(value, str | int | float) else ""
-    match = _DURATION.fullmatch(text[:32])
+    match = _DURATION.fullmatch(text) if len(text) <= _LONGEST else None
     if match is not None and float(match[1]) == 0:
         return 0.0
     if match is None or match[2] not in TIME_UNITS:

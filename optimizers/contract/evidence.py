@@ -70,6 +70,7 @@ class Evidence:
         has_labels: Whether the training data has labels.
         host: The machine.
         provider: Who computes.
+        weight_bits: Of one number, in the width that most bytes of weights have.
     """
 
     operators: tuple[OperatorShare, ...]
@@ -89,10 +90,15 @@ class Evidence:
     provider: str
     data: Mapping[str, int] = field(default_factory=dict)
     has_labels: bool = False
+    weight_bits: int = 32
 
     def share_of(self, *operators: str) -> float:
         """Share of the time that the nodes of some operators take together."""
         return sum(one.share for one in self.operators if one.operator in operators)
+
+    def bytes_of(self, *operators: str) -> int:
+        """Bytes of the constants that the nodes of some operators read."""
+        return sum(one.weight_bytes for one in self.operators if one.operator in operators)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ A requirement reads `FIGURE [under KIND AMOUNT] OP NUMBER UNIT [better|worse]`:
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -149,6 +150,8 @@ def parse_requirement(text: str) -> Requirement:
     under = _under(text, figure, match["kind"], match["amount"])
     kind = FIGURES[figure]
     unit, word, number = match["unit"] or "", match["word"], float(match["number"])
+    if not math.isfinite(number):
+        raise InvalidDocument(f"requirement '{text}': {match['number']} is too large a number")
     if word is None:
         wanted = "<=" if kind.lower_is_better else ">="
         if match["op"] != wanted:

@@ -1,6 +1,6 @@
 """A job is a directory: `spec.json` goes in, `progress.jsonl` grows, `result.json` comes out.
 
-spec.json        what to build, written once by whoever submits
+spec.json        what to build, written once by whoever submits; may hold a password
 progress.jsonl   one line per step of the work, appended by the worker
 data/            for each image folder, where it lies and how its images are read
 candidate/       what the recipe made, before it was judged
@@ -44,6 +44,8 @@ BUILT_FILE: Final = "built.json"
 GATE_OPENED_FILE: Final = "gate.opened"
 PAUSE_FILE: Final = "pause"
 PAUSES_FILE: Final = "pauses"
+PAUSE_BEGINS: Final = "begins"
+"""A line of `pauses`; one for the end is how many seconds it took."""
 VARIANT_DIRECTORY: Final = "variant"
 LOG_FILE: Final = "worker.log"
 CACHE_LIMIT_BYTES: Final = 4 << 30
@@ -217,8 +219,12 @@ def job_id(
 
 
 def write_spec(directory: Path, spec: JobSpec) -> None:
-    """Write a job's specification into its directory."""
-    write_atomically(directory / SPEC_FILE, _SPEC.dump_json(spec, indent=2) + b"\n")
+    """Write a job's specification into its directory, for nobody else to read.
+
+    An address that an operator wrote with a password stands there with it.
+    """
+    content = _SPEC.dump_json(spec, indent=2) + b"\n"
+    write_atomically(directory / SPEC_FILE, content, is_private=True)
 
 
 def read_spec(directory: Path) -> JobSpec:
@@ -268,6 +274,24 @@ def last_progress(directory: Path) -> Progress | None:
             except ValidationError:
                 continue
     return None
+
+
+def pauses_of(directory: Path) -> tuple[float, float]:
+    """How long a job's pauses took that are over, and when the present one began.
+
+    Returns:
+        Seconds, and Unix time by the file system's clock; 0 where it is not paused.
+    """
+    try:
+        with (directory / PAUSES_FILE).open("rb") as file:
+            content = file.read().decode("ascii", "replace")
+            changed_s = os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return 0.0, 0.0
+    lines = content[: content.rfind("\n") + 1].splitlines()
+    is_paused = bool(lines) and lines[-1] == PAUSE_BEGINS
+    over_s = sum(float(line) for line in lines if line != PAUSE_BEGINS)
+    return over_s, changed_s if is_paused else 0.0
 
 
 def write_result(directory: Path, result: JobResult) -> None:

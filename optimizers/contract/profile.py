@@ -315,6 +315,8 @@ def _goal(document: Document, path: Path) -> Goal:
     for index, name in enumerate(sentences("optimize", ["latency_p50"])):
         with document.at((*path, "optimize", index)):
             optimize.append(parse_figure(name))
+    if not optimize:
+        raise document.error((*path, "optimize"), "expected at least one figure")
 
     def requirements(key: str) -> tuple[Requirement, ...]:
         parsed = []

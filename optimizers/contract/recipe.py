@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Annotated, Any
@@ -76,6 +77,10 @@ def _step(data: object, document: Document, path: Path) -> Step:
     for key in parameters:
         if key not in known:
             raise document.error((*path, name, key), unknown_key(str(key), known))
+        if not _is_finite(parameters[key]):
+            raise document.error(
+                (*path, name, key), f"expected finite numbers, got {shown(parameters[key])}"
+            )
     try:
         step: Step = _adapter(name).validate_python(parameters)
     except InvalidDocument as error:
@@ -87,6 +92,15 @@ def _step(data: object, document: Document, path: Path) -> Step:
             (*path, name, *keys), f"{first['msg']}, got {shown(first['input'])}"
         ) from error
     return step
+
+
+def _is_finite(value: object) -> bool:
+    """Whether every number in it can be stored: JSON knows neither infinity nor NaN."""
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 @cache

@@ -6,19 +6,23 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import isfinite
 from typing import Any, Final, Self
 
-from optimizers.contract.addresses import BY_NAME, without_password
+from optimizers.contract.addresses import BY_NAME, problem_of, without_password
 from optimizers.contract.declaration import Choice, Real, Value
 from optimizers.contract.documents import Document, Path, shown, unknown_key
 from optimizers.contract.errors import InvalidDocument
+from optimizers.contract.recipe import recipe_from_data
 from optimizers.contract.steps import STEPS_BY_NAME
 
 _KEYS: Final = (
     *("sampler", "trials", "minutes", "workers", "steps", "values"),
-    *("planner", "seed", "storage", "artefacts"),
+    *("planner", "hyperband", "seed", "storage", "artefacts"),
 )
+_NUMBERS: Final = ("trials", "minutes", "workers")
 _MOST_TRIALS: Final = 10_000
+_MOST_MINUTES: Final = 60 * 24 * 365
 _MOST_WORKERS: Final = 64
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
 
@@ -46,12 +50,15 @@ class Search:
     Attributes:
         sampler: Who proposes.
         trials: Most recipes that are tried, in [1, 10000].
-        minutes: Longest time spent on trials, above 0; the final gate comes on top.
+        minutes: Longest time spent on trials, above 0 and at most a year; the final gate comes on
+            top.
         workers: Processes that try recipes at once, in [1, 64].
         steps: Names of the only steps that may take part; empty: all that apply.
         values: `step.parameter` → the only values that are tried, in place of what the step
             declares. `{low: ..., high: ..., log: ...}` is a range.
         planner: Whether the planner's proposals are tried first.
+        hyperband: Whether some recipes begin with a third or all of their training, in brackets;
+            otherwise all begin with a ninth.
         seed: Of everything random.
         storage: Address of a database that several machines share, or `env:NAME` for what an
             environment variable holds; "": a file in the state directory. It takes no part in
@@ -67,6 +74,7 @@ class Search:
     steps: tuple[str, ...] = ()
     values: Mapping[str, Choice | Real] = field(default_factory=dict)
     planner: bool = True
+    hyperband: bool = False
     seed: int = 0
     storage: str = field(default="", compare=False)
     artefacts: str = field(default="", compare=False)
@@ -74,8 +82,10 @@ class Search:
     def __post_init__(self) -> None:
         if not 1 <= self.trials <= _MOST_TRIALS:
             raise InvalidDocument(f"trials must be in [1, {_MOST_TRIALS}], got {self.trials}")
-        if not self.minutes > 0:
-            raise InvalidDocument(f"minutes must be above 0, got {self.minutes}")
+        if not 0 < self.minutes <= _MOST_MINUTES:
+            raise InvalidDocument(
+                f"minutes must be above 0 and at most {_MOST_MINUTES}, got {self.minutes:g}"
+            )
         if not 1 <= self.workers <= _MOST_WORKERS:
             raise InvalidDocument(f"workers must be in [1, {_MOST_WORKERS}], got {self.workers}")
         if self.storage and not (_URL.fullmatch(self.storage) or BY_NAME.fullmatch(self.storage)):
@@ -83,6 +93,9 @@ class Search:
                 "storage must be the address of a database such as postgresql://user@host/name, "
                 f"or env:NAME, got {shown(without_password(self.storage))}"
             )
+        problem = problem_of(self.storage)
+        if problem:
+            raise InvalidDocument(f"storage: {problem}")
         if self.storage and not self.artefacts:
             raise InvalidDocument(
                 "artefacts must name a place that all machines reach, because storage is shared"
@@ -106,6 +119,7 @@ class Search:
             "steps": list(self.steps),
             "values": {name: _plain(one) for name, one in self.values.items()},
             "planner": self.planner,
+            "hyperband": self.hyperband,
             "seed": self.seed,
             "storage": self.storage,
             "artefacts": self.artefacts,
@@ -131,10 +145,11 @@ def search_from_data(document: Document, path: Path) -> Search:
     }
     if "minutes" in entries:
         given["minutes"] = _number(document, (*path, "minutes"), entries["minutes"])
-    if "planner" in entries:
-        if not isinstance(entries["planner"], bool):
-            raise document.error((*path, "planner"), "expected true or false")
-        given["planner"] = entries["planner"]
+    for name in ("planner", "hyperband"):
+        if name in entries:
+            if not isinstance(entries[name], bool):
+                raise document.error((*path, name), "expected true or false")
+            given[name] = entries[name]
     for name in ("storage", "artefacts"):
         if name in entries:
             if not isinstance(entries[name], str):
@@ -144,6 +159,10 @@ def search_from_data(document: Document, path: Path) -> Search:
             given[name] = entries[name]
     steps = _steps(document, (*path, "steps"), entries.get("steps", []))
     values = _values(document, (*path, "values"), steps) if "values" in entries else {}
+    for name in _NUMBERS:
+        if name in given:
+            with document.at((*path, name)):
+                Search(**{name: given[name]})  # whether it may be that, told where it stands
     with document.at(path):
         return Search(sampler=Sampler(sampler), steps=steps, values=values, **given)
 
@@ -168,8 +187,21 @@ def _values(document: Document, path: Path, steps: tuple[str, ...]) -> dict[str,
         ranges = STEPS_BY_NAME[step].declares.ranges
         if parameter not in ranges:
             raise document.error((*path, name), unknown_key(parameter, ranges))
-        found[name] = _range(document, (*path, name), value)
+        found[name] = one = _range(document, (*path, name), value)
+        for tried in one.values if isinstance(one, Choice) else (one.low, one.high):
+            _require_fit(document, (*path, name), step, parameter, tried)
     return found
+
+
+def _require_fit(document: Document, path: Path, step: str, parameter: str, value: Value) -> None:
+    """Make sure that a step takes a value for a parameter; one of a part is `part.name`."""
+    given: object = value
+    for name in reversed(parameter.split(".")):
+        given = {name: given}
+    try:
+        recipe_from_data([{step: given}], Document("", step))
+    except InvalidDocument as error:
+        raise document.error(path, f"cannot be {shown(value)}: {error}") from error
 
 
 def _range(document: Document, path: Path, value: Any) -> Choice | Real:
@@ -188,6 +220,8 @@ def _range(document: Document, path: Path, value: Any) -> Choice | Real:
     values = value if isinstance(value, list) else [value]
     if not values or not all(isinstance(one, bool | int | float | str) for one in values):
         raise document.error(path, f"expected a list of values, got {shown(value)}")
+    if not all(isfinite(one) for one in values if isinstance(one, float)):
+        raise document.error(path, f"expected finite numbers, got {shown(value)}")
     return Choice(tuple(values))
 
 
@@ -204,6 +238,6 @@ def _whole(document: Document, path: Path, value: object) -> int:
 
 
 def _number(document: Document, path: Path, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise document.error(path, f"expected a number, got {shown(value)}")
     return float(value)

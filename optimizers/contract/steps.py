@@ -25,7 +25,7 @@ from optimizers.contract.quantization import (
     WeightsNbits,
 )
 from optimizers.contract.stage import Stage
-from optimizers.contract.tuning import TuneSession
+from optimizers.contract.tuning import SetSession, TuneSession
 
 Step = (
     Simplify
@@ -47,6 +47,7 @@ Step = (
     | Fp16
     | Bf16
     | QuantizeAware
+    | SetSession
     | TuneSession
 )
 

@@ -32,15 +32,19 @@ EXPLANATION_FILE: Final = "explanation.json"
 REPORT_FILE: Final = "report.html"
 FRONT_FILE: Final = "front.png"
 
+MOST_ATTEMPTS: Final = 3
+"""A trial that so many processes died at is given up."""
+
 
 class TrialState(StrEnum):
-    """Where a trial stands. All but the first are final.
+    """Where a trial stands. All but the first are how it ended.
 
     Attributes:
         RUNNING: A worker is on it.
         COMPLETE: Everything that the goal asks for was measured.
         ABANDONED: A bound proved that it cannot win, so it was not taken further.
-        HALVED: It was not among the best of its rung, so it got no more training.
+        HALVED: It was not among the best of its rung, or its turn did not come, so it got no more
+            training before the search ended; a search that is resumed may go on with it.
         FAILED: A step failed, or the model it made cannot be used.
     """
 
@@ -63,6 +67,7 @@ class Trial:
         level: How far it was taken, counted from 1, of `levels`.
         levels: How far it could have been taken.
         figures: What was measured on the search's data, with bounds, beside the original.
+        missing: Figures that were wanted and not had, or not with a bound, and why.
         violation: By how much it misses what is required, summed over requirements as shares of
             their limits; 0: it misses nothing.
         reason: Why it lost, for people; "" for the winner and while it runs.
@@ -71,6 +76,8 @@ class Trial:
         differs: How a machine that measured it differs from the one that serves, in what decides
             times and memory; "" where it does not. Its ratios are to the original on that machine.
         started_unix_s: When.
+        refused: What the final gate refused it for; "" where it was not there, or not refused.
+        refused_by: sha256 of the gate's data that it was refused on.
     """
 
     number: int
@@ -80,17 +87,20 @@ class Trial:
     level: int
     levels: int
     figures: tuple[Figure, ...] = ()
+    missing: dict[FigureName, str] = field(default_factory=dict)
     violation: float = 0.0
     reason: str = ""
     seconds: float = 0.0
     worker: str = ""
     differs: str = ""
     started_unix_s: float = 0.0
+    refused: str = ""
+    refused_by: str = ""
 
     @property
     def is_feasible(self) -> bool:
-        """Whether it was measured to the end and misses nothing that is required."""
-        return self.state is TrialState.COMPLETE and not self.violation
+        """Whether it was measured to the end, misses nothing, and no gate refused it."""
+        return self.state is TrialState.COMPLETE and not self.violation and not self.refused
 
     def figure(self, name: FigureName) -> Figure | None:
         """The first figure of that name on items as they are, if it was measured."""
@@ -108,14 +118,18 @@ class Explanation:
         profile: What was wanted.
         evidence: What the planner went by.
         proposals: What it proposed.
-        data: calibration, train, search, gate → how many items. No item is in two of them.
+        data: calibration, train, search, gate → how many items. No item of search is in the first
+            two, and none of gate in any other.
         trials: In the order of their numbers.
         front: Numbers of the trials that no other is better than, best first aim first.
-        winner: Number of the trial that went to the final gate; None: no trial holds the goal.
+        winner: Number of the trial that went to the final gate, while the search goes on of the
+            best so far; None: no trial holds the goal.
         nearest_miss: Where there is no winner, the trial that came closest, and what it misses.
         ended_because: Why no further trial was started; "" while the search goes on.
         seconds: From the search's start until now, without pauses of the whole search.
         seconds_left: Until its time ends; 0 when it has ended.
+        trials_total: Most trials that there are when its budget is used up, those of the study's
+            former budgets included; 0 where that is not told.
         unsatisfiable: Requirements that no recipe can meet, and why; found before any trial.
     """
 
@@ -133,6 +147,7 @@ class Explanation:
     ended_because: str = ""
     seconds: float = 0.0
     seconds_left: float = 0.0
+    trials_total: int = 0
     unsatisfiable: tuple[str, ...] = ()
 
     def trial(self, number: int) -> Trial:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from math import prod
+from collections import Counter
 from typing import Final
 
 import onnx
+
+from optimizers.saving import number_bits, size_bytes
 
 _LAYERS: Final = ("Conv", "Gemm", "MatMul")
 _LOOK_UPS: Final = ("Gather", "GatherBlockQuantized")
 _FORMS: Final = ("Cast", "DequantizeLinear", "Identity", "Transpose")
 _MATRIX: Final = 2
+_FLOAT_BITS: Final = 32
+_NO_WEIGHTS: Final = (
+    *(onnx.TensorProto.BOOL, onnx.TensorProto.STRING),
+    *(onnx.TensorProto.INT32, onnx.TensorProto.INT64),
+)
 
 
 def constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
@@ -63,9 +70,13 @@ def embedding_bytes(graph: onnx.GraphProto) -> int:
     return sum(size_bytes(stored[name]) for name in tables)
 
 
-def size_bytes(tensor: onnx.TensorProto) -> int:
-    """Of a constant as stored; 0 for texts."""
-    if tensor.data_type == onnx.TensorProto.STRING:
-        return 0
-    width: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return prod(tensor.dims) * width
+def weight_bits(graph: onnx.GraphProto) -> int:
+    """Bits of one number, in the width that most bytes of weights have; 32 without weights.
+
+    Numbers that only say shapes and places are not looked at.
+    """
+    stored: Counter[int] = Counter()
+    for tensor in graph.initializer:
+        if tensor.data_type not in _NO_WEIGHTS:
+            stored[number_bits(tensor)] += size_bytes(tensor)
+    return max(stored, key=lambda bits: stored[bits], default=_FLOAT_BITS)

@@ -29,12 +29,12 @@ from optimizers.evaluation.parts import (
     embedding_bytes,
     groups_of,
     layer_nodes,
-    size_bytes,
+    weight_bits,
     weight_bytes_by_operator,
 )
 from optimizers.evaluation.run_times import run_seconds, starting_s
 from optimizers.graph import load_with_constants
-from optimizers.saving import saved
+from optimizers.saving import saved, size_bytes
 from optimizers.structure.attention import attentions
 from optimizers.structure.editing import read_model
 from optimizers.structure.residual import residual_blocks
@@ -46,6 +46,9 @@ _FED: Final = ("search", "calibration", "train")
 _PROFILED_S: Final = 0.3
 _FEWEST_PROFILED: Final = 5
 _MOST_PROFILED: Final = 50
+_MOST_EVENTS: Final = 100_000
+"""Nodes that are run under the profiler, over all runs: each event takes kilobytes of memory."""
+
 _HEADS_RANK: Final = 4
 
 
@@ -90,7 +93,8 @@ def profile(
         run_s = float(np.median(seconds))
         batch, batch_item_s = _joined(opened, items, seed, run_s / rows)
     loaded = load_with_constants(model)
-    runs = int(np.clip(_PROFILED_S / run_s, _FEWEST_PROFILED, _MOST_PROFILED))
+    _tell_apart(loaded.graph)
+    runs = _runs(run_s, len(loaded.graph.node))
     with saved(loaded) as file:
         ran = run_nodes(file, session, feeds, runs)
         plain = run_nodes(file, replace(session, optimization="disabled"), feeds, 1)
@@ -115,7 +119,23 @@ def profile(
         provider=session.provider,
         data=counts,
         has_labels=has_labels,
+        weight_bits=weight_bits(loaded.graph),
     )
+
+
+def _runs(run_s: float, nodes: int) -> int:
+    """How often a model is run under the profiler."""
+    most = min(_MOST_PROFILED, max(_FEWEST_PROFILED, _MOST_EVENTS // max(1, nodes)))
+    return int(np.clip(_PROFILED_S / run_s, _FEWEST_PROFILED, most))
+
+
+def _tell_apart(graph: onnx.GraphProto) -> None:
+    """Give nodes of one name different ones: a profile knows nodes by nothing else."""
+    taken: set[str] = set()
+    for node in graph.node:
+        while node.name in taken:
+            node.name += "_"
+        taken.add(node.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from typing import Final
 
+from optimizers.contract.amounts import quantity
 from optimizers.contract.evaluation import Check, Estimate, Figure, Gate, Verdict
 from optimizers.contract.goal import FIGURES, FigureName, Goal, Relation, Requirement
 from optimizers.evaluation.limits import SESSIONS_DIFFER, compare, compare_with_original
@@ -130,14 +131,7 @@ def _numbers(figure: Figure) -> str:
 
 
 def _amount(name: FigureName, value: float) -> str:
-    match FIGURES[name].unit:
-        case "s":
-            return f"{1e3 * value:.4g} ms"
-        case "B":
-            return f"{value / 2**20:.2f} MiB"
-        case "":
-            return f"{value:.4f}"
-    return f"{value:.4g} {FIGURES[name].unit}"
+    return quantity(FIGURES[name].unit, value)
 
 
 def _signed(name: FigureName, value: float) -> str:

@@ -35,5 +35,5 @@ def propose(evidence: Evidence, goal: Goal, search: Search) -> tuple[Proposal, .
     for idea in ranked(Reading(evidence, goal, search)):
         recipe = fitted(idea.steps, evidence, search)
         if recipe is not None:
-            proposals.setdefault(repr(recipe), Proposal(recipe=recipe, reason=idea.reason))
+            proposals.setdefault(repr(recipe), Proposal(recipe=recipe, reason=idea.why(recipe)))
     return tuple(proposals.values())[:MOST]

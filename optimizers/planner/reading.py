@@ -21,11 +21,18 @@ _LAUNCH: Final = 0.1
 _JOINED: Final = 0.5
 """An item in a batch below this share of an item alone: starting runs is shared out."""
 
+CONVOLUTIONS: Final = ("Conv", "ConvTranspose")
+PRODUCTS: Final = ("MatMul", "Gemm")
+
+_NARROW: Final = ("Quantize", "Integer", "NBits", "QLinear")
+"""In the name of every operator that works on narrow numbers."""
+
 _MUCH: Final = 0.3
 _FEW_CHANNELS: Final = 8
 _DEPTHWISE: Final = 0.1
 _GATES: Final = ("HardSigmoid", "HardSwish", "Sigmoid", "Silu", "Swish")
 _MANY_GATES: Final = 0.25
+_HALF_BITS: Final = 16
 _LATENCIES: Final = frozenset({FigureName.LATENCY_P50, FigureName.LATENCY_P99})
 
 
@@ -83,7 +90,7 @@ class Reading:
         nothing = not self.evidence.layers and not self.evidence.embedding_bytes
         if nothing or self.is_integer:
             return Kind.LAUNCH if self.is_launch_bound else Kind.OTHER
-        if self.aim in (Aim.SIZE, Aim.MEMORY):
+        if self.counts_bytes:
             return self._kind_by_weight
         if self.is_launch_bound:
             return Kind.LAUNCH
@@ -98,7 +105,25 @@ class Reading:
     def is_integer(self) -> bool:
         """Whether the model came with narrow weights."""
         operators = {one.operator for one in self.evidence.operators}
-        return any("Quantize" in one or "Integer" in one or "NBits" in one for one in operators)
+        return any(narrow in one for one in operators for narrow in _NARROW)
+
+    @property
+    def is_half(self) -> bool:
+        """Whether the model came in floating point of 16 bits."""
+        return not self.is_integer and self.evidence.weight_bits <= _HALF_BITS
+
+    @property
+    def counts_bytes(self) -> bool:
+        """Whether the aim counts bytes rather than seconds."""
+        return self.aim in (Aim.SIZE, Aim.MEMORY)
+
+    @property
+    def convolves(self) -> bool:
+        """Whether convolutions count more than products, for the aim."""
+        if self.counts_bytes:
+            stored = self.evidence.bytes_of
+            return stored(*CONVOLUTIONS) >= stored(*PRODUCTS)
+        return self.convolutions >= self.products
 
     @property
     def _kind_by_weight(self) -> Kind:
@@ -125,12 +150,12 @@ class Reading:
     @property
     def convolutions(self) -> float:
         """Share of the time that convolutions take."""
-        return self.evidence.share_of("Conv", "ConvTranspose")
+        return self.evidence.share_of(*CONVOLUTIONS)
 
     @property
     def products(self) -> float:
         """Share of the time that matrix products take."""
-        return self.evidence.share_of("MatMul", "Gemm")
+        return self.evidence.share_of(*PRODUCTS)
 
     @property
     def depthwise(self) -> float:
@@ -169,12 +194,12 @@ class Reading:
 
     @property
     def time_wanted(self) -> float | None:
-        """Share of the present time that the goal leaves, in (0, ...); None: it names none."""
+        """Share of the present time that the goal leaves, in [0, 1); None: it names none."""
         return _least(self._time_wanted(one) for one in self._wishes if one.figure in FASTER)
 
     @property
     def size_wanted(self) -> float | None:
-        """Share of the present size that the goal leaves; None: it names none."""
+        """Share of the present size that the goal leaves, in [0, 1); None: it names none."""
         return _least(
             _share_left(one, self.evidence.weight_bytes)
             for one in self._wishes
@@ -208,7 +233,7 @@ def _share_left(wish: Requirement, present: float) -> float | None:
             left = 1 - wish.limit / present
         case _:
             return None
-    return left if left < 1 else None
+    return max(0.0, left) if left < 1 else None
 
 
 def _least(shares: Iterable[float | None]) -> float | None:

@@ -63,7 +63,7 @@ def _convolutional(reading: Reading) -> Iterator[Idea]:
     leaves = _INT8_SIZE if reading.aim is Aim.SIZE else _INT8_LEAVES[reading.evidence.host.has_vnni]
     asks_more = wanted is not None and wanted < leaves
     both = pruned + int8
-    if reading.aim in (Aim.SIZE, Aim.MEMORY):
+    if reading.counts_bytes:
         yield from (both, int8, pruned) if asks_more else (int8, both, pruned)
     else:
         yield from (pruned, both, int8) if asks_more else (int8, pruned, both)
@@ -71,7 +71,7 @@ def _convolutional(reading: Reading) -> Iterator[Idea]:
         yield _together(ideas.shortened(reading), pruned)
     yield ideas.static_int8(reading, careful=True)
     yield ideas.trained_int8(reading)
-    if reading.aim is Aim.SIZE:
+    if reading.aim is Aim.SIZE and not reading.is_half:
         yield ideas.half(reading)
 
 
@@ -91,7 +91,7 @@ def _products(reading: Reading) -> Iterator[Idea]:
     if evidence.attention_heads:
         yield ideas.merged(reading) + int8
     yield int8
-    if reading.aim in (Aim.SIZE, Aim.MEMORY):
+    if reading.counts_bytes:
         yield narrow
         yield ideas.narrow_weights(reading, 8)
     if evidence.residual_blocks > 1:
@@ -121,14 +121,16 @@ def _with_session(reading: Reading) -> Iterator[Idea]:
 
 def _elsewhere(reading: Reading) -> Iterator[Idea]:
     """Where not the processor computes: int8 kernels are missing there, half floats are fast."""
-    half = ideas.half(reading)
-    yield half
+    halves = () if reading.is_half else (ideas.half(reading),)
+    yield from halves
+    shorter = []
     if not reading.is_encoder:
-        yield ideas.pruned(reading)
-        yield ideas.pruned(reading) + half
+        shorter.append(ideas.pruned(reading))
     if reading.evidence.residual_blocks > 1:
-        yield ideas.shortened(reading)
-        yield ideas.shortened(reading) + half
+        shorter.append(ideas.shortened(reading))
+    for idea in shorter:
+        yield idea
+        yield from (idea + half for half in halves)
 
 
 def _truer(reading: Reading) -> Iterator[Idea]:
@@ -155,5 +157,7 @@ def _lossless(reading: Reading) -> Iterator[Idea]:
 def _together(one: Idea, other: Idea) -> Idea:
     """Both in one recipe that trains once."""
     known = {type(step) for step in one.steps}
-    steps = (*one.steps, *(step for step in other.steps if type(step) not in known))
-    return Idea(steps, f"{one.reason}; {other.reason}")
+    for part in other.parts:
+        if known.isdisjoint(map(type, part.own)):
+            one += part
+    return one

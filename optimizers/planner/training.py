@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from optimizers.contract.amounts import number, time_span
 from optimizers.contract.distillation import Distill
 from optimizers.contract.steps import Step
 from optimizers.contract.training import Training
@@ -14,6 +15,7 @@ _PASSES: Final = 6
 """Runs that an item costs in training: forward, twice as much backward, and torch is slower."""
 
 _SHARE_OF_SEARCH: Final = 0.25
+_MINUTE_S: Final = 60.0
 _LARGE_BATCH: Final = 128
 _STEPS_AN_EPOCH: Final = 20
 _EPOCHS: Final = "training.epochs"
@@ -36,16 +38,22 @@ def distilled(reading: Reading) -> Distill:
 
 def epochs(reading: Reading, step: type[Step]) -> int:
     """The most of those that may be tried and fit; the fewest where none does."""
-    epoch_s = _items(reading) * _PASSES * reading.evidence.batch_item_s
-    room_s = _SHARE_OF_SEARCH * 60 * reading.search.minutes
+    room_s = _SHARE_OF_SEARCH * _MINUTE_S * reading.search.minutes
     counts = [max(1, round(one)) for one in numbers(step, _EPOCHS, reading.search)] or [1]
-    return max((one for one in counts if one * epoch_s <= room_s), default=counts[0])
+    fitting = (one for one in counts if one * _epoch_s(reading) <= room_s)
+    return max(fitting, default=counts[0])
 
 
 def said(reading: Reading, training: Training) -> str:
     """What is to be said of it."""
-    minutes = f"{_SHARE_OF_SEARCH * reading.search.minutes:g} of {reading.search.minutes:g} minutes"
-    return f"{training.epochs} epochs of {_items(reading)} items, for which there are {minutes}"
+    taken_s = training.epochs * _epoch_s(reading)
+    taken = number(taken_s / _MINUTE_S) if taken_s >= _MINUTE_S else time_span(taken_s)
+    room = f"{number(reading.search.minutes)} minutes"
+    return f"{training.epochs} epochs of {_items(reading)} items, about {taken} of {room}"
+
+
+def _epoch_s(reading: Reading) -> float:
+    return _items(reading) * _PASSES * reading.evidence.batch_item_s
 
 
 def _items(reading: Reading) -> int:

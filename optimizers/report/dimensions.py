@@ -12,7 +12,7 @@ from optimizers.contract.goal import FIGURES, FigureName, Relation, Requirement
 from optimizers.contract.study import Trial
 from optimizers.search.wording import SHARES
 
-_SCALES: Final = {"s": (1e3, "ms"), "B": (2.0**-20, "MiB")}
+_SCALES: Final = {"s": (1e3, "ms"), "B": (2.0**-20, "MiB"), "/1000": (1.0, "per 1000 items")}
 _PERFECT: Final = frozenset({FigureName.AGREEMENT, FigureName.COSINE})
 """Figures in which the original, compared with itself, has 1."""
 

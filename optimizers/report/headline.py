@@ -59,7 +59,8 @@ def headline(explanation: Explanation, evaluation: Evaluation | None) -> Headlin
 
 def progress_text(explanation: Explanation) -> str:
     """How much was tried, for how long, and why it ended or what is left."""
-    text = f"{len(explanation.trials)} trials in {duration(explanation.seconds)}"
+    tried = len(explanation.trials)
+    text = f"{tried} trial{'' if tried == 1 else 's'} in {duration(explanation.seconds)}"
     if explanation.ended_because:
         return f"{text}; the search ended: {explanation.ended_because}"
     return f"{text}; the search goes on, {duration(explanation.seconds_left)} left"

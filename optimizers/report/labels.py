@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+MOST: Final = 200
+"""Texts that are looked at for a place; more nobody could read."""
+
 _STROKE: Final = 1.0
 """Half the width of a line, with some room."""
 
@@ -56,21 +62,22 @@ def place_labels(
     """Give each text a free place beside its point; one without any is left out.
 
     Args:
-        wanted: Texts and their points, the most important first.
+        wanted: Texts and their points, the most important first; no more than `MOST` get a place.
         points: All points that no text may cover.
         canvas: What is drawn on.
         lines: Corners of lines of upright and level parts that no text may cover, either.
     """
-    taken = [_around(point, 2 * canvas.radius, 2 * canvas.radius, canvas) for point in points]
-    taken += [_between(one, other, canvas) for line in lines for one, other in pairwise(line)]
+    boxes = [_around(point, 2 * canvas.radius, 2 * canvas.radius, canvas) for point in points]
+    boxes += [_between(one, other, canvas) for line in lines for one, other in pairwise(line)]
+    taken = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     placed: list[Label] = []
-    for text, point in wanted:
+    for text, point in wanted[:MOST]:
         width, height = (len(text) + 0.7) * canvas.character, canvas.line
         for spot in _candidates(point, width, height, canvas):
             box = _around(spot, width, height, canvas)
-            if _is_inside(box, canvas) and not any(_overlap(box, other) for other in taken):
+            if _is_inside(box, canvas) and not _overlaps(box, taken):
                 placed.append(Label(text=text, at=spot))
-                taken.append(box)
+                taken = np.vstack([taken, box])
                 break
     return tuple(placed)
 
@@ -105,5 +112,6 @@ def _is_inside(box: _Box, canvas: Canvas) -> bool:
     return box[0] >= 0 and box[1] >= 0 and box[2] <= canvas.width and box[3] <= canvas.height
 
 
-def _overlap(one: _Box, other: _Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _overlaps(box: _Box, others: NDArray[np.float64]) -> bool:
+    left, low, right, high = others.T
+    return bool(np.any((box[0] < right) & (left < box[2]) & (box[1] < high) & (low < box[3])))

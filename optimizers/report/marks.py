@@ -6,13 +6,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from optimizers.contract.amounts import number
+from optimizers.contract.described import recipe_text
 from optimizers.contract.evaluation import Estimate
 from optimizers.contract.goal import FigureName
 from optimizers.contract.study import Explanation, Trial, TrialState
 from optimizers.report.axes import Axis
 from optimizers.report.dimensions import Dimension
 from optimizers.report.labels import Spot
-from optimizers.search.described import recipe_text
 from optimizers.search.wording import amount
 
 Axes = tuple[Axis, Axis]
@@ -98,7 +99,10 @@ def original_mark(axes: Axes, x: Dimension, y: Dimension) -> Mark | None:
     """The mark of the original; None where it has no place."""
     if x.original is None or y.original is None:
         return None
-    text = ", ".join(f"{one.figure} {one.original:.4g} {one.unit}".rstrip() for one in (x, y))
+    text = ", ".join(
+        f"{one.figure} {number(at)} {one.unit}".rstrip()
+        for one, at in ((x, x.original), (y, y.original))
+    )
     return Mark(
         kind=Kind.ORIGINAL,
         at=(axes[0].place(x.original), axes[1].place(y.original)),

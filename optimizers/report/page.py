@@ -12,17 +12,21 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from optimizers.contract import described
+from optimizers.contract.amounts import byte_count, number, percent, time_span
+from optimizers.contract.declaration import Choice, Range
 from optimizers.contract.evaluation import Evaluation
 from optimizers.contract.evidence import Evidence
 from optimizers.contract.manifest import StepRecord
 from optimizers.contract.study import Explanation
+from optimizers.report.facts import facts
 from optimizers.report.graphs import GraphSummary
 from optimizers.report.headline import headline, progress_text
 from optimizers.report.labels import Canvas
 from optimizers.report.plots import Plot
 from optimizers.report.rows import gate_table, trial_table
 from optimizers.report.styles import DASHES, STYLES
-from optimizers.search import described, wording
+from optimizers.search import wording
 
 _HERE: Final = Path(__file__).parent
 _CANVAS: Final = Canvas(width=340, height=236, character=6.3, line=12, radius=4.5)
@@ -63,11 +67,16 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "amount_of_bytes": wording.byte_count,
+        "amount_of_bytes": byte_count,
+        "facts": facts,
+        "number": number,
+        "percent": percent,
         "duration": wording.duration,
         "recipe": described.recipe_text,
         "step": described.step_text,
         "purpose": described.purpose,
+        "range": _range,
+        "time_span": time_span,
         "time": _time,
     }
     style, script = (
@@ -112,6 +121,13 @@ def _operators(
         (name, before.operators.get(name, 0), after.operators.get(name, 0) if after else None)
         for name in names
     ]
+
+
+def _range(allowed: Range) -> str:
+    """What may be tried of a parameter."""
+    if isinstance(allowed, Choice):
+        return " or ".join(map(described.value_text, allowed.values))
+    return f"{number(allowed.low)} to {number(allowed.high)}"
 
 
 def _digest(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from itertools import groupby
 from typing import Final
 
 from matplotlib.axes import Axes
@@ -84,14 +85,16 @@ def _draw_lines(axes: Axes, plot: Plot) -> None:
 
 def _draw_marks(axes: Axes, plot: Plot) -> None:
     for mark in plot.marks:
-        style, (x, y) = STYLES[mark.kind], mark.at
+        x, y = mark.at
         if mark.across is not None:
             axes.plot(mark.across, (y, y), color=_INK, linewidth=0.8, zorder=2.5, clip_on=False)
         if mark.along is not None:
             axes.plot((x, x), mark.along, color=_INK, linewidth=0.8, zorder=2.5, clip_on=False)
+    for kind, marks in groupby(plot.marks, key=lambda mark: mark.kind):
+        style, places = STYLES[kind], [mark.at for mark in marks]
         axes.scatter(
-            [x],
-            [y],
+            [place[0] for place in places],
+            [place[1] for place in places],
             s=_MARK * style.size**2 if style.marker == "*" else _MARK * style.size,
             marker=style.marker,
             color=style.colour,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from optimizers.contract.described import recipe_text
 from optimizers.contract.evaluation import Figure
+from optimizers.contract.goal import FigureName
 from optimizers.contract.study import Explanation, Trial, TrialState
-from optimizers.search.described import recipe_text
-from optimizers.search.wording import against_original, amount, bounds, title
+from optimizers.search.wording import against_original, amount, bounds, name_text, title
+
+_Column = tuple[FigureName, str, int]
+"""Which figure, what was done to the items, and which of several of a trial."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +24,14 @@ class Cell:
         text: For people; "" where it was not measured.
         bounds: Between which it surely is.
         against: Beside the original's.
+        condition: Under which circumstances, where the column does not say it.
     """
 
     value: float | None = None
     text: str = ""
     bounds: str = ""
     against: str = ""
+    condition: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +74,22 @@ class GateRow:
 
 def trial_table(explanation: Explanation) -> tuple[tuple[str, ...], tuple[TrialRow, ...]]:
     """The titles of the columns of figures, the goal's first, and a row for every trial."""
-    names = list(explanation.profile.goal.figures)
-    found = {title(figure): figure for trial in explanation.trials for figure in trial.figures}
-    order = [*names, *(one.name for one in found.values() if one.name not in names)]
-    columns = tuple(sorted(found, key=lambda text: (order.index(found[text].name), text)))
-    rows = (_row(trial, columns, explanation.winner) for trial in explanation.trials)
-    return columns, tuple(rows)
+    known = [_by_column(trial) for trial in explanation.trials]
+    found: dict[_Column, set[str]] = {}
+    for figures in known:
+        for column, figure in figures.items():
+            found.setdefault(column, set()).add(figure.condition)
+    order = list(dict.fromkeys([*explanation.profile.goal.figures, *(one[0] for one in found)]))
+    columns = sorted(found, key=lambda column: (order.index(column[0]), *column[1:]))
+    titles = {
+        column: _title(column, conditions.pop() if len(conditions) == 1 else "")
+        for column, conditions in found.items()
+    }
+    rows = (
+        _row(trial, [(titles[column], figures.get(column)) for column in columns], explanation)
+        for trial, figures in zip(explanation.trials, known, strict=True)
+    )
+    return tuple(titles[column] for column in columns), tuple(rows)
 
 
 def gate_table(figures: Sequence[Figure]) -> tuple[GateRow, ...]:
@@ -90,16 +106,43 @@ def gate_table(figures: Sequence[Figure]) -> tuple[GateRow, ...]:
     )
 
 
-def _row(trial: Trial, columns: Sequence[str], winner: int | None) -> TrialRow:
-    measured = {title(figure): figure for figure in trial.figures}
+def _by_column(trial: Trial) -> dict[_Column, Figure]:
+    """A trial's figures; of several of one name, the first have a column, the second have one."""
+    found: dict[_Column, Figure] = {}
+    for figure in trial.figures:
+        place = sum(one[:2] == (figure.name, figure.under) for one in found)
+        found[figure.name, figure.under, place] = figure
+    return found
+
+
+def _title(column: _Column, condition: str) -> str:
+    name, under, _ = column
+    return name_text(name, under, condition)
+
+
+def _row(
+    trial: Trial, figures: Sequence[tuple[str, Figure | None]], explanation: Explanation
+) -> TrialRow:
+    """One line.
+
+    Args:
+        trial: Which.
+        figures: The title of each column, and what the trial has in it.
+        explanation: Knows the winner.
+    """
     return TrialRow(
         trial=trial,
         recipe=recipe_text(trial.recipe),
         state=_state(trial),
         cells=tuple(
-            _cell(measured[column]) if column in measured else Cell() for column in columns
+            Cell()
+            if figure is None
+            else replace(
+                _cell(figure), condition="" if title(figure) == column else figure.condition
+            )
+            for column, figure in figures
         ),
-        is_winner=trial.number == winner,
+        is_winner=trial.number == explanation.winner,
     )
 
 

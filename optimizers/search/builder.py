@@ -14,6 +14,7 @@ from typing import IO, Final
 
 from optimizers.contract.errors import HoneError
 from optimizers.process import PARENT_VARIABLE
+from optimizers.search.evaluator import CannotTry
 
 _COMMAND: Final = (sys.executable, "-m", "optimizers.building")
 
@@ -47,13 +48,13 @@ class Builder:
         """Start a child; `order` is what `building.build_trial` takes.
 
         Raises:
-            NotBuilt: There is no process to start it.
+            CannotTry: The process that should start it did not come up, or cannot.
         """
         try:
             _pipe(self._process.stdin).write(json.dumps(order).encode() + b"\n")
-        except BrokenPipeError as error:
-            raise NotBuilt(_GONE) from error
-        self._child = self._number()
+            self._child = self._number()
+        except (BrokenPipeError, NotBuilt) as error:
+            raise CannotTry(_NEVER_THERE) from error
 
     def has_ended(self, wait_s: float) -> bool:
         """Whether the child has ended, or does within some seconds."""
@@ -92,6 +93,10 @@ class Builder:
         return int(line)
 
 
+_NEVER_THERE: Final = (
+    "the process that builds recipes does not come up on this machine; what it said before it "
+    "ended is in the log"
+)
 _GONE: Final = "the process that builds has ended; see the job's log"
 
 

@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
+from optimizers.contract.errors import HoneError, NotSupported
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
     Built,
@@ -31,9 +32,14 @@ from optimizers.contract.job import (
 from optimizers.contract.manifest import MODEL_FILE
 from optimizers.contract.profile import Profile
 from optimizers.contract.recipe import Recipe
+from optimizers.ending import DISK_REFUSED
 from optimizers.search.builder import Builder, NotBuilt
+from optimizers.search.evaluator import CannotTry
 from optimizers.search.turns import LOOK_EVERY_S, Turns
 from optimizers.search.working_time import TimeIsUp
+
+_OF_THE_MACHINE: Final = (signal.SIGKILL, signal.SIGILL, signal.SIGBUS)
+"""What ends a build for want of memory or of instructions, of which another machine has more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +67,7 @@ class Candidates:
         *,
         status: Callable[[], tuple[float, str]],
         clock: Callable[[], float] = time.monotonic,
+        is_guest: bool = False,
     ) -> None:
         """Start the process that has the tools loaded.
 
@@ -71,6 +78,7 @@ class Candidates:
             turns: Who measures.
             status: Gives the share of the job that is done, and how far it is, for people.
             clock: Seconds that count.
+            is_guest: Whether this machine only helps, and what it lacks another one may have.
         """
         data = {purpose: path for purpose, path in spec.data.items() if purpose != "gate"}
         digests = {purpose: spec.data_sha256[purpose] for purpose in data}
@@ -80,6 +88,7 @@ class Candidates:
         self._turns = turns
         self._status = status
         self._clock = clock
+        self._is_guest = is_guest
         self._numbers = itertools.count()
         self._builder = Builder()
 
@@ -112,6 +121,8 @@ class Candidates:
         Raises:
             NotBuilt: A step failed, or it took too much memory or too long.
             TimeIsUp: The search's time has ended.
+            CannotTry: This machine can build nothing.
+            NotSupported: This machine, a guest, lacks what this recipe takes.
         """
         if not recipe.steps:
             session = self._spec.original_session
@@ -119,17 +130,36 @@ class Candidates:
             yield Candidate(model=self._spec.original_file, built=untouched)
             return
         directory = self._home / f"{os.getpid()}-{next(self._numbers)}"
-        directory.mkdir(parents=True)
         profile = Profile(name=self._spec.profile.name, recipe=recipe, goal=self._spec.profile.goal)
         try:
-            write_spec(directory, replace(self._spec, profile=profile))
+            self._order(directory, replace(self._spec, profile=profile))
             code = self._run(directory, said, seconds_left)
             result, built = read_result(directory), read_built(directory)
+            if built is None and result is not None:
+                raise NotBuilt(result.reason)
             if built is None:
-                raise NotBuilt(result.reason if result is not None else _how_it_ended(code))
+                raise self._lacking(recipe, code)
             yield Candidate(model=directory / CANDIDATE_DIRECTORY / MODEL_FILE, built=built)
         finally:
             shutil.rmtree(directory, ignore_errors=True)
+
+    def _order(self, directory: Path, spec: JobSpec) -> None:
+        try:
+            directory.mkdir(parents=True)
+            write_spec(directory, spec)
+        except OSError as error:
+            raise CannotTry(f"{self._home} cannot be written to: {error.strerror}") from error
+
+    def _lacking(self, recipe: Recipe, code: int) -> HoneError:
+        """What to tell of a child that ended and left no word."""
+        if code == DISK_REFUSED:
+            return CannotTry(f"the disk of {self._home} takes no more; make room")
+        if self._is_guest and -code in _OF_THE_MACHINE:
+            return NotSupported(
+                f"{recipe} is left to other machines: {_how_it_ended(code)}; start this one again "
+                "for what takes less"
+            )
+        return NotBuilt(_how_it_ended(code))
 
     def _run(self, directory: Path, said: str, seconds_left: Callable[[], float]) -> int:
         """Have one recipe built; returns the child's exit code, negative for a signal."""

@@ -6,10 +6,14 @@ several.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Engine,
     Float,
     Integer,
@@ -18,12 +22,19 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
+    func,
     inspect,
+    literal,
     select,
 )
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
-from optimizers.search.storage import cannot_be_reached, engine_address, engine_arguments
+from optimizers.search.storage import (
+    cannot_be_reached,
+    engine_address,
+    engine_arguments,
+    prepare_for_failures,
+)
 
 _METADATA: Final = MetaData()
 
@@ -85,11 +96,23 @@ def open_database(url: str) -> Engine:
             _METADATA.create_all(engine)  # another process made them between look and attempt
     except (ImportError, SQLAlchemyError) as error:
         raise cannot_be_reached(error, url) from error
+    prepare_for_failures(engine)
     return engine
 
 
-def has_study(url: str, study: str) -> bool:
-    """Whether a database knows a study; nothing is made in it.
+def clock_of(engine: Engine) -> Callable[[], ColumnElement[float]]:
+    """Seconds that all who share a database agree on, in a statement for it.
+
+    PostgreSQL tells its own time. SQLite's file is one machine's, whose clock will do.
+    """
+    if engine.dialect.name == "postgresql":
+        return lambda: func.date_part("epoch", func.clock_timestamp(), type_=Float(53))
+    return lambda: literal(time.time())
+
+
+@contextmanager
+def reached_database(url: str) -> Iterator[Engine]:
+    """A database for the block, in which nothing is made.
 
     Raises:
         NotSupported: It cannot be reached, or its driver is not installed.
@@ -97,12 +120,22 @@ def has_study(url: str, study: str) -> bool:
     try:
         engine = create_engine(engine_address(url), **engine_arguments(url))
         try:
-            if not inspect(engine).has_table(STUDIES.name):
-                return False
-            with engine.connect() as connection:
-                query = select(STUDIES.c.study).where(STUDIES.c.study == study)
-                return connection.execute(query).first() is not None
+            yield engine
         finally:
             engine.dispose()
     except (ImportError, SQLAlchemyError) as error:
         raise cannot_be_reached(error, url) from error
+
+
+def has_study(url: str, study: str) -> bool:
+    """Whether a database knows a study.
+
+    Raises:
+        NotSupported: It cannot be reached, or its driver is not installed.
+    """
+    with reached_database(url) as engine:
+        if not inspect(engine).has_table(STUDIES.name):
+            return False
+        with engine.connect() as connection:
+            query = select(STUDIES.c.study).where(STUDIES.c.study == study)
+            return connection.execute(query).first() is not None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from optimizers.contract.errors import HoneError
 from optimizers.contract.evaluation import Figure
+from optimizers.contract.goal import FigureName
 from optimizers.contract.recipe import Recipe
 
 
@@ -36,11 +39,20 @@ class Measured:
         figures: What was measured at this level, beside the original.
         seconds: What building and measuring took.
         broken: Why the recipe made nothing that can be used, for people; "" where it did.
+        missing: Figures that were wanted at this level and not had, and why.
     """
 
     figures: tuple[Figure, ...]
     seconds: float
     broken: str = ""
+    missing: Mapping[FigureName, str] = field(default_factory=dict)
+
+
+class CannotTry(HoneError):
+    """This machine can try no recipe, or not now; nothing follows for the one that it was to try.
+
+    The text says why.
+    """
 
 
 class Evaluator(Protocol):
@@ -50,6 +62,9 @@ class Evaluator(Protocol):
         """Take a recipe as far as a level and measure what that level can tell.
 
         A recipe that fails is `Measured.broken`; an exception is a fault of the evaluator and
-        ends the search.
+        ends this process's part in the search.
+
+        Raises:
+            CannotTry: See there.
         """
         ...

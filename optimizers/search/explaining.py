@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from optimizers.contract.evaluation import Gate
+from optimizers.contract.described import recipe_text
 from optimizers.contract.goal import Goal
 from optimizers.contract.study import Trial, TrialState
-from optimizers.evaluation.verdict import check_requirement
-from optimizers.search.described import recipe_text
+from optimizers.search.nearest_miss import not_better, unmet_requirements
 from optimizers.search.wording import Standing, amount, standing
 
 _CUT: Final = {
@@ -41,16 +40,14 @@ def why_lost(trial: Trial, winner: Trial | None, goal: Goal, front: Sequence[Tri
         case TrialState.FAILED:
             return _cut(trial, "no reason was given")
         case TrialState.ABANDONED:
-            missed = _missed(trial, goal, of_measured=True)
+            missed = _missed(trial, goal)
             return _cut(trial, missed or _beaten(trial, winner, goal, front) or "it cannot win")
         case TrialState.HALVED:
             return _cut(trial, _not_among_the_best(trial, winner, goal))
         case TrialState.COMPLETE:
-            if trial.violation:
-                return _missed(trial, goal) or (
-                    f"misses what is required by {100 * trial.violation:.1f} % of its limits"
-                )
-            return _beaten(trial, winner, goal, front)
+            if trial.refused:
+                return f"refused by the gate: {trial.refused}"
+            return _missed(trial, goal) if trial.violation else _beaten(trial, winner, goal, front)
 
 
 def winner_text(winner: Trial, goal: Goal, trials: Sequence[Trial]) -> str:
@@ -83,27 +80,18 @@ def _cut(trial: Trial, otherwise: str) -> str:
     return f"{prefix}{trial.reason.removeprefix(prefix) or otherwise}"
 
 
-def _missed(trial: Trial, goal: Goal, *, of_measured: bool = False) -> str:
-    """The requirements that a trial does not surely meet: what was found and what is wanted.
+def _missed(trial: Trial, goal: Goal) -> str:
+    """What a trial does not surely meet, being better than the original included.
 
-    Args:
-        trial: The one in question.
-        goal: What was wanted.
-        of_measured: Whether only those count that could be judged.
+    Of a trial that was not measured to its end only what surely fails counts.
     """
-    texts = []
-    for one in goal.require:
-        under = one.under.text if one.under else ""
-        found = (
-            figure
-            for figure in trial.figures
-            if figure.name is one.figure and figure.under == under
-        )
-        check = check_requirement(one, next(found, None), Gate.LINT, 1 - goal.confidence)
-        if check.passed is False:
-            texts.append(f"misses {check.text}")
-        elif check.passed is None and not of_measured:
-            texts.append(check.text)
+    whole = trial.state is TrialState.COMPLETE
+    texts = [
+        check.text if check.passed is None else f"misses {check.text}"
+        for check in unmet_requirements(goal, trial)
+        if whole or check.passed is False
+    ]
+    texts += [check.text for check in not_better(goal, trial) if whole or check.passed is False]
     return "; ".join(texts)
 
 
@@ -126,11 +114,11 @@ def _beaten(trial: Trial, winner: Trial | None, goal: Goal, front: Sequence[Tria
 
 def _not_among_the_best(trial: Trial, winner: Trial | None, goal: Goal) -> str:
     text = f"not among the best of its rung: {_aims(trial, goal)}"
-    missed = _missed(trial, goal, of_measured=True)
-    if trial.violation and missed:
-        text += f"; it {missed}"
+    missed = _missed(trial, goal)
+    if missed:
+        text += f"; {missed}"
     if winner is not None:
-        text += f"; the best then, trial {winner.number}: {_aims(winner, goal)}"
+        text += f"; the winner is trial {winner.number}: {_aims(winner, goal)}"
     return text
 
 

@@ -16,10 +16,11 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from optimizers.contract.below import why_not_below
-from optimizers.contract.errors import InvalidData
+from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.job import Built
+from optimizers.contract.manifest import MODEL_FILE
 from optimizers.contract.recipe import Recipe
-from optimizers.search.records import recipe_text
+from optimizers.search.records import recipe_key
 from optimizers.search.sharing import STUDIES_FOLDER
 from optimizers.search.store import Store
 
@@ -84,10 +85,12 @@ class Handover:
             return None
         try:
             handed = _HANDED.validate_json(content)
-        except ValidationError as error:
+        except (ValidationError, InvalidDocument) as error:
             raise InvalidData(f"{place}/{_DOCUMENT} in the store cannot be read") from error
         if handed.built.recipe != recipe:
             raise InvalidData(f"{place}/{_DOCUMENT} in the store is of {handed.built.recipe}")
+        if MODEL_FILE not in handed.files:
+            raise InvalidData(f"{place}/{_DOCUMENT} in the store names no {MODEL_FILE}")
         target.mkdir(parents=True)
         try:
             for name, sha256 in handed.files.items():
@@ -117,4 +120,4 @@ class Handover:
 
 
 def _digest(recipe: Recipe) -> str:
-    return hashlib.sha256(recipe_text(recipe).encode()).hexdigest()[:32]
+    return hashlib.sha256(recipe_key(recipe).encode()).hexdigest()[:32]

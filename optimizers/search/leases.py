@@ -2,8 +2,9 @@
 
 A lease is a row. Whoever changes it from expired to their own has the trial: one UPDATE with the
 condition in its WHERE, which any database carries out for one of several that try. Its holder
-renews it while it lives; a trial whose lease has run out is there for anybody. Clocks of machines
-that share a study must agree to within a few seconds.
+renews it while it lives; a trial whose lease has run out is there for anybody. What is found of a
+trial is written in a transaction that holds its lease, so that who was stopped for too long, and
+lost it, writes nothing. Clocks of machines need not agree: the database's decides.
 """
 
 from __future__ import annotations
@@ -13,27 +14,35 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import ColumnElement, Engine, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from optimizers.search.database import LEASES
+from optimizers.search.database import LEASES, clock_of
 
 _log = logging.getLogger(__name__)
 
-MOST_ATTEMPTS: Final = 3
-"""A trial that so many holders died at is given up."""
-
-_LASTS_S: Final = 30.0
+SEARCH: Final = -1
+"""In place of a trial: the search itself, in the hands of the process that it is run by."""
+LASTS_S: Final = 30.0
+"""How long a lease holds that is not renewed."""
+LASTS_WITH_PAUSES_S: Final = 120.0
+"""The same for processes of a job, which a server may stop for a minute, whoever renews."""
 _RENEWED_PER_LEASE: Final = 4
 _START_TIME_FIELD: Final = 19
 """In /proc/PID/stat, counted after the name's closing bracket."""
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
+class LeaseLost(Exception):
+    """Somebody else has the trial, or had it meanwhile; nothing follows from what was found."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """One trial in the hands of this process.
 
@@ -42,19 +51,8 @@ class Lease:
         attempt: How often it was begun, this time included.
     """
 
-    def __init__(self, trial: int, attempt: int) -> None:
-        self.trial = trial
-        self.attempt = attempt
-        self._lost = threading.Event()
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether somebody else has it now, because it could not be renewed in time."""
-        return self._lost.is_set()
-
-    def lose(self) -> None:
-        """Note that somebody else has it."""
-        self._lost.set()
+    trial: int
+    attempt: int
 
 
 class Leases:
@@ -66,8 +64,8 @@ class Leases:
         study: str,
         *,
         owner: str,
-        lasts_s: float = _LASTS_S,
-        clock: Callable[[], float] = time.time,
+        lasts_s: float = LASTS_S,
+        clock: Callable[[], float | ColumnElement[float]] | None = None,
     ) -> None:
         """Act for `owner`.
 
@@ -76,45 +74,55 @@ class Leases:
             study: Its name.
             owner: Names this process and no other, for example `this_process()`.
             lasts_s: How long a lease holds that is not renewed, above 0.
-            clock: Seconds that all who share the study agree on.
+            clock: Seconds that all who share the study agree on; None: the database's.
         """
         self._engine = engine
         self._study = study
         self._owner = owner
         self._lasts_s = lasts_s
-        self._clock = clock
+        self._clock = clock_of(engine) if clock is None else clock
 
     def claim(self, trial: int) -> Lease | None:
         """Take a trial that nobody holds; None where somebody does."""
-        row = (LEASES.c.study == self._study) & (LEASES.c.trial == trial)
-        self._make(trial)
-        with self._engine.begin() as connection:
-            now = self._clock()
-            changed = connection.execute(
-                update(LEASES)
-                .where(row, LEASES.c.expires <= now)
-                .values(
-                    owner=self._owner,
-                    expires=now + self._lasts_s,
-                    attempts=LEASES.c.attempts + 1,
-                )
-            )
-            if changed.rowcount != 1:
-                return None
-            attempt = connection.execute(select(LEASES.c.attempts).where(row)).scalar_one()
-        return Lease(trial, attempt)
+        return self._taken(trial, LEASES.c.expires <= self._clock())
+
+    @contextlib.contextmanager
+    def running_the_search(self) -> Iterator[None]:
+        """Have others know that somebody runs the search, whoever did before, until the block ends.
+
+        A process that is killed here leaves a lease that runs out.
+        """
+        lease = self._taken(SEARCH)
+        assert lease is not None, "nothing was asked of the row but to be there"
+        try:
+            with self.kept(lease):
+                yield
+        finally:
+            self.release(lease, attempts=0)
+
+    def nobody_runs_the_search(self, for_s: float) -> bool:
+        """Whether its process let go of it, or has not been heard of for so long."""
+        row = (LEASES.c.study == self._study) & (LEASES.c.trial == SEARCH)
+        with self._engine.connect() as connection:
+            query = select(LEASES.c.trial).where(row, LEASES.c.expires + for_s <= self._clock())
+            return connection.execute(query).first() is not None
 
     def renew(self, lease: Lease) -> bool:
         """Hold a trial for longer; False where it is lost."""
         with self._engine.begin() as connection:
-            changed = connection.execute(
-                update(LEASES)
-                .where(*self._mine(lease))
-                .values(expires=self._clock() + self._lasts_s)
-            )
-        if changed.rowcount != 1:
-            lease.lose()
-        return not lease.is_lost
+            return self._extend(connection, lease)
+
+    @contextlib.contextmanager
+    def held(self, lease: Lease) -> Iterator[Connection]:
+        """A transaction in which a trial is surely ours: nobody can take it before the end.
+
+        Raises:
+            LeaseLost: It is not ours any more.
+        """
+        with self._engine.begin() as connection:
+            if not self._extend(connection, lease):
+                raise LeaseLost
+            yield connection
 
     def release(self, lease: Lease, *, attempts: int) -> None:
         """Let go of a trial.
@@ -132,7 +140,7 @@ class Leases:
 
     @contextlib.contextmanager
     def kept(self, lease: Lease) -> Iterator[None]:
-        """Renew a lease from a thread until the block ends; `lease.is_lost` tells if it failed."""
+        """Renew a lease from a thread until the block ends, or until it is lost."""
         ended = threading.Event()
 
         def renew() -> None:
@@ -153,7 +161,7 @@ class Leases:
 
     def free_the_dead(self) -> None:
         """End the leases of processes of this machine that are gone, without waiting for it."""
-        held = (LEASES.c.study == self._study) & (LEASES.c.expires > self._clock())
+        held = self._held()
         with self._engine.begin() as connection:
             owners = connection.execute(select(LEASES.c.owner).where(held).distinct()).scalars()
             for owner in [owner for owner in owners if _is_gone(owner)]:
@@ -163,10 +171,32 @@ class Leases:
 
     def others_hold(self) -> bool:
         """Whether another process has a trial in its hands."""
-        held = (LEASES.c.study == self._study) & (LEASES.c.expires > self._clock())
         with self._engine.connect() as connection:
-            query = select(LEASES.c.trial).where(held, LEASES.c.owner != self._owner)
+            query = select(LEASES.c.trial).where(self._held(), LEASES.c.owner != self._owner)
             return connection.execute(query).first() is not None
+
+    def _held(self) -> ColumnElement[bool]:
+        """Trials in anybody's hands."""
+        ours = (LEASES.c.study == self._study) & (LEASES.c.trial != SEARCH)
+        return ours & (LEASES.c.expires > self._clock())
+
+    def _taken(self, trial: int, *conditions: ColumnElement[bool]) -> Lease | None:
+        row = (LEASES.c.study == self._study) & (LEASES.c.trial == trial)
+        self._make(trial)
+        with self._engine.begin() as connection:
+            changed = connection.execute(
+                update(LEASES)
+                .where(row, *conditions)
+                .values(
+                    owner=self._owner,
+                    expires=self._clock() + self._lasts_s,
+                    attempts=LEASES.c.attempts + 1,
+                )
+            )
+            if changed.rowcount != 1:
+                return None
+            attempt = connection.execute(select(LEASES.c.attempts).where(row)).scalar_one()
+        return Lease(trial, attempt)
 
     def _make(self, trial: int) -> None:
         """Make sure that there is a row for a trial."""
@@ -177,6 +207,12 @@ class Leases:
         nobody = {"owner": "", "expires": 0.0, "attempts": 0}
         with contextlib.suppress(IntegrityError), self._engine.begin() as connection:
             connection.execute(insert(LEASES).values(study=self._study, trial=trial, **nobody))
+
+    def _extend(self, connection: Connection, lease: Lease) -> bool:
+        changed = connection.execute(
+            update(LEASES).where(*self._mine(lease)).values(expires=self._clock() + self._lasts_s)
+        )
+        return changed.rowcount == 1
 
     def _mine(self, lease: Lease) -> tuple[ColumnElement[bool], ...]:
         return (
@@ -199,8 +235,12 @@ def _is_gone(owner: str) -> bool:
 
 
 def _machine() -> str:
-    """This machine, or the container with its own process ids."""
-    return f"{socket.gethostname().replace(':', '_')}@{os.stat('/proc/self/ns/pid').st_ino}"
+    """This machine since it was started, or the container with its own process ids.
+
+    The host's name is for people: machines that were made from one image share it.
+    """
+    name, boot = socket.gethostname().replace(":", "_"), _BOOT.read_text(encoding="ascii").strip()
+    return f"{name}@{boot}.{os.stat('/proc/self/ns/pid').st_ino}"
 
 
 def _started(process_id: int) -> str:

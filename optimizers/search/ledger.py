@@ -11,16 +11,18 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, Engine, Insert, insert, select, update
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from optimizers.contract.errors import HoneError, InvalidData
 from optimizers.contract.study import Trial, TrialState
 from optimizers.search.database import BUDGETS, STUDIES, TRIALS
 from optimizers.search.evaluator import Level
 from optimizers.search.ladder import Standing
 
 _TRIAL: Final = TypeAdapter(Trial)
+_WAITING: Final = (TrialState.RUNNING, TrialState.HALVED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +39,11 @@ class Entry:
 
     @property
     def waits(self) -> bool:
-        """Whether it was measured at its level and would have to climb to go on."""
-        if self.trial.state is not TrialState.RUNNING or not self.standings:
+        """Whether it was measured at its level and would have to climb to go on.
+
+        One that had to wait until its search ended does so again where the search is resumed.
+        """
+        if self.trial.state not in _WAITING or not self.standings:
             return False
         return self.standings[-1].level.index == self.trial.level
 
@@ -71,17 +76,20 @@ class Ledger:
         """Let go of the database."""
         self._engine.dispose()
 
-    def write(self, entry: Entry) -> None:
-        """Keep the newest record of a trial."""
+    def write(self, entry: Entry, connection: Connection) -> None:
+        """Keep the newest record of a trial.
+
+        Args:
+            entry: What is known of it now.
+            connection: Of a transaction in which the trial is ours (`Leases.held`).
+        """
         content = {
             "record": _TRIAL.dump_json(entry.trial).decode(),
             "standings": json.dumps([_plain(one) for one in entry.standings]),
         }
         number = entry.trial.number
         row = (TRIALS.c.study == self._study) & (TRIALS.c.trial == number)
-        with self._engine.begin() as connection:
-            if connection.execute(update(TRIALS).where(row).values(content)).rowcount:
-                return
+        if not connection.execute(update(TRIALS).where(row).values(content)).rowcount:
             connection.execute(insert(TRIALS).values(study=self._study, trial=number, **content))
 
     def read(self, number: int) -> Entry | None:
@@ -90,7 +98,7 @@ class Ledger:
         query = select(TRIALS.c.record, TRIALS.c.standings).where(row)
         with self._engine.connect() as connection:
             found = connection.execute(query).first()
-        return None if found is None else _entry(found[0], found[1])
+        return None if found is None else self._entry(found[0], found[1])
 
     def all(self) -> tuple[Entry, ...]:
         """Every trial, in the order of their numbers."""
@@ -100,10 +108,13 @@ class Ledger:
             .order_by(TRIALS.c.trial)
         )
         with self._engine.connect() as connection:
-            return tuple(_entry(*row) for row in connection.execute(query))
+            return tuple(self._entry(*row) for row in connection.execute(query))
 
     def of_other_studies(self) -> tuple[Trial, ...]:
-        """The trials of every other study of the same original."""
+        """The trials of every other study of the same original.
+
+        What another Hone wrote may be unreadable to this one, and teaches it nothing.
+        """
         query = (
             select(TRIALS.c.record)
             .join(STUDIES, STUDIES.c.study == TRIALS.c.study)
@@ -111,7 +122,12 @@ class Ledger:
             .order_by(TRIALS.c.study, TRIALS.c.trial)
         )
         with self._engine.connect() as connection:
-            return tuple(_TRIAL.validate_json(one) for one in connection.execute(query).scalars())
+            records = connection.execute(query).scalars().all()
+        found = []
+        for record in records:
+            with contextlib.suppress(ValidationError, HoneError):
+                found.append(_TRIAL.validate_json(record))
+        return tuple(found)
 
     def budget(self, submission: str, *, another: bool) -> Budget:
         """The budget that a search goes by.
@@ -122,24 +138,16 @@ class Ledger:
             another: Whether a new search gets a budget of its own; otherwise it goes on with the
                 newest one.
         """
-        mine = BUDGETS.c.study == self._study
-        with self._engine.begin() as connection:
-            newest = connection.execute(
-                select(BUDGETS).where(mine).order_by(BUDGETS.c.budget.desc())
-            ).first()
-            if newest is not None and (not another or newest.submission == submission):
-                return Budget(index=newest.budget, seconds=newest.seconds)
-            index = 0 if newest is None else newest.budget + 1
-            connection.execute(
-                insert(BUDGETS).values(
-                    study=self._study,
-                    budget=index,
-                    submission=submission,
-                    asked=0,
-                    seconds=0.0,
-                )
-            )
-        return Budget(index=index, seconds=0.0)
+        newest = select(BUDGETS).where(BUDGETS.c.study == self._study)
+        newest = newest.order_by(BUDGETS.c.budget.desc())
+        while True:
+            with self._engine.connect() as connection:
+                found = connection.execute(newest).first()
+            if found is not None and (not another or found.submission == submission):
+                return Budget(index=found.budget, seconds=found.seconds)
+            index = 0 if found is None else found.budget + 1
+            entry = {"study": self._study, "budget": index, "submission": submission}
+            self._insert_once(insert(BUDGETS).values(asked=0, seconds=0.0, **entry))
 
     def take_one(self, budget: Budget, most: int) -> bool:
         """Take one trial out of a budget of `most`; False where none is left."""
@@ -150,6 +158,12 @@ class Ledger:
                 .values(asked=BUDGETS.c.asked + 1)
             )
         return changed.rowcount == 1
+
+    def asked_before(self, budget: Budget) -> int:
+        """How many trials a study's former budgets asked for."""
+        former = (BUDGETS.c.study == self._study) & (BUDGETS.c.budget < budget.index)
+        with self._engine.connect() as connection:
+            return sum(connection.execute(select(BUDGETS.c.asked).where(former)).scalars())
 
     def spend(self, budget: Budget, seconds: float) -> None:
         """Note how much of a budget is used up; of several processes the largest number stays."""
@@ -162,6 +176,15 @@ class Ledger:
 
     def _of(self, budget: Budget) -> ColumnElement[bool]:
         return (BUDGETS.c.study == self._study) & (BUDGETS.c.budget == budget.index)
+
+    def _entry(self, record: str, standings: str) -> Entry:
+        try:
+            return _entry(record, standings)
+        except (ValueError, HoneError) as error:
+            raise InvalidData(
+                f"a trial of study {self._study} cannot be read; another Hone wrote it. Go on with "
+                "that one, or remove the study: hone studies --remove"
+            ) from error
 
     def _insert_once(self, statement: Insert) -> None:
         with contextlib.suppress(IntegrityError), self._engine.begin() as connection:

@@ -9,6 +9,7 @@ from typing import Final
 from optimizers.contract.errors import OutOfMemory
 from optimizers.contract.goal import FigureName
 from optimizers.contract.recipe import Recipe
+from optimizers.contract.stage import Stage
 from optimizers.search.assessment import Assessment, Assessor
 from optimizers.search.builder import NotBuilt
 from optimizers.search.candidates import Candidate, Candidates
@@ -62,9 +63,10 @@ class Measuring:
         wanted, said = at_level(recipe, level), f"{recipe} at level {level.index}"
         try:
             with self._candidates.built(wanted, said, self._seconds_left) as candidate:
-                is_new = any(record.modified for record in candidate.built.records)
-                if not is_new and not level.is_structure:
-                    notes = (note for one in candidate.built.records for note in one.notes)
+                records = candidate.built.records
+                is_new = any(record.modified for record in records)
+                if not is_new and _shows_all_changes(wanted, recipe, level):
+                    notes = (note for one in records for note in one.notes)
                     raise NotBuilt(f"the recipe changes nothing: {'; '.join(notes)}")
                 assessment = self._assessed(candidate, level)
                 if level.training_share == 1 and not assessment.broken:
@@ -75,6 +77,7 @@ class Measuring:
             figures=assessment.figures,
             seconds=time.monotonic() - began,
             broken=assessment.broken,
+            missing=assessment.missing,
         )
 
     def _assessed(self, candidate: Candidate, level: Level) -> Assessment:
@@ -92,6 +95,17 @@ class Measuring:
         except (OutOfMemory, MemoryError) as error:
             raise NotBuilt("out of memory while it was measured") from error
         return assessment
+
+
+def _shows_all_changes(built: Recipe, recipe: Recipe, level: Level) -> bool:
+    """Whether a recipe that changed nothing at a level changes nothing at all.
+
+    At the level of structure that is so where nothing trains; later how a model is opened is not
+    chosen again, so that nothing follows for a recipe that chose it.
+    """
+    if level.is_structure:
+        return built == recipe
+    return all(step.stage is not Stage.SESSION for step in recipe.steps)
 
 
 def _was_disturbed(assessment: Assessment) -> bool:

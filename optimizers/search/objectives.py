@@ -7,7 +7,8 @@ against it; what it is abandoned for is the bound that speaks for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from optimizers.contract.evaluation import Estimate, Figure
@@ -23,6 +24,7 @@ from optimizers.evaluation.limits import (
     figure_of,
     measured,
 )
+from optimizers.search.wording import compared_amount
 
 STRUCTURAL: Final = frozenset(
     {
@@ -48,12 +50,14 @@ _UNKNOWN: Final = 1.0
 """What a requirement without a bound counts as missed by."""
 _LEAST: Final = 1e-9
 """What a requirement counts as missed by at least, so that a miss never rounds to none."""
+_NOTHING_SAID: Final[Mapping[FigureName, str]] = MappingProxyType({})
 
 
 def search_alpha(goal: Goal) -> float:
     """Error probability of each bound of one trial: (1 - confidence) / bounds.
 
-    All bounds that decide about one trial hold together at the goal's confidence (Bonferroni).
+    All bounds that decide about one trial, of aims, requirements and `stop_when`, hold together at
+    the goal's confidence (Bonferroni).
     Nothing is divided by the number of trials: figures of a search choose what to try and what
     goes to the gate, and the best of many is flattered by having been chosen. Its certificate
     comes from the gate's data, which no trial has seen.
@@ -61,7 +65,8 @@ def search_alpha(goal: Goal) -> float:
     Args:
         goal: With the task's floors.
     """
-    return per_bound_alpha(1 - goal.confidence, 1 + len(goal.require) + len(goal.stop_when))
+    bounds = len(goal.optimize) + len(goal.require) + len(goal.stop_when)
+    return per_bound_alpha(1 - goal.confidence, bounds)
 
 
 def named_by(goal: Goal) -> frozenset[FigureName]:
@@ -96,7 +101,7 @@ def violation(goal: Goal, figures: Sequence[Figure], *, whole: bool = True) -> f
             was not taken to its end.
     """
     total = 0.0
-    for scale, comparison in _comparisons(goal, figures):
+    for _, scale, comparison in _comparisons(goal, figures):
         if comparison is None or comparison.against is None:
             total += _UNKNOWN if whole else 0.0
         elif not comparison.holds:
@@ -116,9 +121,10 @@ def cannot_win(goal: Goal, figures: Sequence[Figure], front: Sequence[Trial]) ->
     """Why a trial cannot become the winner or a member of the front, whatever is still measured.
 
     It cannot where a figure misses a requirement even by the bound that speaks for it, or where a
-    feasible trial is at least as good in every aim by the bounds that speak against that one, and
-    better in one, as this trial can be by the bounds that speak for it. What is not measured yet
-    is taken as the best there is; so are answers, because training changes them.
+    feasible trial is at least as good in every aim, and better in one, by what both are credited
+    with: what follows from a model's structure is measured once, so that no level to come changes
+    what this trial is credited with. What is not measured yet is taken as the best there is; so are
+    answers, because training changes them.
 
     Args:
         goal: With the task's floors.
@@ -131,19 +137,44 @@ def cannot_win(goal: Goal, figures: Sequence[Figure], front: Sequence[Trial]) ->
     settled = [one for one in figures if one.name in STRUCTURAL]
     for requirement in goal.require:
         figure = figure_of(requirement, settled)
-        if figure is not None and compare(requirement, figure).is_lost:
-            return f"'{requirement.text}' cannot be met: {_at_best(compare(requirement, figure))}"
+        if figure is not None and (compared := compare(requirement, figure)).is_lost:
+            said = _at_best(requirement.figure, requirement.relation, compared)
+            return f"'{requirement.text}' cannot be met: {said}"
     aim = measured(settled, goal.optimize[0])
     if aim is not None and compare_with_original(aim).is_lost:
         return (
             f"{aim.name} cannot become better than the original's: "
-            f"{_at_best(compare_with_original(aim))}"
+            f"{_at_best(aim.name, Relation.RELATIVE_GAIN, compare_with_original(aim))}"
         )
     best = tuple(_best(name, measured(settled, name)) for name in goal.optimize)
     for trial in front:
         theirs = objectives(goal, trial.figures)
         if trial.is_feasible and dominates(theirs, best):
             return f"trial {trial.number} is better whatever comes: {_beside(goal, theirs, best)}"
+    return ""
+
+
+def never_known(
+    goal: Goal, figures: Sequence[Figure], missing: Mapping[FigureName, str] = _NOTHING_SAID
+) -> str:
+    """Why a trial cannot hold the goal although no bound speaks against it.
+
+    Times, memory, size and cost are measured at the level of structure and at no other. What must
+    hold of them and was not had there, because others used the machine or runs are too long for a
+    bound, counts as missed in the end, whatever is trained until then.
+
+    Args:
+        goal: With the task's floors.
+        figures: All that was measured at the level of structure.
+        missing: Figures that were wanted there and not had, and why.
+
+    Returns:
+        A sentence; "" where all is known.
+    """
+    for name, _, comparison in _comparisons(goal, figures):
+        if name in STRUCTURAL and (comparison is None or comparison.against is None):
+            why = missing.get(name, "not measured, or without a bound")
+            return f"{name} could not be judged: {why}, and no later level measures it"
     return ""
 
 
@@ -155,19 +186,19 @@ def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def _comparisons(
     goal: Goal, figures: Sequence[Figure]
-) -> Iterable[tuple[float, Comparison | None]]:
-    """What everything that must hold is missed in shares of, and what it compares."""
+) -> Iterable[tuple[FigureName, float, Comparison | None]]:
+    """What must hold: the figure, what it is missed in shares of, and what it compares."""
     for requirement in goal.require:
-        figure = figure_of(requirement, figures)
+        name, figure = requirement.figure, figure_of(requirement, figures)
         if figure is None:
-            yield 1.0, None
+            yield name, 1.0, None
         else:
             comparison = compare(requirement, figure)
-            yield _scale(requirement, figure, comparison.limit), comparison
+            yield name, _scale(requirement, figure, comparison.limit), comparison
     name = goal.optimize[0]
     if not FIGURES[name].compares:
         figure = measured(figures, name)
-        yield 1.0, None if figure is None else compare_with_original(figure)
+        yield name, 1.0, None if figure is None else compare_with_original(figure)
 
 
 def _scale(requirement: Requirement, figure: Figure, limit: float) -> float:
@@ -188,11 +219,7 @@ def _best(name: FigureName, figure: Figure | None) -> float:
     """The smallest objective that a trial can end with."""
     if name in BEST_ANSWERS:
         return -BEST_ANSWERS[name]
-    estimate = None if figure is None else _compared(figure)
-    if estimate is None:
-        return -math.inf
-    bound = estimate.lower if FIGURES[name].lower_is_better else estimate.upper
-    return -math.inf if bound is None else _to_minimise(name, bound)
+    return -math.inf if figure is None else _objective(name, figure)
 
 
 def _compared(figure: Figure) -> Estimate | None:
@@ -206,16 +233,19 @@ def _to_minimise(name: FigureName, bound: float) -> float:
     return logarithm if FIGURES[name].lower_is_better else -logarithm
 
 
-def _at_best(comparison: Comparison) -> str:
+def _at_best(name: FigureName, relation: Relation, comparison: Comparison) -> str:
     side = "at least" if comparison.lower_is_better else "at most"
     assert comparison.favourable is not None
-    bound, limit = f"{comparison.favourable:.4g}", f"{comparison.limit:.4g}"
+    bound, limit = (
+        compared_amount(name, relation, one) for one in (comparison.favourable, comparison.limit)
+    )
     return f"it is {side} {bound} by its bound, the limit is {limit}"
 
 
 def _beside(goal: Goal, theirs: Sequence[float], best: Sequence[float]) -> str:
     return ", ".join(
-        f"{name} {_shown(name, one)} there, {_shown(name, other)} here at best"
+        f"{name} {_shown(name, one)} there, {_shown(name, other)} here"
+        + (" at best" if name in BEST_ANSWERS else "")
         for name, one, other in zip(goal.optimize, theirs, best, strict=True)
     )
 

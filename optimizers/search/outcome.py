@@ -40,7 +40,7 @@ def outcome(goal: Goal, trials: Sequence[Trial]) -> Outcome:
     credited = [
         (vector, trial)
         for trial in trials
-        if trial.is_feasible and all(map(math.isfinite, vector := objectives(goal, trial.figures)))
+        if trial.is_feasible and math.isfinite((vector := objectives(goal, trial.figures))[0])
     ]
     best = front([vector for vector, _ in credited])
     ranked = sorted((credited[index] for index in best), key=lambda one: (one[0], one[1].number))

@@ -15,7 +15,7 @@ from optimizers.contract.study import Trial, TrialState
 from optimizers.search.dominance import ranking
 from optimizers.search.evaluator import Level
 from optimizers.search.ladder import Ladder, Standing
-from optimizers.search.leases import MOST_ATTEMPTS, Lease, Leases
+from optimizers.search.leases import Lease, Leases
 from optimizers.search.ledger import Budget, Entry, Ledger
 from optimizers.search.objectives import objectives
 from optimizers.search.sampling import Asked, Sampling
@@ -43,12 +43,24 @@ class Memory:
         """Every trial by its number."""
         return {entry.trial.number: entry for entry in self.ledger.all()}
 
-    def finish(self, goal: Goal, entry: Entry) -> None:
+    def keep(self, entry: Entry, lease: Lease) -> None:
+        """Enter what is new of a trial.
+
+        Raises:
+            LeaseLost: The trial is not ours any more; nothing was entered.
+        """
+        with self.leases.held(lease) as connection:
+            self.ledger.write(entry, connection)
+
+    def finish(self, goal: Goal, entry: Entry, lease: Lease) -> None:
         """Enter a trial that has ended, and tell the sampler of it.
 
         In this order: a crash in between leaves a record that `Pieces` tells the sampler of.
+
+        Raises:
+            LeaseLost: The trial is not ours any more; nothing was entered or told.
         """
-        self.ledger.write(entry)
+        self.keep(entry, lease)
         self.tell(goal, entry.trial)
 
     def tell(self, goal: Goal, trial: Trial) -> None:
@@ -112,6 +124,10 @@ class Pieces:
                 return piece
         return self._best_of(waiting)
 
+    def in_turn(self) -> frozenset[int]:
+        """Numbers of the trials that would climb next."""
+        return frozenset(self._ladder.climbers(_standings(self._memory.entries())))
+
     def others_work(self) -> bool:
         """Whether a trial runs that does not merely wait; if its holder died, its lease ends."""
         entries = self._memory.entries()
@@ -151,7 +167,7 @@ class Pieces:
         if lease is None:
             return None
         entry = memory.ledger.read(asked.number)
-        is_running = asked.number in {one.number for one in memory.sampling.running()}
+        is_running = memory.sampling.resume(asked.number)
         if not is_running or (entry is not None and entry.waits):  # somebody was quicker
             memory.leases.release(lease, attempts=0)
             return None
@@ -159,10 +175,6 @@ class Pieces:
             entry = Entry(trial=self._begun(asked))
         if entry.trial.state is not TrialState.RUNNING:
             memory.tell(self._goal, entry.trial)
-        elif lease.attempt > MOST_ATTEMPTS:
-            reason = f"given up: {MOST_ATTEMPTS} processes ended while they worked on it"
-            trial = replace(entry.trial, state=TrialState.FAILED, reason=reason)
-            memory.finish(self._goal, replace(entry, trial=trial))
         else:
             return Piece(lease=lease, entry=entry, level=self._level(entry.trial))
         memory.leases.release(lease, attempts=0)
@@ -176,7 +188,9 @@ class Pieces:
         if self._memory.ledger.read(entry.trial.number) != entry:
             self._memory.leases.release(lease, attempts=0)
             return None
-        trial = replace(entry.trial, level=entry.trial.level + 1)
+        trial = replace(
+            entry.trial, state=TrialState.RUNNING, reason="", level=entry.trial.level + 1
+        )
         return Piece(lease=lease, entry=replace(entry, trial=trial), level=self._level(trial))
 
     def _begun(self, asked: Asked) -> Trial:

@@ -108,6 +108,8 @@ def _why_not(key: str, value: Value, evidence: Evidence, met: frozenset[Need]) -
         return "the model looks nothing up in a table"
     if key == "drop_layers.count" and int(value) > evidence.residual_blocks:
         return f"the model has {evidence.residual_blocks} blocks that can be left out"
+    if key == "set_session.threads" and int(value) > evidence.host.cpus:
+        return f"this machine has {evidence.host.cpus} processors"
     heads = max(evidence.attention_heads, default=0)
     if key == "drop_heads.count" and int(value) >= heads:
         return f"the model's attentions have at most {heads} heads"

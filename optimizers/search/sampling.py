@@ -9,46 +9,44 @@ it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from math import inf, isnan
-from typing import Final
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.search import Sampler
-from optimizers.contract.steps import step_name
-from optimizers.search.dominance import ranking
+from optimizers.search.learned import best_of, note_taught, teach, was_taught
 from optimizers.search.records import (
+    AGAIN,
     DUPLICATE,
     ORIGIN,
     REASON,
     RECIPE,
-    VALUES,
     VIOLATION,
     Asked,
     Known,
     Told,
     asked_of,
+    had,
+    is_repeated,
+    last_number,
+    note_values,
+    own_trials,
+    recipe_key,
     recipe_of,
-    recipe_text,
     told_of,
 )
-from optimizers.search.samplers import SeededByTrial
+from optimizers.search.samplers import MOST_IN_VAIN, SeededByTrial
 from optimizers.search.space import Space
 from optimizers.search.storage import open_storage
-from optimizers.search.suggesting import composed, distributions, plain
+from optimizers.search.suggesting import check_same_space, composed
 
 __all__ = ["Asked", "Known", "Sampling", "Told"]
-
-_WARM: Final = "warm"
-_SPACE: Final = "space"
-_TRIES: Final = 8
-"""How often a sampler, and then chance, may propose what the study has had."""
-_BEST_OF_EARLIER: Final = 3
 
 
 class Sampling:
@@ -62,6 +60,8 @@ class Sampling:
         sampler: Who proposes.
         objectives: How many values a trial has, at least 1; each is minimised.
         seed: Of everything random; the same seed and history propose the same.
+        trials: How many recipes will be asked for, as far as is known; what a sampler has to
+            learn from before it proposes anything depends on it.
         storage: URL of the database, such as `sqlite:////path/study.db`; "": in memory.
 
     Raises:
@@ -77,13 +77,14 @@ class Sampling:
         sampler: Sampler,
         objectives: int,
         seed: int,
+        trials: int,
         storage: str = "",
     ) -> None:
         self._space = space
         self._sampler = sampler
         self._objectives = objectives
         self._storage = open_storage(storage)
-        self._proposer = SeededByTrial(sampler, seed)
+        self._proposer = SeededByTrial(sampler, seed, trials)
         self._study = optuna.create_study(
             storage=self._storage,
             sampler=self._proposer,
@@ -91,7 +92,11 @@ class Sampling:
             directions=["minimize"] * objectives,
             load_if_exists=True,
         )
-        self._check_same_work()
+        # Whatever looks at a trial has its sampler propose; who tells wants no proposal.
+        self._telling = optuna.load_study(
+            study_name=study, storage=self._storage, sampler=RandomSampler()
+        )
+        check_same_space(self._study, space, objectives)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -105,15 +110,19 @@ class Sampling:
         What is enqueued comes first. A recipe that the study has had is not proposed again: when
         a sampler goes on to propose such, chance takes its place, and then the grid.
         """
-        for tries in range(3 * _TRIES):
-            self._proposer.at_random = tries >= _TRIES
-            walk = self._sampler is Sampler.GRID or tries >= 2 * _TRIES
-            if walk and not self._trials(TrialState.WAITING) and not self._enqueue_from_grid():
+        self._proposer.in_vain = 0
+        while True:
+            walk = self._sampler is Sampler.GRID or self._proposer.in_vain >= 2 * MOST_IN_VAIN
+            if (
+                walk
+                and not own_trials(self._study, TrialState.WAITING)
+                and not self._enqueue_from_grid()
+            ):
                 return None
-            asked = self._drawn()
+            asked = self._drawn(only_enqueued=walk)
             if asked is not None:
                 return asked
-        return None
+            self._proposer.in_vain += 1
 
     def tell(self, number: int, values: Sequence[float], violation: float = 0.0) -> None:
         """Record what came of a trial, whether it went to the end or was given up before.
@@ -126,46 +135,50 @@ class Sampling:
             values: Of the objectives; infinite where the worst is meant, never NaN.
             violation: By how much it misses what is required, at least 0.
         """
-        told = [float(value) for value in values]
-        if len(told) != self._objectives or any(map(isnan, [*told, violation])):
-            raise ValueError(f"expected {self._objectives} values and no NaN, got {told}")
-        trial = self._trial(number)
-        try:
-            trial.set_user_attr(VALUES, told)
-            trial.set_user_attr(VIOLATION, violation)
+        told = self._checked(values, violation)
+        with suppress(UpdateFinishedTrialError):
+            trial = self._trial(number)
+            note_values(trial, told, violation)
             if not trial.params:
-                self._study.tell(number, state=TrialState.FAIL)
+                self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
                 return
             if VIOLATION not in self._frozen(number).constraints:
                 trial.set_constraint(VIOLATION, violation)
             self._study.tell(number, told, skip_if_finished=True)
-        except UpdateFinishedTrialError:
-            return
+
+    def tell_so_far(self, number: int, values: Sequence[float], violation: float) -> None:
+        """Record what is known of a trial that has not ended; see `tell`."""
+        told = self._checked(values, violation)
+        with suppress(UpdateFinishedTrialError):
+            note_values(self._trial(number), told, violation)
 
     def fail(self, number: int, reason: str) -> None:
         """Record that nothing came of a trial, which samplers keep away from.
 
         Without effect where somebody else has told it.
         """
-        trial = self._trial(number)
-        try:
+        with suppress(UpdateFinishedTrialError):
+            trial = self._trial(number)
             trial.set_user_attr(REASON, reason)
             self._end_badly(trial)
-        except UpdateFinishedTrialError:
-            return
 
-    def enqueue(self, recipe: Recipe, origin: str) -> bool:
+    def enqueue(self, recipe: Recipe, origin: str, *, instead_of: int | None = None) -> bool:
         """Have a recipe asked before the sampler's own; it need not lie in the space.
+
+        Args:
+            recipe: What to do.
+            origin: Who proposes it and why.
+            instead_of: Number of a trial of this recipe that is not to count; None: it was not had.
 
         Returns:
             Whether it was taken: False where the study has had it, or it is empty.
         """
-        if not recipe.steps or recipe_text(recipe) in self._had():
+        if not recipe.steps or last_number(self._study, recipe) != instead_of:
             return False
-        self._study.enqueue_trial(
-            self._space.parameters(recipe) or {},
-            user_attrs={RECIPE: recipe_text(recipe), ORIGIN: origin},
-        )
+        attributes = {RECIPE: recipe_key(recipe), ORIGIN: origin}
+        if instead_of is not None:
+            attributes[AGAIN] = str(instead_of)
+        self._study.enqueue_trial(self._space.parameters(recipe) or {}, user_attrs=attributes)
         return True
 
     def warm(self, trials: Iterable[Known]) -> None:
@@ -175,70 +188,82 @@ class Sampling:
         the best are to be measured again. Without effect on a study that was warmed before.
 
         Args:
-            trials: In any order; those with another number of objectives are passed over.
+            trials: In any order; those with another number of objectives, or of recipes that are
+                not of the space, are passed over.
         """
-        if self._study.user_attrs.get(_WARM):
+        if was_taught(self._study):
             return
-        steps = set(self._space.steps)
         known = [
             one
             for one in trials
             if len(one.values) == self._objectives
-            and one.recipe.steps
-            and {step_name(step) for step in one.recipe.steps} <= steps
+            and self._space.parameters(one.recipe) is not None
         ]
         if self._sampler is Sampler.TPE:
             for one in known:
-                self._teach(one)
-        if known:
-            order = ranking([one.values for one in known], [one.violation for one in known])
-            for index in order[:_BEST_OF_EARLIER]:
-                self.enqueue(known[index].recipe, "among the best of an earlier study")
-        self._study.set_user_attr(_WARM, True)
+                teach(self._study, self._space, one)
+        for one in best_of(known):
+            self.enqueue(one.recipe, "among the best of an earlier study")
+        note_taught(self._study)
 
     def running(self) -> tuple[Asked, ...]:
         """Trials that were asked and neither told nor failed, by anybody."""
-        return tuple(map(asked_of, self._trials(TrialState.RUNNING)))
+        return tuple(map(asked_of, own_trials(self._study, TrialState.RUNNING)))
 
-    def retry(self, number: int) -> Asked:
-        """A running trial once more, for whoever takes it over.
+    def resume(self, number: int) -> bool:
+        """Go on with a trial that was asked, by anybody; False where it does not run any more.
 
-        Raises:
-            KeyError: No such trial runs.
+        Whoever asked may have been gone before all parameters of the recipe were written, without
+        which samplers could not learn from it.
         """
-        for frozen in self._trials(TrialState.RUNNING):
-            if frozen.number == number:
-                asked = asked_of(frozen)
-                self._answer(self._trial(number), asked.recipe)
-                return asked
-        raise KeyError(number)
+        running = own_trials(self._study, TrialState.RUNNING)
+        frozen = next((one for one in running if one.number == number), None)
+        if frozen is None:
+            return False
+        answers = self._space.parameters(asked_of(frozen).recipe) or {}
+        wanted = self._space.dimensions if answers and self._crosses else answers
+        try:
+            if not wanted.keys() <= frozen.params.keys():
+                self._composed(Trial(self._study, frozen._trial_id))
+        except UpdateFinishedTrialError:
+            return False
+        return True
 
     def told(self) -> tuple[Told, ...]:
         """Every trial that has ended, in the order of their numbers."""
-        return tuple(map(told_of, self._trials(TrialState.COMPLETE, TrialState.FAIL)))
+        return tuple(map(told_of, own_trials(self._study, TrialState.COMPLETE, TrialState.FAIL)))
 
-    def _drawn(self) -> Asked | None:
-        """What Optuna asks next; None where the study has had it, or it is the original."""
+    def _drawn(self, *, only_enqueued: bool) -> Asked | None:
+        """What Optuna asks next; None where the study has had it, or it is the original.
+
+        Args:
+            only_enqueued: Whether chance is not to propose where another process was quicker to
+                ask for what was enqueued.
+        """
         trial = self._study.ask()
-        text = trial.user_attrs.get(RECIPE)
-        if text is None:
+        key = trial.user_attrs.get(RECIPE)
+        if key is None and only_enqueued:
+            self._study.tell(trial, state=TrialState.FAIL)
+            return None
+        if key is None:
             recipe = self._composed(trial)
             trial.set_user_attr(ORIGIN, str(self._proposer.kind))
-            trial.set_user_attr(RECIPE, recipe_text(recipe))
+            trial.set_user_attr(RECIPE, recipe_key(recipe))
         else:
-            recipe = recipe_of(text)
+            recipe = recipe_of(key)
             self._answer(trial, recipe)
-        if not recipe.steps or self._is_known(recipe, trial.number, enqueued=text is not None):
+        enqueued = key is not None
+        is_had = is_repeated(self._study, recipe, trial.number, enqueued=enqueued)
+        if not recipe.steps or (is_had and AGAIN not in trial.user_attrs):
             trial.set_user_attr(DUPLICATE, True)
-            self._end_badly(trial)
+            self._study.tell(trial, state=TrialState.FAIL)
             return None
         return Asked(number=trial.number, recipe=recipe, origin=trial.user_attrs[ORIGIN])
 
     def _end_badly(self, trial: Trial) -> None:
         """End a trial of which nothing came, so that the sampler looks elsewhere.
 
-        TPE models where bad values were told, so to it there is nothing worse; without that it
-        was seen to propose the same recipe until its tries were used up. Genes die out by
+        TPE models where bad values were told, so to it there is nothing worse. Genes die out by
         themselves.
         """
         if self._sampler is Sampler.TPE and trial.params:
@@ -253,75 +278,35 @@ class Sampling:
         if self._space.parameters(recipe) is not None:
             self._composed(trial)
 
+    @property
+    def _crosses(self) -> bool:
+        """Whether trials are crossed in the answers that all of them have, so that all have all."""
+        return self._sampler is Sampler.NSGA2
+
     def _composed(self, trial: Trial) -> Recipe:
-        # NSGA-II crosses parents in the answers that all trials have, so there all have all.
-        return composed(self._space, trial, all_answers=self._sampler is Sampler.NSGA2)
+        return composed(self._space, trial, all_answers=self._crosses)
 
     def _enqueue_from_grid(self) -> bool:
-        """Enqueue the first recipe of the grid that the study has not had, if there is one."""
-        had = self._had()
+        """Enqueue the first recipe of the grid that the study has not had, if there is one.
+
+        Returns:
+            Whether there was one, even if another process was quicker to enqueue it.
+        """
+        before = had(self._study)
         for recipe in self._space.grid():
-            if recipe_text(recipe) not in had:
-                return self.enqueue(recipe, str(Sampler.GRID))
+            if recipe_key(recipe) not in before:
+                self.enqueue(recipe, str(Sampler.GRID))
+                return True
         return False
 
-    def _teach(self, known: Known) -> None:
-        answers = self._space.parameters(known.recipe)
-        if answers is None:
-            return
-        known_as = distributions(self._space)
-        self._study.add_trial(
-            optuna.create_trial(
-                params=answers,
-                distributions={name: known_as[name] for name in answers},
-                values=known.values,
-                constraints={VIOLATION: known.violation},
-                user_attrs={_WARM: True},
-            )
-        )
-
-    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """The study's own trials in some states, by number."""
-        return [
-            trial
-            for trial in self._study.get_trials(deepcopy=False, states=states or None)
-            if RECIPE in trial.user_attrs and DUPLICATE not in trial.user_attrs
-        ]
-
-    def _had(self) -> frozenset[str]:
-        """Recipes of all trials, those that wait among them."""
-        return frozenset(trial.user_attrs[RECIPE] for trial in self._trials())
-
-    def _is_known(self, recipe: Recipe, number: int, *, enqueued: bool) -> bool:
-        """Whether another trial has the recipe of this one, which was written before.
-
-        Of two that are enqueued alike, the first is kept. Of two that are drawn alike at once, at
-        least one sees the other, and whoever does gives way.
-        """
-        text = recipe_text(recipe)
-        return any(
-            trial.user_attrs[RECIPE] == text
-            and (trial.number < number if enqueued else trial.number != number)
-            for trial in self._trials()
-        )
+    def _checked(self, values: Sequence[float], violation: float) -> list[float]:
+        told = [float(value) for value in values]
+        if len(told) != self._objectives or any(map(isnan, [*told, violation])):
+            raise ValueError(f"expected {self._objectives} values and no NaN, got {told}")
+        return told
 
     def _trial(self, number: int) -> Trial:
-        return Trial(self._study, self._frozen(number)._trial_id)
+        return Trial(self._telling, self._frozen(number)._trial_id)
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self._study.get_trials(deepcopy=False)[number]
-
-    def _check_same_work(self) -> None:
-        dimensions = plain(self._space)
-        before = self._study.user_attrs.get(_SPACE)
-        if before is None:
-            self._study.set_user_attr(_SPACE, dimensions)
-            before = dimensions
-        names = {*before, *dimensions}
-        other = sorted(name for name in names if before.get(name) != dimensions.get(name))
-        if other or len(self._study.directions) != self._objectives:
-            what = f"of {', '.join(other)}" if other else "and other figures to optimise"
-            raise InvalidDocument(
-                f"study {self._study.study_name} was begun with other values {what}; go on with "
-                "the same model, kinds of data, provider, goal and search, or begin another one"
-            )

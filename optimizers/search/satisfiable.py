@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from optimizers.contract.amounts import byte_count
 from optimizers.contract.evaluation import Estimate, Figure
 from optimizers.contract.evidence import Evidence
 from optimizers.contract.goal import FIGURES, FigureName, Goal, Relation, Requirement
 from optimizers.contract.search import Search
-from optimizers.evaluation.limits import compare, figure_of
+from optimizers.evaluation.limits import compare, figure_of, measured
 from optimizers.evaluation.sufficiency import too_few_items
 from optimizers.search.objectives import BEST_ANSWERS, search_alpha
 from optimizers.search.smallest import smallest_weights
@@ -49,7 +50,7 @@ class _Best:
 def unsatisfiable(
     goal: Goal, evidence: Evidence, original: Sequence[Figure], search: Search | None = None
 ) -> tuple[str, ...]:
-    """One sentence with its numbers for each requirement that no recipe can meet; () if none.
+    """One sentence with its numbers for all of a goal that no recipe can reach; () if none.
 
     Args:
         goal: With the task's floors (`Assessor.goal`).
@@ -67,6 +68,9 @@ def unsatisfiable(
             reason = _why_not_reached(requirement, best)
         if reason:
             why[requirement.text] = f"'{requirement.text}' cannot be met: {reason}"
+    for name in goal.optimize:
+        if name in BEST_ANSWERS and measured(original, name) is None:
+            why[name] = f"{name} cannot be optimised: {_why_unknown(name, evidence)}"
     first = goal.optimize[0]
     if FIGURES[first].compares:
         why[first] = (
@@ -91,8 +95,8 @@ def _best_figures(
     )
     weights = smallest_weights(evidence, search)
     text = (
-        f"its weights take {_bytes(evidence.weight_bytes)} and at least "
-        f"{_bytes(weights.size_bytes)} after any recipe ({weights.text})"
+        f"its weights take {byte_count(evidence.weight_bytes)} and at least "
+        f"{byte_count(weights.size_bytes)} after any recipe ({weights.text})"
     )
     sizes = (one.value.value for one in original if one.name is FigureName.SIZE)
     return {
@@ -143,12 +147,9 @@ def _why_not_answered(
         return f"{name} is at most {BEST_ANSWERS[name]:g}{unit}"
     if name is FigureName.ACCURACY and requirement.relation in _RELATIVE:
         return "a share of an accuracy has no bound; write it in points"
-    if not evidence.data.get("search"):
-        return "no data to compare answers on is declared; name some as data.search in hone.yaml"
     figure = figure_of(requirement, original)
     if figure is None:
-        labels = ", or the data has no labels" if name is FigureName.ACCURACY else ""
-        return f"this model's answers have no {name} with task {evidence.task}{labels}"
+        return _why_unknown(name, evidence)
     if requirement.relation is Relation.GAIN and figure.original is not None:
         right = figure.original.lower
         if right is not None and requirement.limit > 1 - right:
@@ -160,5 +161,9 @@ def _why_not_answered(
     return f"data.search is too small to show it: {too_few}" if too_few else ""
 
 
-def _bytes(count: float) -> str:
-    return f"{count / 2**20:.3g} MiB" if count >= 2**20 else f"{count / 2**10:.3g} KiB"
+def _why_unknown(name: FigureName, evidence: Evidence) -> str:
+    """Why a figure of the answers is not known of the original either."""
+    if not evidence.data.get("search"):
+        return "no data to compare answers on is declared; name some as data.search in hone.yaml"
+    labels = ", or the data has no labels" if name is FigureName.ACCURACY else ""
+    return f"this model's answers have no {name} with task {evidence.task}{labels}"

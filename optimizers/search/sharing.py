@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,12 @@ from pydantic import TypeAdapter
 from optimizers.contract.addresses import without_password
 from optimizers.contract.below import why_not_below
 from optimizers.contract.data_files import data_sha256, entries_below
-from optimizers.contract.errors import InvalidData, InvalidModel, NotSupported
+from optimizers.contract.errors import (
+    InvalidData,
+    InvalidDocument,
+    InvalidModel,
+    NotSupported,
+)
 from optimizers.contract.host import Host
 from optimizers.contract.ingredients import code_sha256, installed_versions
 from optimizers.contract.job import JobSpec
@@ -64,7 +69,13 @@ class Shared:
 _SHARED = TypeAdapter(Shared)
 
 
-def publish(store: Store, spec: JobSpec, frame: Explanation, host: Host) -> None:
+def publish(
+    store: Store,
+    spec: JobSpec,
+    frame: Explanation,
+    host: Host,
+    went_on: Callable[[], None] = lambda: None,
+) -> None:
     """Put all that a search takes into a store, its description last.
 
     Args:
@@ -72,12 +83,16 @@ def publish(store: Store, spec: JobSpec, frame: Explanation, host: Host) -> None
         spec: The job's, without the gate's data; paths as on this machine.
         frame: See `Shared`.
         host: This machine.
+        went_on: Called again and again while it takes long.
 
     Raises:
         NotSupported: The store cannot be reached or refuses.
     """
     placed = dict(_placed(spec))
-    files = {name: _FOLDER if path.is_dir() else store.put(path) for name, path in placed.items()}
+    files = {
+        name: _FOLDER if path.is_dir() else store.put(path, went_on=went_on)
+        for name, path in placed.items()
+    }
     names = {path: Path(name) for name, path in placed.items()}
     shared = Shared(
         version=_version(),
@@ -106,8 +121,7 @@ def read_shared(store: Store, study: str) -> Shared:
         InvalidData: There is no such study, or what is said cannot be read.
         NotSupported: Another Hone began it, or the store cannot be reached.
     """
-    if not _NAME.fullmatch(study):
-        raise InvalidData(f"{study!r} is no name of a study; expected letters, digits, '-' or '_'")
+    _require_name(study)
     shown = without_password(store.address)
     content = store.read(_of(study, _SPEC))
     if content is None:
@@ -119,12 +133,15 @@ def read_shared(store: Store, study: str) -> Shared:
     try:
         said = json.loads(content)
         _require_same_code(str(said["version"]), str(said["code_sha256"]), study)
-        return _SHARED.validate_python(said)
-    except (KeyError, TypeError, ValueError) as error:
+        shared = _SHARED.validate_python(said)
+        if shared.frame.study != study:  # a name is a folder of the store, and is checked above
+            raise ValueError(f"it is of {shared.frame.study!r}")
+    except (InvalidDocument, KeyError, TypeError, ValueError) as error:
         raise InvalidData(
             f"{_SPEC} of study {study} in the store {shown} cannot be read; start the search "
             "again, which writes it anew"
         ) from error
+    return shared
 
 
 def end_study(store: Store, study: str, because: str) -> None:
@@ -143,7 +160,41 @@ def why_study_ended(store: Store, study: str) -> str:
         NotSupported: The store cannot be reached.
     """
     content = store.read(_of(study, _ENDED))
-    return "" if content is None else str(json.loads(content)["because"])
+    if content is None:
+        return ""
+    try:
+        return str(json.loads(content)["because"])
+    except (KeyError, TypeError, ValueError):
+        return f"{_ENDED} is there, though it cannot be read"
+
+
+def remove_study(store: Store, study: str) -> None:
+    """Remove a study from a store, with those files that no other one there takes.
+
+    Raises:
+        InvalidData: Another study there cannot be read, so that nobody knows what it takes; or
+            that is no name.
+        NotSupported: The store cannot be reached or refuses.
+    """
+    _require_name(study)
+    mine = _files_taken(store, study)
+    others = [name for name in store.folders(STUDIES_FOLDER) if name != study]
+    for sha256 in sorted(mine.difference(*(_files_taken(store, name) for name in others))):
+        store.drop(sha256)
+    store.remove(f"{STUDIES_FOLDER}/{study}")
+
+
+def _files_taken(store: Store, study: str) -> frozenset[str]:
+    content = store.read(_of(study, _SPEC))
+    if content is None:
+        return frozenset()
+    try:
+        return frozenset(json.loads(content)["files"].values()) - {_FOLDER}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        shown = without_password(store.address)
+        raise InvalidData(
+            f"{_SPEC} of study {study} in the store {shown} cannot be read"
+        ) from error
 
 
 def localised(store: Store, shared: Shared, home: Path) -> JobSpec:
@@ -163,13 +214,12 @@ def localised(store: Store, shared: Shared, home: Path) -> JobSpec:
         problem = why_not_below(name, "the study's folder")
         if problem or not name:
             raise InvalidData(f"the study names a file {name!r}: {problem or 'expected a name'}")
-        target = home / name
-        if sha256 == _FOLDER:
-            target.mkdir(parents=True, exist_ok=True)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.is_file() or file_sha256(target) != sha256:
-            store.take(sha256, target)
+        try:
+            _fetch(store, sha256, home / name)
+        except OSError as error:
+            raise InvalidData(
+                f"{name} of the study cannot be put into {home}: {error.strerror}"
+            ) from error
     spec = shared.spec
     placed = replace(
         spec,
@@ -179,6 +229,15 @@ def localised(store: Store, shared: Shared, home: Path) -> JobSpec:
     )
     _check(placed)
     return placed
+
+
+def _fetch(store: Store, sha256: str, target: Path) -> None:
+    if sha256 == _FOLDER:
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.is_file() or file_sha256(target) != sha256:
+        store.take(sha256, target)
 
 
 def _placed(spec: JobSpec) -> Iterator[tuple[str, Path]]:
@@ -225,6 +284,11 @@ def _require_same_code(version: str, code: str, study: str) -> None:
             f"{_version()} (code {code_sha256()[:12]}); install the same here, or start the "
             "search again with this one"
         )
+
+
+def _require_name(study: str) -> None:
+    if not _NAME.fullmatch(study):
+        raise InvalidData(f"{study!r} is no name of a study; expected letters, digits, '-' or '_'")
 
 
 def _version() -> str:

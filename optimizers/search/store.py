@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Final
 
@@ -47,12 +47,15 @@ class Store:
             self._files, root = url_to_fs(address)
             self._root = str(root).rstrip("/")
 
-    def put(self, file: Path, below: str = _BLOBS) -> str:
+    def put(
+        self, file: Path, below: str = _BLOBS, went_on: Callable[[], None] = lambda: None
+    ) -> str:
         """Store a file's bytes; returns their sha256.
 
         Args:
             file: On this machine.
             below: Folder of the store that it goes to.
+            went_on: Called after every part that was written.
 
         Raises:
             NotSupported: The store cannot be reached or refuses.
@@ -65,6 +68,7 @@ class Store:
                 with file.open("rb") as source, self._replaced(target) as stored:
                     while part := source.read(_PART_BYTES):
                         stored.write(part)
+                        went_on()
         return sha256
 
     def take(self, sha256: str, target: Path, below: str = _BLOBS) -> None:
@@ -79,8 +83,7 @@ class Store:
             InvalidData: They are missing, or have another digest.
             NotSupported: The store cannot be reached.
         """
-        if not _SHA256.fullmatch(sha256):
-            raise InvalidData(f"{self._shown} names a file by {sha256!r}; expected a sha256")
+        self._require_digest(sha256)
         hidden = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex}")
         digest = hashlib.sha256()
         try:
@@ -151,9 +154,23 @@ class Store:
         with contextlib.suppress(FileNotFoundError), self._reached(may_lack=True):
             self._files.rm(self._path(name), recursive=True)
 
+    def drop(self, sha256: str) -> None:
+        """Remove a file's bytes; they may be missing.
+
+        Raises:
+            InvalidData: That is no digest.
+            NotSupported: The store cannot be reached or refuses.
+        """
+        self._require_digest(sha256)
+        self.remove(f"{_BLOBS}/{sha256}")
+
     @property
     def _shown(self) -> str:
         return f"the store {without_password(self.address)}"
+
+    def _require_digest(self, sha256: str) -> None:
+        if not _SHA256.fullmatch(sha256):
+            raise InvalidData(f"{self._shown} names a file by {sha256!r}; expected a sha256")
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

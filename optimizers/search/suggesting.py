@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from optuna import Study
 from optuna.distributions import (
     BaseDistribution,
     CategoricalChoiceType,
@@ -13,8 +14,32 @@ from optuna.distributions import (
 from optuna.trial import Trial
 
 from optimizers.contract.declaration import Choice, Range, Real, Value
+from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.recipe import Recipe
 from optimizers.search.space import Space
+
+_SPACE: Final = "space"
+
+
+def check_same_space(study: Study, space: Space, objectives: int) -> None:
+    """Make sure that a study asks the questions of a space; a new one notes which these are.
+
+    Raises:
+        InvalidDocument: It was begun with other questions, or with other objectives.
+    """
+    dimensions = plain(space)
+    before = study.user_attrs.get(_SPACE)
+    if before is None:
+        study.set_user_attr(_SPACE, dimensions)
+        before = dimensions
+    names = {*before, *dimensions}
+    other = sorted(name for name in names if before.get(name) != dimensions.get(name))
+    if other or len(study.directions) != objectives:
+        what = f"of {', '.join(other)}" if other else "and other figures to optimise"
+        raise InvalidDocument(
+            f"study {study.study_name} was begun with other values {what}; go on with the same "
+            "model, kinds of data, provider, goal and search, or begin another one"
+        )
 
 
 def composed(space: Space, trial: Trial, *, all_answers: bool = False) -> Recipe:

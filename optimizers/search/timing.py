@@ -25,6 +25,7 @@ from optimizers.evaluation.limits import compare, compare_with_original
 from optimizers.evaluation.quiet import Quiet
 from optimizers.evaluation.series import Terms, Timing, Unstable, wait_until_quiet
 from optimizers.evaluation.speed import feeds_of, latency_of_one, throughput_of_lanes
+from optimizers.pausing import working_time
 from optimizers.search.objectives import named_by
 
 LOOKS: Final = (10, 20, 40)
@@ -115,7 +116,7 @@ class Stopwatch:
     ) -> None:
         terms = Terms(
             alpha=findings.alpha,
-            deadline=time.monotonic() + seconds,
+            deadline=working_time() + seconds,
             quiet=self.quiet,
             timing=TIMING,
             is_clear=settles(self.goal, names[0], names),

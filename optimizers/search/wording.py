@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from optimizers.contract.amounts import quantity
 from optimizers.contract.evaluation import Estimate, Figure
-from optimizers.contract.goal import FIGURES, FigureName
+from optimizers.contract.goal import FIGURES, FigureName, Relation
 
 _MINUTE_S: Final = 60.0
-_MIB: Final = 2.0**20
+_HOUR_S: Final = 3600.0
 SHARES: Final = frozenset({FigureName.ACCURACY, FigureName.AGREEMENT})
 """Figures that are shares of the items."""
 
@@ -53,23 +54,26 @@ def _worst(estimate: Estimate, *, lower_is_better: bool) -> float:
 
 def amount(name: FigureName, value: float) -> str:
     """A figure's value in a unit that people read: `0.412 ms`, `11.30 MiB`, `97.20 %`."""
-    if name in SHARES:
-        return f"{100 * value:.2f} %"
-    match FIGURES[name].unit:
-        case "s":
-            return f"{value:.4g} s" if abs(value) >= 1 else f"{1e3 * value:.4g} ms"
-        case "B":
-            return byte_count(value)
-        case "":
-            return f"{value:.4f}"
-    return f"{value:.4g} {FIGURES[name].unit}"
+    return f"{100 * value:.2f} %" if name in SHARES else quantity(FIGURES[name].unit, value)
 
 
-def byte_count(value: float) -> str:
-    """Bytes in a unit that people read."""
-    if abs(value) >= _MIB:
-        return f"{value / _MIB:.2f} MiB"
-    return f"{value / 1024:.1f} KiB" if abs(value) >= 1024 else f"{value:.0f} B"
+def compared_amount(name: FigureName, relation: Relation, value: float) -> str:
+    """What a requirement of a kind compares: the figure, a change of it, or a ratio to it.
+
+    Args:
+        name: The figure.
+        relation: The kind.
+        value: As compared: in the figure's unit, or divided by the original's.
+    """
+    match relation:
+        case Relation.ABSOLUTE:
+            return amount(name, value)
+        case Relation.GAIN | Relation.LOSS if name in SHARES:
+            return points(value)
+        case Relation.GAIN | Relation.LOSS:
+            return f"{'+' if value >= 0 else '-'}{amount(name, abs(value))}"
+        case Relation.RELATIVE_GAIN | Relation.RELATIVE_LOSS:
+            return f"{value:.3f} of the original's"
 
 
 def points(share: float) -> str:
@@ -110,13 +114,21 @@ def against_original(figure: Figure) -> str:
 
 def title(figure: Figure) -> str:
     """The name of a figure with what was done to the items and under which circumstances."""
-    under = f" under {figure.under}" if figure.under else ""
-    return f"{figure.name}{under}" + (f", {figure.condition}" if figure.condition else "")
+    return name_text(figure.name, figure.under, figure.condition)
+
+
+def name_text(name: FigureName, under: str, condition: str) -> str:
+    """A name with what was done to the items and under which circumstances; "" for the usual."""
+    text = f"{name} under {under}" if under else str(name)
+    return f"{text}, {condition}" if condition else text
 
 
 def duration(seconds: float) -> str:
-    """A time span: `4.2 s`, `12 min 5 s`."""
-    if seconds < _MINUTE_S:
+    """A time span: `4.2 s`, `12 min 5 s`, `2 h 5 min`."""
+    if round(seconds, 1) < _MINUTE_S:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), int(_MINUTE_S))
-    return f"{minutes} min {rest} s"
+    if round(seconds) < _HOUR_S:
+        minutes, rest = divmod(round(seconds), int(_MINUTE_S))
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(round(seconds / _MINUTE_S), int(_MINUTE_S))
+    return f"{hours} h {minutes} min"

@@ -28,7 +28,8 @@ from optimizers.search.database import open_database
 from optimizers.search.delivering import Delivery
 from optimizers.search.handover import Handover
 from optimizers.search.ladder import Ladder
-from optimizers.search.leases import Leases, this_process
+from optimizers.search.leases import LASTS_S, LASTS_WITH_PAUSES_S, Leases, this_process
+from optimizers.search.leaving import Leaving
 from optimizers.search.ledger import Ledger
 from optimizers.search.measuring import Measuring
 from optimizers.search.naming import database_url
@@ -190,8 +191,8 @@ def opened_part(
 
     def status() -> tuple[float, str]:
         done = sum(one.trial.state is not TrialState.RUNNING for one in memory.ledger.all())
-        spent = max(done / limits.trials, study.seconds / limits.seconds)
-        text = f"{done} of {limits.trials} trials, {study.seconds_left / 60:.0f} min left"
+        spent = max((done - before) / limits.trials, study.seconds / limits.seconds)
+        text = f"{done} of {before + limits.trials} trials, {study.seconds_left / 60:.0f} min left"
         return share * min(1.0, spent), text
 
     def changed(trial: Trial) -> None:
@@ -218,6 +219,7 @@ def opened_part(
                 *(spec, bench.directory, bench.home / _RECIPES, bench.turns),
                 status=status,
                 clock=working_time,
+                is_guest=visit is not None,
             )
         )
         limit_memory(spec.memory_limit_bytes)  # not that of the builder, which loads the tools
@@ -231,6 +233,7 @@ def opened_part(
                     sampler=search.sampler,
                     objectives=len(goal.optimize),
                     seed=search.seed,
+                    trials=search.trials,
                     storage=url,
                 )
             )
@@ -238,29 +241,37 @@ def opened_part(
         memory = Memory(
             sampling=sampling,
             ledger=ledger,
-            leases=Leases(engine, frame.study, owner=this_process()),
+            leases=Leases(
+                engine,
+                frame.study,
+                owner=this_process(),
+                lasts_s=LASTS_WITH_PAUSES_S if visit is None else LASTS_S,
+            ),
             budget=ledger.budget(submission, another=spec.resume and bool(submission)),
         )
         memory.leases.free_the_dead()
+        before = ledger.asked_before(memory.budget)
+        frame = replace(frame, trials_total=before + limits.trials)
         chronicle = Chronicle(bench.directory, frame, goal, ledger)
         delivery = (
             None
             if bench.store is None
             else Delivery(Handover(bench.store, frame.study), goal, ledger)
         )
+        leave = _stays if visit is None else Leaving(visit.leave, memory.leases)
         measuring = Measuring(
             *(candidates, bench.assessor, bench.turns),
-            lambda: 0.0 if visit is not None and visit.leave() else study.seconds_left,
+            lambda: 0.0 if leave() else study.seconds_left,
             keep=_let_go if delivery is None else delivery.give,
         )
         study = Study(
-            *(goal, limits, memory, Ladder(), measuring),
+            *(goal, limits, memory, Ladder(hyperband=search.hyperband), measuring),
             worker=f"{socket.gethostname()}:{os.getpid()}",
             differs="" if visit is None else visit.served_on.difference(bench.host),
             clock=working_time,
             changed=changed,
             pause=pause,
-            leave=_stays if visit is None else visit.leave,
+            leave=leave,
         )
         yield Part(
             study=study,

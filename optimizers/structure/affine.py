@@ -126,15 +126,20 @@ def _read_gemm(node: ir.Node) -> Affine | None:
         return None
     if integer(node, "transB", 0):
         weight = weight.T
-    weight = weight * weight.dtype.type(number(node, "alpha", 1.0))
+    weight = _scaled(weight, number(node, "alpha", 1.0))
     bias = None
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         bias = constant(node.inputs[2])
         if bias is None or bias.shape not in ((weight.shape[1],), (1, weight.shape[1]), (1,), ()):
             return None
         bias = np.broadcast_to(bias, (1, weight.shape[1]))[0]
-        bias = bias * bias.dtype.type(number(node, "beta", 1.0))
+        bias = _scaled(bias, number(node, "beta", 1.0))
     return Affine(product=node, source=source, result=node.outputs[0], weight=weight, bias=bias)
+
+
+def _scaled(array: NDArray[Any], factor: float) -> NDArray[Any]:
+    """The array itself where nothing changes: weights may be gigabytes."""
+    return array if factor == 1 else array * array.dtype.type(factor)
 
 
 def _matrix(value: ir.Value | None) -> NDArray[Any] | None:

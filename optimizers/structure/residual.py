@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 import onnx_ir as ir
 
@@ -49,11 +50,12 @@ def residual_blocks(graph: ir.Graph) -> list[Block]:
     """
     weighed = {affine.product for affine in affine_maps(graph)}
     weighed |= {convolution.node for convolution in convolutions(graph)}
+    order = {node: place for place, node in enumerate(graph)}
     found = []
     for node in graph:
         if node.op_type != "Add" or node.domain:
             continue
-        skips = [skip for skip in (0, 1) if _is_around_weights(graph, node, skip, weighed)]
+        skips = [skip for skip in (0, 1) if _is_around_weights(order, node, skip, weighed)]
         found += [Block(node, skip) for skip in skips]
     return found
 
@@ -66,16 +68,20 @@ def leave_out(block: Block) -> None:
     take_over(block.result, source)
 
 
-def _is_around_weights(graph: ir.Graph, add: ir.Node, skip: int, weighed: set[ir.Node]) -> bool:
-    """Whether one input of an Add goes through a weighed node into the other."""
+def _is_around_weights(
+    order: dict[ir.Node, int], add: ir.Node, skip: int, weighed: set[ir.Node]
+) -> bool:
+    """Whether one input of an Add goes through a weighed node into the other.
+
+    Only nodes between the first that reads it and the Add are looked at: graphs may have many.
+    """
     source, other = add.inputs[skip], add.inputs[1 - skip]
     if source is None or other is None:
         return False
+    first = min(order[use.node] for use in source.uses() if use.node in order)
     reached = {source: False}
-    for node in graph:
+    for node in islice(order, first, order[add]):
         given = [reached[value] for value in node.inputs if value in reached]
-        if node is add:
-            break
         if given:
             reached |= dict.fromkeys(node.outputs, node in weighed or any(given))
     return reached.get(other, False)

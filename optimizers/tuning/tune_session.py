@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from optimizers.contract.amounts import quantity
 from optimizers.contract.goal import FigureName
 from optimizers.contract.processors import everywhere
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
@@ -20,6 +21,7 @@ from optimizers.contract.tuning import TuneSession
 from optimizers.evaluation.footprint import measure_footprint
 from optimizers.evaluation.quiet import Quiet, ReadUsage, read_usage
 from optimizers.step import StepContext, StepResult
+from optimizers.tuning.arrangement import describe
 
 _MOST_TRIED: Final = 15
 _MOST_OPEN: Final = 4
@@ -86,17 +88,17 @@ def _conclude(
     if not trials:
         return replace(unchanged, notes=("there is no other arrangement to try", *notes))
     best = min(trials, key=lambda trial: trial.ratio)
-    unit = "bytes" if context.goal.optimize[0] is FigureName.MEMORY else "s"
-    cost, present = float(np.median(best.costs)), float(np.median(best.present))
+    unit = "B" if context.goal.optimize[0] is FigureName.MEMORY else "s"
+    cost, present = (quantity(unit, float(np.median(one))) for one in (best.costs, best.present))
     if best.ratio > _WORTH_IT:
         note = (
             f"none of {len(trials)} arrangements is clearly better than the present one "
-            f"({present:.4g} {unit}; the best took {cost:.4g})"
+            f"({present}; the best took {cost})"
         )
         return replace(unchanged, notes=(note, *notes))
     note = (
-        f"{_describe(best.spec)} takes {cost:.4g} {unit} against {present:.4g} for "
-        f"{_describe(context.session)}, out of {len(trials)} arrangements"
+        f"{describe(best.spec)} takes {cost} against {present} for "
+        f"{describe(context.session)}, out of {len(trials)} arrangements"
     )
     return StepResult(model=model, session=best.spec, modified=True, notes=(note, *notes))
 
@@ -131,7 +133,7 @@ def _weigh(model: Path, trials: Sequence[_Trial], context: StepContext) -> None:
     for done, trial in enumerate(trials, start=1):
         trial.costs.append(float(measure_footprint(model, trial.spec, feeds).total_bytes))
         trial.present.append(float(present))
-        context.report(done / len(trials), _describe(trial.spec))
+        context.report(done / len(trials), describe(trial.spec))
 
 
 def _time(
@@ -211,10 +213,3 @@ def _throughput_cost(session: Session, feeds: Feeds) -> float:
             run.result()
         runs += len(running)
     return (time.perf_counter() - start) / runs
-
-
-def _describe(spec: SessionSpec) -> str:
-    return (
-        f"{spec.lanes} lanes x {spec.intra_op_threads} threads, arena "
-        f"{'on' if spec.arena else 'off'}, optimisation {spec.optimization}"
-    )

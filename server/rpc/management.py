@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
+from optimizers.contract.documents import shown
+from optimizers.contract.job import JobSpec
 from optimizers.contract.manifest import ORIGINAL, Manifest
 from optimizers.contract.profile import profile_document
 from optimizers.contract.study import EXPLANATION_FILE, FRONT_FILE, REPORT_FILE
-from server.errors import FailedPrecondition, InvalidRequest
+from server.errors import InvalidRequest
 from server.explanations import Account, Explanations
 from server.journal import Journal
 from server.model import ModelVersion
@@ -199,8 +201,7 @@ class Management:
             else self._variant(model, account.manifest),
         )
         if account.directory is not None:
-            file = account.directory / EXPLANATION_FILE
-            content = await asyncio.to_thread(_read, file, account)
+            content = await asyncio.to_thread(account.read, EXPLANATION_FILE)
             response.explanation = content.decode(errors="replace")
         return response
 
@@ -209,13 +210,8 @@ class Management:
     ) -> AsyncIterator[pb.ReportPart]:
         """The page that a search wrote, or its picture, in parts."""
         _, account = await self._account(request.of)
-        if account.directory is None:
-            raise FailedPrecondition(
-                f"{_named(account)} made no search, or its search has not got so far; there is a "
-                "report of searches only, and `hone explain` tells what there is"
-            )
-        file = account.directory / (FRONT_FILE if request.picture else REPORT_FILE)
-        content = await asyncio.to_thread(_read, file, account)
+        name = FRONT_FILE if request.picture else REPORT_FILE
+        content = await asyncio.to_thread(account.read, name)
         for start in range(0, len(content), _PART_BYTES):
             yield pb.ReportPart(content=content[start : start + _PART_BYTES])
 
@@ -225,6 +221,7 @@ class Management:
             if request.variant:
                 raise InvalidRequest("name a job or a variant, not both")
             spec = self._optimization.jobs.get(request.job).spec
+            _require_same(request, spec)
             model = self._registry.version(spec.model, spec.version)
             return model, self._explanations.of_job(model, request.job)
         model = await self._version(request.model, request.version)
@@ -268,25 +265,18 @@ class Management:
         return message
 
 
-def _read(file: Path, account: Account) -> bytes:
-    """The content of a file that a search wrote.
+def _require_same(request: pb.ExplainRequest, job: JobSpec) -> None:
+    """Make sure that a job is about the model and the version that are named beside it, if any.
 
     Raises:
-        FailedPrecondition: It cannot be read.
+        InvalidRequest: It is not.
     """
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        raise FailedPrecondition(f"{_named(account)} has written no {file.name} yet") from None
-    except OSError as error:
-        raise FailedPrecondition(f"{file.name} cannot be read: {error.strerror}") from error
-
-
-def _named(account: Account) -> str:
-    """The job of an account, or its variant where the job is gone."""
-    if account.job is not None:
-        return f"job {account.job.spec.id}"
-    return "what is named" if account.manifest is None else f"variant {account.manifest.variant}"
+    for kind, named, right in (
+        ("model", request.model, job.model),
+        ("version", request.version, job.version),
+    ):
+        if named and named != right:
+            raise InvalidRequest(f"job {job.id} is about {kind} {right}, not {shown(named)}")
 
 
 def _file_bytes(path: Path) -> int:

@@ -6,6 +6,7 @@ import time
 
 from optimizers.contract.described import recipe_text
 from optimizers.contract.evaluation import Certificate, Check, Estimate, Figure
+from optimizers.contract.goal import Goal
 from optimizers.contract.manifest import Manifest
 from optimizers.contract.study import Trial
 from server.job_search import SearchState
@@ -31,7 +32,7 @@ def job_message(job: Job) -> pb.Job:
         submitted_unix_s=job.spec.submitted_unix_s,
         finished_unix_s=result.finished_unix_s if result else 0.0,
         position=job.position,
-        search=None if job.search is None else _search(job.search),
+        search=None if job.search is None else _search(job.search, job),
     )
 
 
@@ -73,8 +74,13 @@ def figure_message(figure: Figure) -> pb.Figure:
     )
 
 
-def trial_message(trial: Trial) -> pb.Trial:
-    """One recipe of a search."""
+def trial_message(trial: Trial, goal: Goal) -> pb.Trial:
+    """One recipe of a search; what the goal is after comes first, then what it requires."""
+    order = {name: index for index, name in enumerate(goal.figures)}
+    figures = sorted(
+        trial.figures,
+        key=lambda one: (bool(one.condition), order.get(one.name, len(order))),
+    )
     return pb.Trial(
         number=trial.number,
         recipe=recipe_text(trial.recipe),
@@ -82,7 +88,7 @@ def trial_message(trial: Trial) -> pb.Trial:
         state=trial.state,
         level=trial.level,
         levels=trial.levels,
-        figures=[figure_message(figure) for figure in trial.figures],
+        figures=[figure_message(figure) for figure in figures],
         violation=trial.violation,
         reason=trial.reason,
         seconds=trial.seconds,
@@ -96,13 +102,15 @@ def route_message(route: Route) -> pb.RouteResponse:
     )
 
 
-def _search(search: SearchState) -> pb.Search:
+def _search(search: SearchState, job: Job) -> pb.Search:
+    goal = job.spec.profile.goal
+    now = search.paused_unix_s or time.time()
     return pb.Search(
         trials_done=search.trials_done,
         trials_total=search.trials_total,
-        seconds_left=max(0.0, search.ends_unix_s - time.time()),
-        newest=[trial_message(trial) for trial in search.newest],
-        front=[trial_message(trial) for trial in search.front],
+        seconds_left=0.0 if job.has_ended else max(0.0, search.ends_unix_s - now),
+        newest=[trial_message(trial, goal) for trial in search.newest],
+        front=[trial_message(trial, goal) for trial in search.front],
         winner=search.winner,
         ended_because=search.ended_because,
     )

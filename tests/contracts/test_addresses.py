@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from optimizers.contract.addresses import (
+    problem_of,
     resolved_address,
     without_masked_password,
     without_password,
@@ -16,6 +17,7 @@ from optimizers.contract.host import this_host
 from optimizers.contract.job import job_id
 from optimizers.contract.profile import Profile, Task, profile_document
 from optimizers.contract.runtime import SessionSpec
+from optimizers.search.storage import engine_address
 
 SECRET = "pa:ss/w0rd"
 
@@ -33,6 +35,8 @@ SECRET = "pa:ss/w0rd"
         (f"cannot reach postgresql://u:{SECRET}@h/n", "cannot reach postgresql://u:***@h/n"),
         ("postgresql://u@h:5432/n", "postgresql://u@h:5432/n"),
         ("sqlite:////home/a@b/study.sqlite", "sqlite:////home/a@b/study.sqlite"),
+        ("postgresql://u:my secret word@h/n", "postgresql://u:***@h/n"),
+        ("postgresql://h/n?password=my secret&x=1", "postgresql://h/n?password=***&x=1"),
         ("s3://bucket/folder", "s3://bucket/folder"),
         ("env:NAME", "env:NAME"),
     ],
@@ -45,15 +49,36 @@ def test_an_address_is_shown_without_its_password(address: str, shown: str) -> N
 def test_an_address_kept_without_its_password_asks_the_driver_for_one() -> None:
     assert without_masked_password("postgresql://u:***@h/n") == "postgresql://u@h/n"
     assert without_masked_password("postgresql://u@h/n") == "postgresql://u@h/n"
+    shown = "postgresql://h/n?password=***&user=u&sslpassword=***"
+    assert without_masked_password(shown) == "postgresql://h/n?user=u"
+    assert without_masked_password("postgresql://h/n?password=***") == "postgresql://h/n"
 
 
 def test_an_address_may_lie_in_the_environment() -> None:
-    environment = {"HERE": "postgresql://u:p@h/n", "EMPTY": ""}
+    environment = {"HERE": "postgresql://u:p@h/n", "EMPTY": "", "LINE": "s3://bucket\n"}
+    assert resolved_address("env:LINE", environment, "artefacts") == "s3://bucket"
     assert resolved_address("env:HERE", environment, "storage") == environment["HERE"]
     assert resolved_address("s3://bucket", environment, "storage") == "s3://bucket"
     for name in ("NOWHERE", "EMPTY"):
         with pytest.raises(NotSupported, match=f"the environment variable {name} is not set"):
             resolved_address(f"env:{name}", environment, "storage")
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql://u:s3cret@tail@h/n", "postgresql://u:pa/ss@tail@h/x?a=b"]
+)
+def test_an_address_with_a_second_at_is_refused_before_a_driver_shows_the_rest(
+    address: str,
+) -> None:
+    with pytest.raises(NotSupported, match="write one in a password as %40") as refused:
+        engine_address(address)
+    assert "search.storage (postgresql://u:***@h/" in str(refused.value)
+    assert "tail" not in str(refused.value)
+
+
+def test_an_at_elsewhere_is_no_mistake() -> None:
+    for right in ("postgresql://u:s3%40cret@h/n", "sqlite:////home/a@b/c@d.sqlite", "s3://b/a@b@c"):
+        assert not problem_of(right)
 
 
 def _profile(storage: str) -> Profile:
@@ -94,3 +119,6 @@ def test_a_storage_that_is_no_address_is_refused_without_showing_its_password() 
     with pytest.raises(InvalidDocument, match="or env:NAME") as refused:
         _profile(f"postgresql:/u:{SECRET}@h/n")
     assert SECRET not in str(refused.value)
+    with pytest.raises(InvalidDocument, match="or env:NAME") as refused:
+        _profile("postgresql://u:my secret word@h/n")
+    assert "secret" not in str(refused.value)

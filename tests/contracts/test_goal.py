@@ -34,6 +34,7 @@ REFUSED = {
     "agreement <= 2 % worse": "already compares with the original",
     "accuracy <= -1 point worse": "must not be negative",
     "": "was not understood",
+    "latency_p50 <= 1e999 ms": "1e999 is too large a number",
 }
 
 

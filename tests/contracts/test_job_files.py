@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,14 @@ def spec(**changes: object) -> JobSpec:
 def test_a_specification_survives_its_file(tmp_path: Path) -> None:
     write_spec(tmp_path, spec())
     assert read_spec(tmp_path) == spec()
+
+
+def test_a_specification_is_for_nobody_else_to_read(tmp_path: Path) -> None:
+    file = tmp_path / "spec.json"
+    file.write_text("of a former server")
+    file.chmod(0o644)
+    write_spec(tmp_path, spec())
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_a_specification_cut_short_is_refused(tmp_path: Path) -> None:

@@ -184,6 +184,13 @@ MISTAKES = {
     profile(body="recipe: [{static_int8: {percentile: 40}}]"): r"must be in \(50, 100\], got 40",
     profile(body="recipe: [{tune_session: {threads: [0]}}]"): "must each be at least 1",
     profile(body="recipe: [{static_int8: {calibration: guess}}]"): "calibration",
+    profile(body="recipe: [{distill: {temperature: .inf}}]"): "expected finite numbers, got inf",
+    profile(body="recipe: [{finetune: {training: {learning_rate: .inf}}}]"): (
+        "0.finetune.training: expected finite numbers"
+    ),
+    profile(body="search: {minutes: .inf}"): "search.minutes: expected a number, got inf",
+    profile(body="search: {values: {distill.temperature: [1.0, .inf]}}"): "expected finite numbers",
+    profile(body="search: {values: {distill.weight: {low: 0, high: .inf}}}"): "got inf",
     profile(body="{recipe: [dynamic_int8], goal: {optimise: [size]}}"): (
         r"did you mean 'optimize'\?"
     ),

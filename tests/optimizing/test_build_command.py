@@ -8,6 +8,7 @@ from pathlib import Path
 
 from optimizers.contract.directory import read_variant
 from optimizers.contract.evaluation import Verdict
+from optimizers.contract.study import REPORT_FILE, read_explanation
 from tests.support import models
 from tests.support.data import FAST_INT8, write_data
 
@@ -39,6 +40,31 @@ def test_a_proved_variant_is_written_with_its_manifest(tmp_path: Path) -> None:
     assert variant.manifest.evaluation.verdict is Verdict.PROVED
     assert variant.manifest.evaluation.certificate.gate_use == 3
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["variant"]
+
+
+def test_what_a_search_found_is_kept_beside_its_variant(tmp_path: Path) -> None:
+    model = models.perceptron(tmp_path / "net.onnx", sizes=(16, 256, 256, 4))
+    write_data(tmp_path / "data", model)
+    profile = tmp_path / "edge.yaml"
+    profile.write_text(
+        "search: {sampler: grid, trials: 2, minutes: 4, steps: [dynamic_int8], planner: false}\n"
+        "goal: {optimize: [size], require: ['agreement >= 0.8']}\n"
+    )
+    done = build(
+        *(model, "--profile-file", profile, "-o", tmp_path / "out/variant"),
+        *("--task", "classification", "--gate", tmp_path / "data/gate.npz"),
+        *("--search", tmp_path / "data/train.npz"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = tmp_path / "out/variant.search"
+    assert f"what was found lies in {found}" in done.stdout
+    explanation = read_explanation(found)
+    assert explanation is not None
+    assert explanation.winner is not None
+    assert "of 2 trials" in done.stdout
+    assert "</html>" in (found / REPORT_FILE).read_text()
+    assert list(found.glob("*.sqlite")), "started again, it goes on"
+    assert read_variant(tmp_path / "out/variant").manifest.recipe.steps
 
 
 def test_what_cannot_be_improved_says_so_with_its_own_exit_code(tmp_path: Path) -> None:

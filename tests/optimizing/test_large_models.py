@@ -16,8 +16,8 @@ from optimizers.artefacts import copy_model
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.profile import Task
 from optimizers.contract.runtime import Session, SessionSpec
+from optimizers.contract.stage import Stage
 from optimizers.contract.steps import Step
-from optimizers.contract.tuning import TuneSession
 from optimizers.pipeline import apply_step
 from optimizers.structure import editing
 from tests.optimizing.test_steps import STEPS
@@ -30,7 +30,7 @@ GRAPH_BYTES = 16 << 10
 """More than the graph of a small net takes, and less than its weights."""
 
 SIZES = (16, 128, 128, 4)
-SAVING = [step for step in STEPS if not isinstance(step, TuneSession)]
+SAVING = [step for step in STEPS if step.stage is not Stage.SESSION]
 
 
 def answers(model: Path) -> NDArray[np.float32]:

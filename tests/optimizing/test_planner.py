@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -169,6 +170,16 @@ def test_a_net_that_came_in_integers_is_left_in_them() -> None:
         ["simplify", "merge"],
         ["simplify", "merge", "tune_session"],
     ]
+
+
+def test_a_net_that_came_in_half_precision_is_not_halved_again() -> None:
+    def is_halved(evidence: Evidence, goal: Goal) -> bool:
+        return any("fp16" in one for one in names(evidence, goal))
+
+    assert is_halved(residual_net(provider="cuda"), FAST)
+    assert not is_halved(residual_net(provider="cuda", weight_bits=16), FAST)
+    assert is_halved(residual_net(), SMALL)
+    assert not is_halved(residual_net(weight_bits=16), SMALL)
 
 
 def test_a_net_whose_weights_are_computed_is_left_alone_as_well() -> None:
@@ -386,6 +397,49 @@ def test_reasons_state_the_numbers() -> None:
     assert "no VNNI" not in propose(residual_net(host=VNNI), FAST, Search())[0].reason
 
 
+@pytest.mark.parametrize(
+    ("evidence", "goal", "search", "claim"),
+    [
+        (encoder(), FAST, Search(steps=("dynamic_int8",)), "attentions"),
+        (encoder(), SMALL, Search(values={"weights_nbits.bits": Choice((8,))}), "in 4 bits"),
+        (
+            residual_net(),
+            FAST,
+            Search(values={"static_int8.skip_first": Choice((False,))}),
+            "the first layer in floating point",
+        ),
+        (residual_net(), FRUGAL, Search(steps=("static_int8",)), "arena"),
+        (
+            encoder(),
+            FAST,
+            Search(values={"low_rank.keep": Choice((0.8,))}),
+            "95 % of their energy",
+        ),
+    ],
+)
+def test_a_reason_speaks_of_nothing_that_the_search_keeps_out(
+    evidence: Evidence, goal: Goal, search: Search, claim: str
+) -> None:
+    assert any(claim in one.reason for one in propose(evidence, goal, Search()))
+    found = propose(evidence, goal, search)
+    assert found
+    assert not any(claim in one.reason for one in found)
+
+
+def test_where_bytes_count_reasons_speak_of_bytes() -> None:
+    int8 = propose(residual_net(), SMALL, Search())[0]
+
+    assert "convolutions and products hold 3.81 MiB of 3.81 MiB of weights" in int8.reason
+    assert "of the time" not in int8.reason
+
+
+def test_training_that_takes_longer_than_it_may_is_told_so() -> None:
+    evidence = residual_net(data={"calibration": 10, "train": 100_000})
+    pruned = propose(evidence, FAST, Search())[1]
+
+    assert "2 epochs of 100000 items, about 70 of 20 minutes" in pruned.reason
+
+
 def test_the_session_is_tuned_by_measuring_everything() -> None:
     [tuned] = [one for one in recipes(residual_net()) if named(one) == ["tune_session"]]
 
@@ -467,6 +521,7 @@ def _check(proposal: Proposal, evidence: Evidence, search: Search) -> None:
     assert steps
     assert misplaced(steps) is None
     assert proposal.reason
+    assert not re.search(r"\d\.\d{8,}|\b0\.0+\b|\d[eE][-+]?\d|nan|\binf\b|-\d", proposal.reason)
     places = [step.declares.place for step in steps]
     assert places == sorted(places)
     assert all(places.count(place) <= 1 for place in ONE_OF_A_PLACE)

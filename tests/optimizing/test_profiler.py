@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from optimizers import saving
 from optimizers.contract.errors import RunFailed
 from optimizers.contract.evidence import Evidence
 from optimizers.contract.goal import Goal
 from optimizers.contract.host import this_host
+from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.profile import Task
 from optimizers.contract.quantization import Fp16, StaticInt8
 from optimizers.contract.runtime import Optimization, SessionSpec
@@ -25,6 +28,8 @@ from optimizers.evaluation.node_times import run_nodes
 from optimizers.evaluation.profiler import profile
 from optimizers.pipeline import apply_step
 from optimizers.planner import propose
+from optimizers.structure.editing import read_model
+from optimizers.structure.residual import residual_blocks
 from tests.support import models, networks
 from tests.support.contexts import step_context
 from tests.support.data import write_data
@@ -282,3 +287,166 @@ def test_a_model_without_names_is_led_back_as_well(tmp_path: Path) -> None:
 
     assert one.share_of("Conv") > 0.5
     assert all(layer.share > 0 for layer in one.layers)
+
+
+def test_nodes_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    model = onnx.load(str(networks.resnet(tmp_path / "named.onnx")))
+    for node in model.graph.node:
+        node.name = "node"
+    onnx.save(model, str(tmp_path / "model.onnx"))
+
+    one = look(tmp_path / "model.onnx")
+
+    assert one.share_of("Conv") > 0.5
+    assert len(one.layers) == 10
+    assert all(layer.share > 0 for layer in one.layers)
+    assert sum(share.share for share in one.operators) == pytest.approx(1)
+
+
+def one_node(path: Path) -> Path:
+    return models.identity(path, TensorProto.FLOAT)
+
+
+def texts(path: Path) -> Path:
+    return models.identity(path, TensorProto.STRING)
+
+
+def sequences(path: Path) -> Path:
+    """A sequence between nodes, and results that nobody wants."""
+    nodes = [
+        helper.make_node("TopK", ["x", "k"], ["", "places"], axis=1),
+        helper.make_node("SplitToSequence", ["x", "k"], ["parts"], axis=1),
+        helper.make_node("SequenceAt", ["parts", "zero"], ["part"]),
+        helper.make_node("Cast", ["places"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["part", "wide"], ["y"]),
+    ]
+    return models.save(
+        path,
+        nodes,
+        [("x", TensorProto.FLOAT, ["batch", 4])],
+        [("y", TensorProto.FLOAT, ["batch", 1])],
+        {"k": np.array([1], np.int64), "zero": np.array(0, np.int64)},
+    )
+
+
+def branches(path: Path) -> Path:
+    """A product inside an If."""
+    then = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["then"])],
+        "then",
+        [],
+        [helper.make_tensor_value_info("then", TensorProto.FLOAT, ["batch", 4])],
+    )
+    other = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["other"])],
+        "other",
+        [],
+        [helper.make_tensor_value_info("other", TensorProto.FLOAT, ["batch", 4])],
+    )
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Cast", ["sum"], ["is"], to=TensorProto.BOOL),
+        helper.make_node("If", ["is"], ["y"], then_branch=then, else_branch=other),
+    ]
+    return models.save(
+        path,
+        nodes,
+        [("x", TensorProto.FLOAT, ["batch", 4])],
+        [("y", TensorProto.FLOAT, ["batch", 4])],
+        {"w": np.eye(4, dtype=np.float32)},
+    )
+
+
+@pytest.mark.parametrize("make", [one_node, texts, sequences, branches])
+def test_odd_models_are_looked_at_and_left_as_they_are(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    one = look(make(tmp_path / "model.onnx"))
+    found = propose(replace(one, data={"calibration": 9, "train": 9}), Goal(), Search())
+
+    assert sum(share.share for share in one.operators) == pytest.approx(1)
+    assert {str(proposal.recipe) for proposal in found} == {
+        *("simplify → merge", "simplify → merge → tune_session", "tune_session")
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "size"), [(np.float32, 32, 4 * 128), (np.float16, 16, 2 * 128)]
+)
+def test_the_width_of_weights_is_known(kind: type, bits: int, size: int, tmp_path: Path) -> None:
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    model = models.save(
+        tmp_path / "model.onnx",
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [("x", element, ["batch", 32])],
+        [("y", element, ["batch", 4])],
+        {"w": np.ones((32, 4), kind)},
+    )
+
+    one = look(model)
+
+    assert (one.weight_bits, one.weight_bytes) == (bits, size)
+    assert one.share_of("MatMul") > 0.3
+
+
+def test_numbers_that_share_a_byte_are_counted_so(tmp_path: Path) -> None:
+    codes = helper.make_tensor("codes", TensorProto.INT4, [32, 4], [1] * 128)
+    model = models.save(
+        tmp_path / "model.onnx",
+        [
+            helper.make_node("DequantizeLinear", ["codes", "scale"], ["w"]),
+            helper.make_node("MatMul", ["x", "w"], ["y"]),
+        ],
+        [("x", TensorProto.FLOAT, ["batch", 32])],
+        [("y", TensorProto.FLOAT, ["batch", 4])],
+        {"scale": np.array(0.5, np.float32)},
+        opset=21,
+    )
+    loaded = onnx.load(str(model))
+    loaded.graph.initializer.append(codes)
+    onnx.save(loaded, str(model))
+
+    one = look(model)
+
+    assert (one.weight_bits, one.weight_bytes) == (4, 64 + 4)
+    assert len(propose(one, Goal(), Search())) == 3, "what came in integers stays in them"
+
+
+def test_a_model_too_large_for_one_file_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = models.perceptron(tmp_path / "small.onnx", sizes=(16, 128, 128, 4))
+    monkeypatch.setattr(saving, "LARGEST_FILE_BYTES", 2048)
+    large = tmp_path / "large" / "model.onnx"
+    large.parent.mkdir()
+    saving.save(onnx.load(str(small)), large)
+    assert read_onnx_file(large).external
+
+    one, other = look(large), look(small)
+
+    assert one.weight_bytes == other.weight_bytes
+    assert [layer.name for layer in one.layers] == [layer.name for layer in other.layers]
+    assert all(layer.share > 0 for layer in one.layers)
+
+
+def test_thousands_of_blocks_are_found_in_seconds(tmp_path: Path) -> None:
+    """The planted fault walks all of the graph for every addition."""
+    count = 1500
+    nodes = []
+    for index in range(count):
+        nodes += [
+            helper.make_node("MatMul", [f"h{index}", "w"], [f"p{index}"]),
+            helper.make_node("Add", [f"p{index}", f"h{index}"], [f"h{index + 1}"]),
+        ]
+    model = models.save(
+        tmp_path / "model.onnx",
+        nodes,
+        [("h0", TensorProto.FLOAT, ["batch", 4])],
+        [(f"h{count}", TensorProto.FLOAT, ["batch", 4])],
+        {"w": np.eye(4, dtype=np.float32)},
+    )
+    graph = read_model(model).graph
+    began = time.process_time()
+
+    assert len(residual_blocks(graph)) == count
+    assert time.process_time() - began < 3

@@ -14,9 +14,8 @@ import pytest
 
 from optimizers.contract.directory import seal
 from optimizers.contract.distillation import Distill
-from optimizers.contract.host import this_host
 from optimizers.contract.ingredients import Ingredients
-from optimizers.contract.job import CANDIDATE_DIRECTORY, JobSpec
+from optimizers.contract.job import CANDIDATE_DIRECTORY, JobSpec, read_built, write_spec
 from optimizers.contract.manifest import MANIFEST_FILE, Manifest, read_manifest
 from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Profile
@@ -25,8 +24,7 @@ from optimizers.contract.quantization import StaticInt8
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.training import Training
-from optimizers.pipeline import build
-from optimizers.untouched import Untouched
+from optimizers.worker import build_only
 from tests.support.digits import train_original, training_context
 
 RECIPE = Recipe(
@@ -63,8 +61,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     job = directory / "job"
     job.mkdir()
-    untouched = Untouched(spec)
-    built = build(job, spec, this_host(1), lambda stage, share, text: None, untouched)
+    write_spec(job, spec)
+    build_only(job)
+    built = read_built(job)
+    assert built is not None
     assert [record.modified for record in built.records] == [True, True, True], built.records
     shutil.move(job / CANDIDATE_DIRECTORY, directory / "variant")
     with closing(Session(context.original, SessionSpec())) as session:

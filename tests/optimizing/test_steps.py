@@ -34,7 +34,7 @@ from optimizers.contract.quantization import (
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.steps import STEP_TYPES, STEPS_BY_NAME, Step
 from optimizers.contract.training import Training
-from optimizers.contract.tuning import TuneSession
+from optimizers.contract.tuning import SetSession, TuneSession
 from optimizers.evaluation.quiet import Usage
 from optimizers.graph import count_operators
 from optimizers.pipeline import apply_step
@@ -85,6 +85,8 @@ STEPS: list[Step] = [
     Ternarize(block_size=64, training=GENTLE),
     Fp16(),
     Bf16(),
+    SetSession(threads=2, arena=True),
+    SetSession(threads=1, lanes=1, optimization="extended"),
     TuneSession(threads=(1, 2), arena=(False,), optimization=("all",)),
 ]
 
@@ -229,6 +231,21 @@ def test_weights_take_seven_bits_where_the_processor_would_saturate(
     assert largest(("avx2",)) <= 64
 
 
+def test_a_session_is_set_within_the_processors_and_only_where_it_changes(
+    tmp_path: Path, context: StepContext
+) -> None:
+    model = models.linear(tmp_path / "model.onnx")
+    wide = apply_step(model, SetSession(threads=64, lanes=9, arena=True), context)
+    assert (wide.session.intra_op_threads, wide.session.lanes, wide.session.arena) == (2, 1, True)
+    assert "no more threads and lanes than the 2 processors have room for" in wide.notes
+    one = apply_step(model, SetSession(lanes=1), context)
+    assert (one.session.intra_op_threads, one.session.lanes) == (1, 1)
+    assert one.session.max_batch == context.session.max_batch
+    same = apply_step(model, SetSession(), context)
+    assert (same.modified, same.session) == (False, context.session)
+    assert same.notes[0].startswith("it is opened so already: 2 lanes x 1 threads, arena off")
+
+
 def test_tune_session_keeps_within_the_processors(tmp_path: Path, context: StepContext) -> None:
     model, context = prepared(tmp_path, "perceptron", context)
     result = apply_step(model, TuneSession(threads=(1, 2)), context)
@@ -245,9 +262,9 @@ def test_tune_session_weighs_the_largest_batch(tmp_path: Path, context: StepCont
         session = replace(context.session, max_batch=rows)
         goal = Goal(optimize=(FigureName.MEMORY,))
         [note] = apply_step(model, step, replace(context, session=session, goal=goal)).notes
-        found = re.search(r"against (\S+) for|present one \((\S+) bytes", note)
+        found = re.search(r"(?:against|present one \() ?(\S+) MiB", note)
         assert found, note
-        return float(found[1] or found[2])
+        return float(found[1])
 
     assert held_bytes(4096) > 2 * held_bytes(1)
 

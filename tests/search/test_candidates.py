@@ -15,11 +15,15 @@ import pytest
 
 from optimizers.contract.architecture import Simplify
 from optimizers.contract.distillation import Distill, Finetune
-from optimizers.contract.job import JobSpec
+from optimizers.contract.errors import HoneError, NotSupported
+from optimizers.contract.goal import FigureName, Goal
+from optimizers.contract.host import this_host
+from optimizers.contract.job import PROGRESS_FILE, JobSpec
 from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Profile, Task
 from optimizers.contract.pruning import PruneChannels, Sparsify
 from optimizers.contract.quantization import (
+    Bf16,
     DynamicInt8,
     QuantizeAware,
     StaticInt8,
@@ -30,11 +34,13 @@ from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.search import Search
 from optimizers.contract.training import Training
-from optimizers.contract.tuning import TuneSession
+from optimizers.contract.tuning import SetSession, TuneSession
+from optimizers.search.assessment import Assessor, Terms
 from optimizers.search.builder import NotBuilt
 from optimizers.search.candidates import Candidates
-from optimizers.search.evaluator import Level
+from optimizers.search.evaluator import CannotTry, Level
 from optimizers.search.levels import at_level
+from optimizers.search.measuring import Measuring
 from optimizers.search.turns import Turns
 from optimizers.search.working_time import TimeIsUp
 from tests.support import models
@@ -89,11 +95,12 @@ Opened = Callable[..., Candidates]
 def opened(tmp_path: Path) -> Iterator[Opened]:
     all_opened: list[Candidates] = []
 
-    def open_with(spec: JobSpec, processes: int = 1) -> Candidates:
+    def open_with(spec: JobSpec, processes: int = 1, *, is_guest: bool = False) -> Candidates:
         (tmp_path / "recipes").mkdir(exist_ok=True)
         candidates = Candidates(
             *(spec, tmp_path, tmp_path / "recipes", Turns(tmp_path / "turns", processes)),
             status=lambda: (0.25, "1 of 4 trials"),
+            is_guest=is_guest,
         )
         all_opened.append(candidates)
         return candidates
@@ -218,6 +225,73 @@ def test_a_builder_that_was_killed_costs_one_recipe_and_is_replaced(
         pass
     with candidates.built(Recipe(steps=(DynamicInt8(),)), "next", for_ever) as one:
         assert one.model.exists()
+
+
+def test_a_machine_whose_tools_do_not_load_says_so_instead_of_failing_every_recipe(
+    opened: Opened, spec: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnx.py").write_text("raise ImportError('this onnx is broken')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    with (
+        pytest.raises(CannotTry, match="does not come up on this machine"),
+        opened(spec).built(Recipe(steps=(DynamicInt8(),)), "one", for_ever),
+    ):
+        pass
+    assert not list((tmp_path / "recipes").iterdir())
+
+
+def test_a_full_disk_is_no_fault_of_the_recipe(
+    opened: Opened, spec: JobSpec, tmp_path: Path
+) -> None:
+    (tmp_path / PROGRESS_FILE).symlink_to("/dev/full")
+    candidates = opened(spec)
+    with (
+        pytest.raises(CannotTry, match="takes no more"),
+        candidates.built(Recipe(steps=(DynamicInt8(),)), "one", for_ever),
+    ):
+        pass
+    (tmp_path / PROGRESS_FILE).unlink()
+    with candidates.built(Recipe(steps=(DynamicInt8(),)), "again", for_ever) as one:
+        assert one.model.exists()
+
+
+@pytest.mark.parametrize(("is_guest", "expected"), [(False, NotBuilt), (True, NotSupported)])
+def test_what_a_helper_has_not_the_memory_for_is_left_to_others(
+    opened: Opened, spec: JobSpec, is_guest: bool, expected: type[HoneError]
+) -> None:
+    def killed() -> float:
+        """As the kernel ends what takes too much memory."""
+        for builder in children_of(os.getpid()):
+            for child in children_of(builder):
+                os.kill(child, signal.SIGKILL)
+        return 1.0
+
+    candidates = opened(spec, is_guest=is_guest)
+    with (
+        pytest.raises(expected, match="was ended by SIGKILL"),
+        candidates.built(ENDLESS, "endless", killed),
+    ):
+        pass
+
+
+def test_how_a_model_is_opened_is_a_change_at_every_level(
+    opened: Opened, spec: JobSpec, tmp_path: Path
+) -> None:
+    terms = Terms(
+        original=spec.original_file,
+        original_session=spec.original_session,
+        goal=Goal(optimize=(FigureName.SIZE,)),
+        task=Task.CLASSIFICATION,
+        data=None,
+        host=this_host(1),
+    )
+    with Assessor(terms) as assessor:
+        turns = Turns(tmp_path / "turns", 1)
+        measuring = Measuring(opened(spec), assessor, turns, for_ever)
+        otherwise, the_same = Recipe(steps=(SetSession(arena=True),)), Recipe(steps=(Bf16(),))
+        for level in (STRUCTURE, WHOLE):
+            assert measuring.evaluate(otherwise, level).broken == ""
+            assert "changes nothing: onnxruntime" in measuring.evaluate(the_same, level).broken
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from optimizers.contract.described import recipe_text
 from optimizers.contract.goal import FigureName
 from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.quantization import StaticInt8
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.study import Explanation, Trial, TrialState
-from optimizers.search.described import recipe_text
 from optimizers.search.explaining import why_lost, winner_text
 from tests.support.explanations import (
     GOAL,
@@ -72,6 +72,26 @@ def test_an_abandoned_trial_without_a_noted_bound_is_told_who_is_better() -> Non
     )
 
 
+def test_who_is_not_better_than_the_original_is_told_so() -> None:
+    slow = trial(1, (), latency=0.99, size=0.3, agrees=0.99, violation=0.03)
+    text = why_lost(slow, None, GOAL, [])
+    assert text.startswith("latency_p50 is not better than the original's: 1.188 ms against 1.2 ms")
+    assert "within [0.960, 1.020]" in text
+
+
+def test_a_trial_whose_aim_could_not_be_measured_is_told_so() -> None:
+    unknown = trial(1, (), size=0.3, agrees=0.99, violation=1.0)
+    assert why_lost(unknown, None, GOAL, []) == (
+        "latency_p50 could not be judged: it was not measured"
+    )
+
+
+def test_a_halved_trial_is_not_said_to_have_lost_to_whoever_won_later() -> None:
+    text = told(example_explanation(), 5)
+    assert "the winner is trial 7: latency_p50" in text
+    assert "then" not in text
+
+
 def test_a_requirement_that_nothing_was_measured_for_is_missed() -> None:
     unknown = trial(1, (), latency=0.4, size=0.3, violation=1.0)
     assert why_lost(unknown, None, GOAL, []) == (
@@ -79,9 +99,24 @@ def test_a_requirement_that_nothing_was_measured_for_is_missed() -> None:
     )
 
 
+def test_a_figure_that_could_not_be_had_is_told_with_why() -> None:
+    disturbed = "others used the machine"
+    unknown = replace(
+        trial(1, (), size=0.3, agrees=0.99, violation=1.0),
+        missing={FigureName.LATENCY_P50: disturbed},
+    )
+    assert why_lost(unknown, None, GOAL, []) == f"latency_p50 could not be judged: {disturbed}"
+
+
+def test_who_is_not_better_than_the_original_is_told_so_with_the_numbers() -> None:
+    even = trial(1, (), latency=0.99, size=0.3, agrees=0.99, violation=0.04)
+    text = why_lost(even, None, GOAL, [])
+    assert text.startswith("latency_p50 is not better than the original's: 1.188 ms against 1.2 ms")
+
+
 def test_a_halved_trial_names_its_rung_and_its_numbers() -> None:
     text = told(example_explanation(), 5)
-    assert text.startswith("halved at level 2 of 4: not among the best of its rung")
+    assert text.startswith("halved at level 2 of 4: waited to be trained further")
     assert "latency_p50 0.84 ms against 1.2 ms, at most 0.721 of the original's" in text
     assert "trial 7" in text
 

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine
 
 from optimizers.search.database import open_database
-from optimizers.search.leases import Leases, this_process
+from optimizers.search.leases import (
+    LASTS_WITH_PAUSES_S,
+    Lease,
+    LeaseLost,
+    Leases,
+    this_process,
+)
+from server.yielding import PauseTerms
+from tests.support.postgres import new_database, postgres
 
 TRIALS = 12
 CLAIMING = """
@@ -152,9 +162,77 @@ def test_who_was_stopped_for_too_long_notices_that_the_trial_is_lost(engine: Eng
     taken = other.claim(0)
     assert taken is not None
     assert not stopped.renew(lease)
-    assert lease.is_lost
     stopped.release(lease, attempts=0)
     assert other.renew(taken), "what is lost cannot be let go of"
+    with pytest.raises(LeaseLost), stopped.held(lease):
+        raise AssertionError("it is not held")
+
+
+def test_whoever_writes_holds_the_trial_until_it_is_written(url: str, engine: Engine) -> None:
+    """Others who would take it wait for the end of the transaction, and then find it held."""
+    now = [1000.0]
+    slow = Leases(engine, "study", owner="slow", lasts_s=30, clock=lambda: now[0])
+    lease = slow.claim(0)
+    assert lease is not None
+    now[0] += 31
+    taken: list[Lease | None] = []
+    elsewhere = open_database(url)
+    other = Leases(elsewhere, "study", owner="other", lasts_s=30, clock=lambda: now[0])
+    thread = threading.Thread(target=lambda: taken.append(other.claim(0)))
+    with slow.held(lease):
+        thread.start()
+        thread.join(timeout=0.3)
+        assert not taken
+    thread.join()
+    assert taken == [None]
+    elsewhere.dispose()
+
+
+def test_machines_that_share_a_name_do_not_take_each_others_trials(engine: Engine) -> None:
+    """Machines made from one image have the same host name and the same process namespace."""
+    machine, _, process_id = this_process().partition(":")
+    name, _, rest = machine.partition("@")
+    boot, _, namespace = rest.partition(".")
+    assert boot == Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    twin = f"{name}@{uuid4()}.{namespace}:{process_id}1"
+    assert Leases(engine, "study", owner=twin).claim(0) is not None
+    gone = f"{machine}:{process_id}1"
+    assert Leases(engine, "study", owner=gone).claim(1) is not None
+    here = Leases(engine, "study", owner=this_process())
+    here.free_the_dead()
+    assert here.claim(0) is None
+    assert here.claim(1) is not None
+
+
+@pytest.mark.parametrize("wrong_by_s", [-3600.0, 3600.0])
+def test_a_machine_whose_clock_is_wrong_neither_takes_trials_nor_loses_its_own(
+    wrong_by_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with postgres() as folder:
+        engine = open_database(new_database(folder))
+        right = Leases(engine, "study", owner="right")
+        mine = right.claim(0)
+        assert mine is not None
+        true_time = time.time
+        monkeypatch.setattr(time, "time", lambda: true_time() + wrong_by_s)
+        wrong = Leases(engine, "study", owner="wrong")
+        assert wrong.claim(0) is None
+        theirs = wrong.claim(1)
+        assert theirs is not None
+        monkeypatch.undo()
+        assert right.claim(1) is None
+        assert right.renew(mine)
+        assert wrong.renew(theirs)
+        short = Leases(engine, "study", owner="short", lasts_s=1e-3)
+        assert short.claim(2) is not None
+        time.sleep(0.01)
+        assert right.claim(2) is not None
+        engine.dispose()
+
+
+def test_a_lease_of_a_job_outlives_the_longest_pause_and_the_work_before_it() -> None:
+    terms = PauseTerms()
+    assert terms.longest_s + LASTS_WITH_PAUSES_S / 4 < LASTS_WITH_PAUSES_S
 
 
 def test_what_was_put_aside_does_not_count_as_an_attempt(engine: Engine) -> None:

@@ -157,6 +157,7 @@ def test_a_killed_search_goes_on_and_repeats_nothing_that_was_told(
     assert not {one["number"] for one in told} & {one["number"] for one in after}
     assert explanation.ended_because == "every recipe of the space was tried"
     assert [trial.number for trial in explanation.trials] == list(range(5))
+    assert explanation.trials_total == DIVERGING.trials, "started again, it has the same budget"
     ended = Counter(one["number"] for one in (*before, *after) if one["state"] != "running")
     assert set(ended.values()) == {1}
     assert Counter(trial.state for trial in explanation.trials) == {
@@ -167,6 +168,52 @@ def test_a_killed_search_goes_on_and_repeats_nothing_that_was_told(
     assert "failed at level 2 of 4: training diverged" in explanation.trials[4].reason
     assert explanation.winner is not None
     assert not any((directory / "search" / "recipes").iterdir())
+
+
+def test_a_search_whose_process_is_killed_goes_on_by_itself(
+    tmp_path: Path, spec: JobSpec, started: Start
+) -> None:
+    """As the kernel does it for want of memory, or the runtime when it crashes on a model."""
+    directory = job(tmp_path / "job", spec)
+    worker = started(directory)
+    deadline = time.monotonic() + _PATIENCE_S
+    while not lines(directory):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    [searching] = children_of(worker.pid)
+    os.kill(searching, signal.SIGKILL)
+    assert worker.wait(_PATIENCE_S) == 0
+    result, told = read_result(directory), read_explanation(directory)
+    assert result is not None
+    assert (result.state, result.reason) == (JobState.SUCCEEDED, "")
+    assert told is not None
+    assert TrialState.FAILED not in {trial.state for trial in told.trials}
+    said = (directory / "progress.jsonl").read_text()
+    assert said.count("search again: its process was ended by SIGKILL") == 1
+
+
+def test_a_search_that_is_killed_wherever_it_is_has_failed(
+    tmp_path: Path, spec: JobSpec, started: Start
+) -> None:
+    directory = job(tmp_path / "job", spec)
+    worker = started(directory)
+    killed = set()
+    while worker.poll() is None:
+        with contextlib.suppress(OSError):  # it ends by itself
+            for child in children_of(worker.pid):
+                killed.add(child)
+                os.kill(child, signal.SIGKILL)
+        time.sleep(0.02)
+    result = read_result(directory)
+    assert result is not None
+    assert result.state is JobState.FAILED
+    assert result.reason == "the process of stage search was ended by SIGKILL (out of memory?)"
+    assert len(killed) == 4, "as many as a trial is given, and one more"
+
+
+def children_of(process_id: int) -> list[int]:
+    tasks = Path(f"/proc/{process_id}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def _is_in_the_middle(found: list[dict[str, Any]]) -> bool:

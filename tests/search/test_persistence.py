@@ -5,17 +5,34 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from math import inf
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.storages import RDBStorage
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError, OperationalError
 
+from optimizers.contract.distillation import Distill
 from optimizers.contract.errors import InvalidDocument, NotSupported
+from optimizers.contract.pruning import PruneChannels
+from optimizers.contract.recipe import Recipe
 from optimizers.contract.search import Sampler
+from optimizers.search.database import open_database
+from optimizers.search.leases import Leases
+from optimizers.search.ledger import Ledger
 from optimizers.search.sampling import Asked
-from optimizers.search.storage import engine_address
-from tests.support.postgres import new_database, postgres
+from optimizers.search.storage import (
+    end_abandoned_transactions,
+    engine_address,
+    engine_arguments,
+    open_storage,
+    wait_for_restarts,
+)
+from tests.support.postgres import new_database, postgres, start, stop
 from tests.support.studies import conditional, cost, sampling, small
 
 ROOT = Path(__file__).parents[2]
@@ -98,9 +115,8 @@ def test_a_study_that_is_killed_loses_only_the_trial_that_ran(storage: str) -> N
     assert len(told) == 3
     [lost] = study.running()
     assert lost.number == number
-    assert study.retry(number) == lost
-    with pytest.raises(KeyError):
-        study.retry(told[0].number)
+    assert study.resume(number)
+    assert not study.resume(told[0].number)
     study.tell(number, [cost(lost.recipe)])
     assert study.running() == ()
     assert len(study.told()) == 4
@@ -108,6 +124,31 @@ def test_a_study_that_is_killed_loses_only_the_trial_that_ran(storage: str) -> N
     assert following is not None
     assert following.recipe not in [one.recipe for one in study.told()]
     study.close()
+
+
+@pytest.mark.parametrize("sampler", [Sampler.TPE, Sampler.NSGA2])
+def test_a_trial_whose_process_was_gone_before_its_parameters_were_written_still_teaches(
+    sampler: Sampler, tmp_path: Path
+) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    study = sampling(conditional(), sampler, storage=storage)
+    recipe = Recipe(steps=(PruneChannels(ratio=0.25), Distill()))
+    study.enqueue(recipe, "a guess")
+    opened = open_storage(storage)
+    assert isinstance(opened, RDBStorage)
+    # What Optuna does first when it is asked; a process may end right after it.
+    optuna.load_study(study_name="one", storage=opened).ask()
+    [left] = study.running()
+    assert study.resume(left.number)
+    study.tell(left.number, [1.0])
+    study.close()
+    [trial] = optuna.load_study(study_name="one", storage=opened).trials
+    opened.remove_session()
+    opened.engine.dispose()
+    assert trial.values == [1.0]
+    answers = conditional().parameters(recipe)
+    assert answers is not None
+    assert answers.items() <= trial.params.items()
 
 
 SHARED = """
@@ -135,6 +176,60 @@ def test_two_that_begin_at_once_share_the_work(storage: str) -> None:
     assert [worker.returncode for worker in workers] == [0, 0]
     recipes = "".join(outputs).splitlines()
     assert sorted(recipes) == sorted(str(recipe.to_data()) for recipe in small().grid())
+
+
+def test_a_database_that_is_started_again_is_waited_for(server: str) -> None:
+    url = new_database(server)
+    study, engine = sampling(conditional(), storage=url), open_database(url)
+    ledger = Ledger(engine, "one", "original")
+    leases = Leases(engine, "one", owner="me")
+    asked, lease = study.ask(), leases.claim(0)
+    assert asked is not None
+    assert lease is not None
+    stop(server)
+    starting = threading.Timer(1.0, start, [server])
+    starting.start()
+    try:
+        assert leases.renew(lease)
+        study.tell(asked.number, [cost(asked.recipe)])
+        assert len(study.told()) == 1
+        assert ledger.all() == ()
+    finally:
+        starting.join()
+        study.close()
+        ledger.close()
+
+
+def test_a_database_that_stays_away_is_told_in_the_end(server: str) -> None:
+    engine = create_engine(engine_address(url := new_database(server)), **engine_arguments(url))
+    with engine.connect():
+        wait_for_restarts(engine, longest_s=0.5)
+    stop(server)
+    try:
+        with pytest.raises(OperationalError), engine.connect():
+            pass
+    finally:
+        start(server)
+        engine.dispose()
+
+
+def test_who_stands_still_amid_a_transaction_keeps_others_waiting_for_a_bounded_time(
+    server: str,
+) -> None:
+    """A machine that was suspended holds its locks, and nobody is there to let them go."""
+    url = new_database(server)
+    elsewhere = open_database(url)
+    suspended = create_engine(engine_address(url), **engine_arguments(url))
+    end_abandoned_transactions(suspended, after_s=1)
+    leases = Leases(suspended, "one", owner="suspended", lasts_s=1e-3)
+    lease = leases.claim(0)
+    assert lease is not None
+    try:
+        with pytest.raises(DBAPIError), leases.held(lease):
+            assert Leases(elsewhere, "one", owner="other").claim(0) is not None
+    finally:
+        suspended.dispose()
+        elsewhere.dispose()
 
 
 def test_another_space_is_no_way_to_go_on(tmp_path: Path) -> None:

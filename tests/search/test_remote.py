@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import onnx
 import psycopg
@@ -24,7 +29,7 @@ from optimizers.contract.data_files import data_sha256
 from optimizers.contract.errors import HoneError, InvalidData, NotSupported
 from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
-from optimizers.contract.ingredients import Ingredients, step_keys
+from optimizers.contract.ingredients import Ingredients, code_sha256, step_keys
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
     PROGRESS_FILE,
@@ -48,9 +53,19 @@ from optimizers.search.delivering import Delivery
 from optimizers.search.evaluator import Level, Measured
 from optimizers.search.handover import Handover
 from optimizers.search.ladder import Ladder
+from optimizers.search.leases import Leases
+from optimizers.search.leaving import Leaving
+from optimizers.search.ledger import Entry, Ledger
 from optimizers.search.levels import at_level
 from optimizers.search.outcome import outcome
-from optimizers.search.sharing import end_study, localised, publish, read_shared
+from optimizers.search.sharing import (
+    end_study,
+    localised,
+    publish,
+    read_shared,
+    remove_study,
+    why_study_ended,
+)
 from optimizers.search.storage import open_storage
 from optimizers.search.store import Store
 from optimizers.search.study import Limits, Study
@@ -157,7 +172,10 @@ class Starting:
 
     def _holds_a_trial(self, process: subprocess.Popen[bytes]) -> bool:
         with psycopg.connect(self.database) as connection:
-            query = "SELECT 1 FROM hone_leases WHERE expires > 0 AND split_part(owner, ':', 2) = %s"
+            query = (
+                "SELECT 1 FROM hone_leases WHERE trial >= 0 AND expires > 0"
+                " AND split_part(owner, ':', 2) = %s"
+            )
             return connection.execute(query, [str(process.pid)]).fetchone() is not None
 
 
@@ -221,7 +239,8 @@ def _check_history(database: str, dead: set[int]) -> None:
     """No trial was in two hands, those of the dead were retried, and each was told once."""
     with psycopg.connect(database, autocommit=True) as connection:
         history = connection.execute(
-            "SELECT trial, old_owner, owner, old_expires, expires FROM lease_history ORDER BY id"
+            "SELECT trial, old_owner, owner, old_expires, expires FROM lease_history"
+            " WHERE trial >= 0 ORDER BY id"
         ).fetchall()
         told = Counter(number for (number,) in connection.execute("SELECT number FROM told"))
     assert set(told.values()) == {1}
@@ -280,6 +299,30 @@ def test_a_worker_that_cannot_take_part_says_what_was_expected(
     assert "Protocol not known: nonsense" in _asked("nonsense://hone:secret@host/path")
 
 
+def test_what_the_dead_left_goes_and_what_the_living_have_stays(
+    published: tuple[JobSpec, Path], tmp_path: Path
+) -> None:
+    """Whoever lives holds a lock on his directory, in whatever container he is."""
+    _, store = published
+    empty = tmp_path / "store"
+    shutil.copytree(store, empty, ignore=shutil.ignore_patterns("blobs"))
+    url = f"sqlite:///{tmp_path}/study.sqlite"
+    Ledger(open_database(url), "one", "original").close()
+    home = tmp_path / "home"
+    for name in ("process-1", "process-2"):
+        (home / name / "files").mkdir(parents=True)
+    living = os.open(home / "process-1", os.O_RDONLY)
+    fcntl.flock(living, fcntl.LOCK_EX)
+    invitation = Invitation(study=str(empty), storage=url, home=home, minutes=0.0)
+    with pytest.raises(InvalidData, match="is missing in the store"):
+        take_part(invitation, {}, print)
+    os.close(living)
+    assert [entry.name for entry in home.iterdir()] == ["process-1"]
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(NotSupported, match=r"--home .*file cannot be used"):
+        take_part(replace(invitation, home=tmp_path / "file"), {}, print)
+
+
 def test_another_hone_is_refused_and_a_store_with_several_studies_asks_which(
     published: tuple[JobSpec, Path], tmp_path: Path
 ) -> None:
@@ -292,10 +335,15 @@ def test_another_hone_is_refused_and_a_store_with_several_studies_asks_which(
     store.write("studies/new/spec.json", b"{}")
     assert f"{tmp_path}/studies/new, {tmp_path}/studies/old" in _asked(str(tmp_path))
     assert "cannot be read" in _asked(f"{tmp_path}/studies/new")
-    end_study(store, "new", "done")
+    (tmp_path / "studies/new/ended.json").write_bytes(b'{"because": ')
     assert "was begun by Hone 0.0.9" in _asked(str(tmp_path))
     with pytest.raises(InvalidData, match="no name of a study"):
         read_shared(store, "../new")
+    content = json.loads((home / "studies/one/spec.json").read_bytes())
+    content["frame"]["study"] = "../../elsewhere"
+    store.write("studies/other/spec.json", json.dumps(content).encode())
+    with pytest.raises(InvalidData, match="cannot be read"):
+        read_shared(store, "other")
 
 
 def test_what_comes_from_a_store_is_checked_by_its_digests(
@@ -316,6 +364,9 @@ def test_what_comes_from_a_store_is_checked_by_its_digests(
     other = replace(shared, files={**shared.files, "model/model.onnx": spec.data_sha256["train"]})
     with pytest.raises(HoneError):
         localised(store, other, tmp_path / "c")
+    nested = replace(shared, files={**shared.files, "model/model.onnx/x": spec.original_sha256})
+    with pytest.raises(InvalidData, match="cannot be put into"):
+        localised(store, nested, tmp_path / "e")
     blob = home / "blobs" / spec.data_sha256["search"]
     whole = blob.read_bytes()
     blob.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -383,10 +434,59 @@ def test_candidates_arrive_whole_or_not_at_all(
     with pytest.raises(InvalidData, match="is damaged"):
         handover.take(recipe, tmp_path / "damaged")
     assert not (tmp_path / "damaged").exists()
+    for content in (b'{"built": ', _without_model(tmp_path)):
+        next(tmp_path.glob("store/studies/one/candidates/*/candidate.json")).write_bytes(content)
+        with pytest.raises(InvalidData, match=r"cannot be read|names no model\.onnx"):
+            handover.take(recipe, tmp_path / "unread")
     handover.keep_only([recipe])
     assert list(tmp_path.glob("store/studies/one/candidates/*"))
     handover.keep_only([])
     assert handover.take(recipe, tmp_path / "gone") is None
+
+
+def test_who_waits_for_a_large_file_hears_that_it_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(3 << 20))
+    store, heard = Store(str(tmp_path / "store")), Counter[str]()
+    for _ in range(2):
+        store.put(tmp_path / "large", went_on=lambda: heard.update(["part"]))
+    assert heard["part"] == 3, "what is there already is not written again"
+
+
+def test_a_store_of_objects_does_as_a_file_system_does(
+    published: tuple[JobSpec, Path], tmp_path: Path
+) -> None:
+    """One that knows no rename, and folders only by what is in them, as those of clouds."""
+    spec, _ = published
+    store = Store(f"memory://{uuid4().hex}/hone")
+    frame = Explanation(study="one", model="digits", version=1, profile=spec.profile)
+    for _ in range(2):
+        publish(store, spec, frame, this_host(spec.cpus))
+        assert why_study_ended(store, "one") == ""
+        end_study(store, "one", "done")
+        assert why_study_ended(store, "one") == "done"
+    there = localised(store, read_shared(store, "one"), tmp_path / "there")
+    assert file_sha256(there.original_file) == spec.original_sha256
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "model.onnx").write_bytes(b"model")
+    recipe = Recipe(steps=(DynamicInt8(),))
+    built = Built(recipe=recipe, session=spec.original_session, records=(), built_with={})
+    handover = Handover(store, "one")
+    for _ in range(2):
+        handover.give(tmp_path / "made", built)
+    assert handover.take(recipe, tmp_path / "arrived") == built
+    handover.keep_only([])
+    assert handover.take(recipe, tmp_path / "gone") is None
+    remove_study(store, "one")
+    assert store.folders("studies") == ()
+    with pytest.raises(InvalidData, match="is missing"):
+        store.take(spec.original_sha256, tmp_path / "none")
+
+
+def _without_model(directory: Path) -> bytes:
+    [document] = directory.glob("store/studies/one/candidates/*/candidate.json")
+    content = json.loads(document.read_bytes())
+    del content["files"]["model.onnx"]
+    return json.dumps(content).encode()
 
 
 def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -400,17 +500,61 @@ def test_a_worker_leaves_when_told_when_its_time_is_over_and_when_the_search_end
 ) -> None:
     former = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
     store = Store(str(tmp_path))
+    (tmp_path / "studies/one").mkdir(parents=True)
     try:
         assert Leave(store, "one", minutes=1e-9)() == "its 1e-09 minutes here are over"
         leave = Leave(store, "one", minutes=0)
         assert leave() == ""
         os.kill(os.getpid(), signal.SIGTERM)
         assert leave() == "it was told to by SIGTERM"
+        os.mkfifo(tmp_path / "studies/one/ended.json")
+        told = threading.Thread(target=_told_amid_a_look, args=[tmp_path])
+        leave = Leave(store, "one", minutes=0)
+        told.start()
+        assert leave() == "it was told to by SIGTERM"
+        told.join()
+        (tmp_path / "studies/one/ended.json").unlink()
         end_study(store, "one", "trial 3 is good enough")
         assert Leave(store, "one", minutes=0)() == "trial 3 is good enough"
     finally:
         for one, handler in former.items():
             signal.signal(one, handler)
+
+
+def _told_amid_a_look(store: Path) -> None:
+    """The look waits for somebody to open the other end."""
+    time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.2)
+    (store / "studies/one/ended.json").open("wb").close()
+
+
+def test_a_worker_leaves_once_nobody_has_run_the_search_for_long(tmp_path: Path) -> None:
+    now = [1000.0]
+    engine = open_database(f"sqlite:///{tmp_path}/study.sqlite")
+    main, guest = (
+        Leases(engine, "one", owner=name, clock=lambda: now[0]) for name in ("main", "guest")
+    )
+    told: list[str] = []
+
+    def asked() -> str:
+        return Leaving(lambda: "".join(told), guest, patience_s=600.0)()
+
+    assert asked() == "", "nobody has begun it, and nothing is known"
+    with ExitStack() as killed:
+        killed.enter_context(main.running_the_search())
+        now[0] += 629
+        assert asked() == "", "its lease of 30 s has run out, but it may be taken up again"
+        now[0] += 2
+        assert "nobody runs the search" in asked()
+        with main.running_the_search():
+            assert asked() == ""
+            guest.free_the_dead()
+            assert not guest.others_hold(), "it is no trial"
+        assert "nobody runs the search" in asked(), "it was let go of"
+    told.append("told to")
+    assert asked() == "told to"
+    engine.dispose()
 
 
 def test_who_leaves_gives_his_trial_back_and_says_how_his_machine_differs(tmp_path: Path) -> None:
@@ -475,13 +619,15 @@ def test_only_candidates_that_may_win_or_are_new_stay(tmp_path: Path, spec: JobS
             (tmp_path / "made" / "model.onnx").write_bytes(str(one.number).encode())
             made = Built(recipe=recipe, session=spec.original_session, records=(), built_with={})
             delivery.give(Candidate(model=tmp_path / "made" / "model.onnx", built=made))
-        delivery.tidy()
         best = outcome(goal, ended).front
         assert best == (ended[-1], ended[0])
-        stay = {one.number for one in (ended[0], *ended[-3:])}
+        missed = replace(ended[-2], violation=0.1)
+        memory.ledger.write(Entry(trial=missed))
+        delivery.tidy()
+        stay = {one.number for one in (ended[0], ended[-4], ended[-3], ended[-1])}
         cache = Artefacts(tmp_path / "cache", 1 << 20)
         for one in ended:
-            arrived = delivery.fetch(one.recipe, tmp_path / "arrived", cache)
+            arrived = delivery.fetch(one.recipe, tmp_path / "arrived", spec, cache)
             assert (arrived is not None) == (one.number in stay)
     finally:
         close(memory)
@@ -500,11 +646,11 @@ def test_how_a_model_is_opened_is_chosen_where_it_is_served(tmp_path: Path, spec
         seed=0,
         original_sha256=spec.original_sha256,
         original_session=spec.original_session,
-        data_sha256={},
+        data_sha256={name: one for name, one in spec.data_sha256.items() if name != "gate"},
         models_sha256={},
         host=this_host(1),
         versions={},
-        code_sha256="",
+        code_sha256=code_sha256(),
     )
     built = Built(
         recipe=recipe,
@@ -520,11 +666,17 @@ def test_how_a_model_is_opened_is_chosen_where_it_is_served(tmp_path: Path, spec
         delivery.give(Candidate(model=spec.original_file, built=original))
         assert len(list(tmp_path.glob("store/studies/one/candidates/*"))) == 1
         cache = Artefacts(tmp_path / "cache", 1 << 30)
-        assert delivery.fetch(whole, tmp_path / "arrived", cache) is None
+        assert delivery.fetch(whole, tmp_path / "arrived", spec, cache) is None
         assert not (tmp_path / "arrived").exists()
         key = step_keys(made_from, whole.steps)[0]
         taken = cache.take(key, tmp_path / "taken")
         assert taken is not None
         assert file_sha256(taken.model) == spec.original_sha256
+
+        foreign = replace(made_from, original_sha256="0" * 64)
+        delivery.give(Candidate(model=made / "model.onnx", built=replace(built, made_from=foreign)))
+        assert delivery.fetch(whole, tmp_path / "arrived", spec, cache) is None
+        assert cache.take(step_keys(foreign, whole.steps)[0], tmp_path / "other") is None
+        assert delivery.fetch(recipe, tmp_path / "arrived", spec, cache) is None
     finally:
         close(memory)

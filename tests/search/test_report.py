@@ -7,6 +7,7 @@ import hashlib
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -20,25 +21,34 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from optimizers.contract.evaluation import Evaluation, Verdict
-from optimizers.contract.evidence import Proposal
+from optimizers.contract.declaration import Choice, Real
+from optimizers.contract.evaluation import Check, Evaluation, Gate, Verdict
+from optimizers.contract.evidence import Layer, OperatorShare, Proposal
 from optimizers.contract.goal import FigureName, Goal, parse_requirement
+from optimizers.contract.job import JobSpec
 from optimizers.contract.manifest import StepRecord
+from optimizers.contract.profile import Task
 from optimizers.contract.quantization import DynamicInt8, StaticInt8
 from optimizers.contract.recipe import Recipe
+from optimizers.contract.runtime import SessionSpec
+from optimizers.contract.search import Search
 from optimizers.contract.study import Explanation, read_explanation, write_explanation
 from optimizers.report.graphs import summarize
+from optimizers.report.headline import progress_text
 from optimizers.report.labels import Canvas, place_labels
 from optimizers.report.marks import Kind
 from optimizers.report.picture import HEIGHT, WIDTH
 from optimizers.report.plots import plots
+from optimizers.report.rows import trial_table
 from optimizers.report.write import write_report
+from optimizers.reporting import report_search
 from optimizers.search.wording import amount
 from tests.support import models
 from tests.support.explanations import (
     example_evaluation,
     example_evidence,
     example_explanation,
+    relative,
     trial,
     unfinished,
     with_two_aims,
@@ -181,7 +191,7 @@ def test_the_numbers_of_the_page_are_those_of_the_explanation(whole: tuple[str, 
         assert figure.method in text
     for items in example_explanation().data.values():
         assert f"{items:,}" in text
-    assert "No item is in two of them." in text
+    assert "No item of search is in calibration or train, and none of gate in any other" in text
 
 
 def test_the_page_says_which_trial_was_measured_on_another_kind_of_machine(tmp_path: Path) -> None:
@@ -231,6 +241,12 @@ def test_what_others_wrote_is_shown_and_never_run(tmp_path: Path) -> None:
         model=HOSTILE,
         study=HOSTILE,
         ended_because=HOSTILE,
+        evidence=replace(
+            example_evidence(),
+            operators=(OperatorShare(operator=HOSTILE, share=1.0, nodes=1, weight_bytes=1),),
+            layers=(Layer(name=HOSTILE, operator=HOSTILE, weight_shape=(1,), groups=1, share=1.0),),
+            provider=HOSTILE,
+        ),
         profile=replace(example.profile, name="$\\frac{1}{0}$ 模型"),
         data={HOSTILE: 3},
         proposals=(
@@ -241,17 +257,33 @@ def test_what_others_wrote_is_shown_and_never_run(tmp_path: Path) -> None:
                 one,
                 origin=HOSTILE,
                 reason=HOSTILE,
+                differs=HOSTILE,
+                figures=tuple(replace(figure, condition=HOSTILE) for figure in one.figures),
                 recipe=Recipe(steps=(StaticInt8(exclude=(HOSTILE,)),)),
             )
             for one in example.trials
         ),
     )
-    refused = replace(example_evaluation(Verdict.REFUSED), reasons=(HOSTILE,))
+    refused = example_evaluation(Verdict.REFUSED)
+    host = replace(
+        refused.certificate.host, processor=HOSTILE, cpu_features=(HOSTILE,), gpus=(HOSTILE,)
+    )
+    refused = replace(
+        refused,
+        reasons=(HOSTILE,),
+        checks=(Check(gate=Gate.LINT, passed=None, text=HOSTILE),),
+        figures=tuple(
+            replace(one, condition=HOSTILE, under=HOSTILE, method=HOSTILE)
+            for one in refused.figures
+        ),
+        certificate=replace(refused.certificate, host=host, provider=HOSTILE, gate_sha256=HOSTILE),
+    )
     text, _ = report(tmp_path, hostile, refused)
     page = Page(text)
     assert sum(tag == "script" for tag, _ in page.elements) == 1
     assert "<b>" not in text
-    assert page.text.count(HOSTILE) >= len(example.trials)
+    assert page.text.count(HOSTILE) >= 3 * len(example.trials)
+    assert not any(HOSTILE in name for _, found in page.elements for name in found)
     assert "49" not in unescape(re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)).split()
     for found in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         ElementTree.fromstring(found)
@@ -453,3 +485,115 @@ def test_a_model_with_weights_in_a_file_of_their_own_is_looked_at_without_them(
     assert (found.numbers, found.macs) == (650, 640)
     weights = apart.with_name("weights").stat().st_size
     assert found.size_bytes == apart.stat().st_size + weights
+
+
+def test_thousands_of_trials_are_drawn_in_a_few_seconds(tmp_path: Path) -> None:
+    """Ten thousand are the most that a search may try; the planted fault takes a minute."""
+    random = np.random.default_rng(0)
+    many = tuple(
+        trial(number, (), latency=latency, size=0.2, agrees=agrees)
+        for number, (latency, agrees) in enumerate(random.uniform(0.3, 0.99, (2_000, 2)))
+    )
+    explanation = replace(example_explanation(), trials=many, winner=0, front=(0,))
+    began = time.process_time()
+    text, picture = report(tmp_path, explanation)
+    assert time.process_time() - began < 20
+    assert Image.open(BytesIO(picture)).size == (WIDTH, HEIGHT)
+    assert text.count('class="mark"') > 2_000
+
+
+def test_one_trial_is_counted_as_one() -> None:
+    one = replace(example_explanation(), trials=example_explanation().trials[:1])
+    assert progress_text(one).startswith("1 trial in 12 min 22 s")
+
+
+def test_what_the_planner_went_by_is_told_with_its_numbers(whole: tuple[str, bytes]) -> None:
+    text = Page(whole[0]).text
+    for words in (
+        "1.2 ms alone, 0.9 ms in a run of 8; 4 % of a run is outside of nodes",
+        "4.34 MiB, mostly numbers of 32 bits",
+        "1.14 MiB an item",
+        "1 Conv of 64 to 64 channels",
+        "3 could be left out",
+    ):
+        assert words in text
+
+
+def test_what_the_search_was_kept_to_is_told(tmp_path: Path) -> None:
+    example = example_explanation()
+    search = Search(
+        steps=("prune_channels", "distill"),
+        values={
+            "prune_channels.ratio": Choice((0.25, 0.5)),
+            "distill.training.learning_rate": Real(1e-4, 1e-2, log=True),
+        },
+    )
+    profile = replace(example.profile, search=search)
+    text = Page(report(tmp_path, replace(example, profile=profile))[0]).text
+    assert "prune_channels, distill; prune_channels.ratio 0.25 or 0.5" in text
+    assert "distill.training.learning_rate 0.0001 to 0.01" in text
+
+
+def runs_only_seven_at_once(path: Path) -> Path:
+    return models.save(
+        path,
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        [("x", TensorProto.FLOAT, ["batch", 3])],
+        [("y", TensorProto.FLOAT, ["rows", 7])],
+        {"shape": np.array([-1, 7], np.int64)},
+    )
+
+
+def test_a_winner_that_cannot_be_looked_at_costs_the_report_nothing_else(tmp_path: Path) -> None:
+    example = example_explanation()
+    write_explanation(tmp_path, example)
+    original = models.linear(tmp_path / "before.onnx")
+    spec = JobSpec(
+        id="job",
+        model="net",
+        version=1,
+        profile=example.profile,
+        task=Task.CLASSIFICATION,
+        original_file=original,
+        original_name="model.onnx",
+        original_sha256="",
+        original_session=SessionSpec(),
+        data={},
+        data_sha256={},
+        cpus=1,
+    )
+    report_search(
+        tmp_path,
+        spec,
+        variant=runs_only_seven_at_once(tmp_path / "after.onnx"),
+        session=SessionSpec(),
+        evaluation=example_evaluation(),
+    )
+    assert "Proved by the gate" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "front.png").exists()
+
+
+def test_circumstances_that_differ_from_trial_to_trial_share_a_column(tmp_path: Path) -> None:
+    example = example_explanation()
+    rate = relative(FigureName.THROUGHPUT, 1.2)
+    conditions = ("8 rows a run", "1 rows a run, the original's 8")
+    trials = tuple(
+        replace(one, figures=(*one.figures, replace(rate, condition=condition)))
+        for one, condition in zip(example.trials[:2], conditions, strict=True)
+    )
+    columns, rows = trial_table(replace(example, trials=(*trials, *example.trials[2:])))
+    assert columns == ("latency_p50", "agreement", "size", "throughput")
+    assert [row.cells[3].condition for row in rows[:3]] == [*conditions, ""]
+    alone, _ = trial_table(replace(example, trials=trials[:1]))
+    assert alone[-1] == "throughput, 8 rows a run"
+
+
+def test_two_figures_of_one_name_have_two_columns() -> None:
+    example = example_explanation()
+    held = relative(FigureName.MEMORY, 0.8)
+    figures = (held, replace(held, condition="at the peak"))
+    columns, rows = trial_table(
+        replace(example, trials=(replace(example.trials[0], figures=figures),))
+    )
+    assert columns == ("memory", "memory, at the peak")
+    assert [cell.condition for cell in rows[0].cells] == ["", ""]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import nan
+from pathlib import Path
 from statistics import median
 
 import pytest
@@ -13,7 +14,7 @@ from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.quantization import DynamicInt8, Fp16
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.search import Sampler
-from optimizers.search.sampling import Asked, Known
+from optimizers.search.sampling import Asked, Known, Sampling
 from tests.support.studies import conditional, cost, sampling, small, spread
 
 
@@ -92,6 +93,53 @@ def test_the_first_who_tells_counts() -> None:
     assert (told.values, told.violation, told.reason) == ((1.0,), 0.5, "")
 
 
+@pytest.mark.parametrize("sampler", list(Sampler))
+def test_who_tells_too_late_is_not_heard_however_much_is_known(sampler: Sampler) -> None:
+    """A sampler that has learned enough proposes anew whenever a trial is looked at."""
+    study = sampling(conditional(), sampler)
+    for _ in range(14):
+        asked = study.ask()
+        assert asked is not None
+        study.tell(asked.number, [cost(asked.recipe)])
+    told = study.told()
+    study.tell(told[0].number, [-1.0])
+    study.tell_so_far(told[1].number, [-1.0], 0.0)
+    study.fail(told[2].number, "too late")
+    assert study.told() == told
+
+
+def test_a_grid_proposes_nothing_else_where_another_process_was_quicker(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    other = sampling(conditional(), Sampler.GRID, storage=storage)
+    grid = conditional().grid()
+
+    class Slow(Sampling):
+        """What it puts in at first is taken by the other one before it asks."""
+
+        def enqueue(self, recipe: Recipe, origin: str, *, instead_of: int | None = None) -> bool:
+            was_new = super().enqueue(recipe, origin, instead_of=instead_of)
+            if len(other.running()) < 3:
+                taken = other.ask()
+                assert taken is not None
+                assert taken.recipe == next(grid)
+            return was_new
+
+    slow = Slow(
+        conditional(),
+        study="one",
+        sampler=Sampler.GRID,
+        objectives=1,
+        seed=0,
+        trials=9,
+        storage=storage,
+    )
+    asked = slow.ask()
+    assert asked is not None
+    assert (asked.recipe, asked.origin) == (next(grid), "grid")
+    slow.close()
+    other.close()
+
+
 @pytest.mark.parametrize("values", [[nan], [], [1.0, 2.0]])
 def test_values_that_mean_nothing_are_refused(values: list[float]) -> None:
     study = sampling(small())
@@ -143,9 +191,63 @@ def test_earlier_studies_lead_the_sampler() -> None:
     assert proposed(warm=True) < proposed(warm=False) - 0.2
 
 
+def test_values_that_an_operator_leaves_out_do_not_come_back_from_an_earlier_study() -> None:
+    study = sampling(small())
+    known = [
+        Known(recipe=Recipe(steps=(PruneChannels(ratio=ratio),)), values=(-ratio,))
+        for ratio in (0.25, 0.75)
+    ]
+    assert small().parameters(known[1].recipe) is None
+    study.warm(known)
+    first, second = study.ask(), study.ask()
+    assert first is not None
+    assert first.recipe == known[0].recipe
+    assert second is not None
+    assert second.origin == "tpe"
+
+
 def test_earlier_studies_of_another_goal_are_passed_over() -> None:
     study = sampling(conditional())
     study.warm([Known(recipe=Recipe(steps=(Merge(),)), values=(0.0, 0.0))])
     asked = study.ask()
     assert asked is not None
     assert asked.origin == "tpe"
+
+
+def test_what_was_measured_of_trials_that_wait_leads_the_sampler() -> None:
+    def proposed(tell: bool) -> float:
+        costs = []
+        for seed in range(6):
+            study = sampling(conditional(), seed=seed)
+            for asked in [study.ask() for _ in range(20)]:
+                assert asked is not None
+                if tell:
+                    study.tell_so_far(asked.number, [cost(asked.recipe)], 0.0)
+            assert len(study.running()) == 20
+            for asked in [study.ask() for _ in range(6)]:
+                assert asked is not None
+                costs.append(cost(asked.recipe))
+        return median(costs)
+
+    assert proposed(tell=True) < proposed(tell=False) - 0.1
+
+
+@pytest.mark.parametrize(("trials", "known"), [(8, 3), (20, 5), (200, 10)])
+def test_a_quarter_of_the_trials_are_known_before_any_is_modelled(trials: int, known: int) -> None:
+    """Until then a proposal is the same whatever was told."""
+
+    def proposed(count: int, sign: float) -> list[Recipe]:
+        found = []
+        for seed in range(8):
+            study = sampling(conditional(), seed=seed, trials=trials)
+            for _ in range(count):
+                asked = study.ask()
+                assert asked is not None
+                study.tell(asked.number, [sign * cost(asked.recipe)])
+            following = study.ask()
+            assert following is not None
+            found.append(following.recipe)
+        return found
+
+    assert proposed(known - 1, 1.0) == proposed(known - 1, -1.0)
+    assert proposed(known, 1.0) != proposed(known, -1.0)

@@ -174,7 +174,7 @@ def test_a_file_that_is_too_small_for_the_fewest_bits_is_told(home: Path) -> Non
     known, search = evidence_of(home, "perceptron"), Search(steps=("simplify", "dynamic_int8"))
     [said] = unsatisfiable(goal, known, original, search)
     assert said == (
-        "'size <= 18 kB' cannot be met: its weights take 75 KiB and at least 18.5 KiB after any "
+        "'size <= 18 kB' cannot be met: its weights take 75.0 KiB and at least 18.5 KiB after any "
         "recipe (fewest bits by dynamic_int8)"
     )
 
@@ -197,6 +197,33 @@ def test_an_aim_that_only_compares_can_never_be_proved(home: Path) -> None:
     goal, original = original_of(home, "perceptron", Goal(optimize=(FigureName.AGREEMENT,)))
     [said] = unsatisfiable(goal, evidence_of(home, "perceptron"), original)
     assert "name something else first" in said
+
+
+@pytest.mark.parametrize(
+    "aims",
+    [(FigureName.ACCURACY,), (FigureName.SIZE, FigureName.ACCURACY)],
+    ids=["first", "second"],
+)
+def test_an_aim_that_cannot_be_measured_is_told(
+    home: Path, tmp_path: Path, aims: tuple[FigureName, ...]
+) -> None:
+    with np.load(home / "perceptron" / "search.npz") as arrays:
+        unlabelled = {name: array for name, array in arrays.items() if name != "labels"}
+    np.savez(tmp_path / "search.npz", **unlabelled)
+    terms = Terms(
+        original=home / "perceptron.onnx",
+        original_session=SESSION,
+        goal=Goal(optimize=aims),
+        task=Task.CLASSIFICATION,
+        data=tmp_path / "search.npz",
+        host=this_host(1),
+    )
+    with Assessor(terms) as assessor:
+        goal, original = assessor.goal, assessor.original_figures()
+    assert unsatisfiable(goal, evidence_of(home, "perceptron"), original) == (
+        "accuracy cannot be optimised: this model's answers have no accuracy with task "
+        "classification, or the data has no labels",
+    )
 
 
 STEPS: list[Step] = [

@@ -43,6 +43,22 @@ def test_a_grid_is_the_product_of_what_each_step_may_be() -> None:
     assert sum(1 for _ in space.grid()) == with_original - 1
 
 
+def test_how_a_session_is_opened_is_a_dimension_like_any_other() -> None:
+    space = space_over("set_session", "tune_session", "fp16")
+    assert space.dimensions == {
+        "place.numbers": Choice(("none", "fp16")),
+        "place.session": Choice(("none", "set_session", "tune_session")),
+        "set_session.threads": Choice((1, 2)),  # there are two processors
+        "set_session.lanes": Choice((0, 1)),
+        "set_session.arena": Choice((False, True)),
+        "set_session.optimization": Choice(("all", "extended")),
+    }
+    set_session = 2 * 2 * 2 * 2
+    assert sum(1 for _ in space.grid()) == 2 * (1 + set_session + 1) - 1
+    narrowed = space_over("set_session", values={"set_session.threads": Choice((2,))})
+    assert sum(1 for _ in narrowed.grid()) == 2 * 2 * 2
+
+
 def test_steps_of_one_place_are_one_choice() -> None:
     space = space_over("static_int8", "dynamic_int8", "fp16", values=EMBEDDINGS_OFF)
     static_int8, dynamic_int8, fp16 = 3 * 2 * 2 * 2, 2, 1

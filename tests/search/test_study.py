@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select, update
 
 from optimizers.contract.declaration import Choice, Real
+from optimizers.contract.errors import InvalidData
 from optimizers.contract.goal import FigureName, Goal, parse_requirement
 from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.study import Trial, TrialState
-from optimizers.search.evaluator import Level, Measured
-from optimizers.search.ladder import Ladder
+from optimizers.search.database import LEASES, TRIALS, open_database
+from optimizers.search.evaluator import CannotTry, Level, Measured
+from optimizers.search.explaining import why_lost
+from optimizers.search.ladder import Ladder, Standing
+from optimizers.search.ledger import Entry, Ledger
 from optimizers.search.outcome import outcome
 from optimizers.search.pieces import Memory
 from optimizers.search.space import Space
-from optimizers.search.study import CUT, Limits, Study
-from tests.support.replays import Clock, Replay, close, study_of, trials
+from optimizers.search.study import CUT, WAITED, Limits, Study
+from tests.support.replays import Clock, Replay, agreement, close, exact, study_of, trials
 from tests.support.spaces import space_over
 
 GOAL = Goal(optimize=(FigureName.LATENCY_P50,), require=(parse_requirement("agreement >= 0.9"),))
@@ -149,6 +155,24 @@ def test_no_more_recipes_are_tried_than_the_budget_has(
     assert len({recipe for recipe, _ in replay.pieces}) == 3
 
 
+def test_a_second_budget_comes_on_top_of_what_the_first_one_asked_for(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    limits = Limits(trials=3, seconds=1e6)
+    for submission, before in (("first", 0), ("first", 0), ("second", 3)):
+        study, memory = study_of(
+            *(tmp_path, space(), GOAL, replay),
+            limits=limits,
+            clock=clock,
+            submission=submission,
+            another=submission == "second",
+        )
+        open_studies.append(memory)
+        assert memory.ledger.asked_before(memory.budget) == before
+        assert study.run() == "its 3 trials were used up"
+    assert len(trials(memory)) == 6
+
+
 def test_a_trial_that_runs_when_time_is_up_is_cut_and_gone_on_with_later(
     tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
 ) -> None:
@@ -197,6 +221,153 @@ def test_what_was_told_is_not_tried_again(
     assert len(replay.pieces) == len(set(replay.pieces)), "no recipe was at a level twice"
 
 
+TRAINED: dict[str, Choice | Real] = {
+    **{name: one for name, one in VALUES.items() if name.startswith("prune_channels")},
+    "distill.temperature": Choice((4.0,)),
+    "distill.weight": Choice((0.5,)),
+    "distill.training.learning_rate": Choice((1e-3, 3e-3, 1e-2)),
+    "distill.training.batch_size": Choice((64,)),
+    "distill.training.optimizer": Choice(("adamw",)),
+    "distill.training.schedule": Choice(("one_cycle",)),
+    "distill.training.epochs": Choice((9,)),
+}
+
+
+def trained_space() -> Space:
+    """Three ratios, each untrained or trained in one of three ways, and training alone."""
+    return space_over("prune_channels", "distill", values=TRAINED, goal=GOAL)
+
+
+def alike(recipe: Recipe) -> float:
+    """All are as fast, so that nobody can be given up for another one."""
+    return 0.5
+
+
+def test_what_waits_when_the_time_ends_is_gone_on_with_by_a_search_that_is_resumed(
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
+) -> None:
+    replay = Replay(clock, alike, truth)
+    # Time for 9 pieces: the first trial is done, the second one is cut, the third one waits.
+    short = Limits(trials=100, seconds=9.5 * 60.0)
+    study, memory = study_of(tmp_path, trained_space(), GOAL, replay, limits=short, clock=clock)
+    assert study.run() == "its 9.5 minutes were used up"
+    study.settle()
+    first, cut, halved = trials(memory)
+    assert (first.state, cut.reason) == (TrialState.COMPLETE, CUT)
+    assert (halved.state, halved.level, halved.levels) == (TrialState.HALVED, 2, 4)
+    before = len(replay.pieces)
+    close(memory)
+    study, memory = study_of(
+        *(tmp_path, trained_space(), GOAL, replay),
+        limits=PLENTY,
+        clock=clock,
+        submission="second",
+        another=True,
+    )
+    open_studies.append(memory)
+    assert study.run() == "every recipe of the space was tried"
+    study.settle()
+    levels = [level for recipe, level in replay.pieces[before:] if recipe == halved.recipe]
+    assert levels == [3, 4]
+    assert {one.state for one in trials(memory)} == {TrialState.COMPLETE}
+    assert not memory.sampling.running()
+
+
+def test_who_was_overtaken_while_it_waited_is_given_up_before_it_is_trained_on(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    study, memory = study_of(tmp_path, trained_space(), GOAL, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    overtaken = [
+        one for one in trials(memory) if one.state is TrialState.ABANDONED and one.level > 1
+    ]
+    assert overtaken
+    for one in overtaken:
+        assert one.reason
+        levels = [level for recipe, level in replay.pieces if recipe == one.recipe]
+        assert levels == list(range(1, one.level + 1)), "no level after the one it waited at"
+
+
+def waiting(memory: Memory, value: float) -> Trial:
+    """A trial that was measured with a ninth of its training, and waits."""
+    asked = memory.sampling.ask()
+    assert asked is not None
+    levels = Ladder().levels(asked.number, asked.recipe)
+    trial = Trial(
+        number=asked.number,
+        recipe=asked.recipe,
+        origin=asked.origin,
+        state=TrialState.RUNNING,
+        level=2,
+        levels=len(levels),
+    )
+    standings = (
+        Standing(number=trial.number, level=level, values=(value,)) for level in levels[:2]
+    )
+    memory.ledger.write(Entry(trial=trial, standings=tuple(standings)))
+    return trial
+
+
+def test_who_was_next_when_the_search_ended_is_told_so_and_not_that_others_were_better(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    study, memory = study_of(tmp_path, trained_space(), GOAL, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    best, worse = waiting(memory, -0.7), waiting(memory, -0.5)
+    study.settle()
+    reasons = {one.number: (one.state, one.reason) for one in trials(memory)}
+    assert reasons[best.number] == (TrialState.HALVED, WAITED)
+    assert reasons[worse.number] == (TrialState.HALVED, "")
+
+
+def test_who_was_recorded_and_not_told_when_the_search_ended_keeps_its_end(
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
+) -> None:
+    study, memory = study_of(tmp_path, space(), GOAL, Broken(), limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    asked = memory.sampling.ask()
+    assert asked is not None
+    trial = Trial(
+        number=asked.number,
+        recipe=asked.recipe,
+        origin=asked.origin,
+        state=TrialState.FAILED,
+        level=1,
+        levels=2,
+        reason="no channels",
+    )
+    memory.ledger.write(Entry(trial=trial))
+    study.settle()
+    assert trials(memory) == [trial]
+    assert [one.reason for one in memory.sampling.told()] == ["no channels"]
+
+
+class Disturbed(Replay):
+    """Others used the machine whenever a trial was timed."""
+
+    def evaluate(self, recipe: Recipe, level: Level) -> Measured:
+        measured = super().evaluate(recipe, level)
+        return replace(measured, figures=()) if level.is_structure else measured
+
+
+def test_nothing_is_trained_that_could_not_be_timed(
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
+) -> None:
+    disturbed = Disturbed(clock, latency, truth)
+    study, memory = study_of(tmp_path, trained_space(), GOAL, disturbed, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    assert {level for _, level in disturbed.pieces} == {1}
+    assert {(one.state, one.reason) for one in trials(memory)} == {
+        (
+            TrialState.ABANDONED,
+            "latency_p50 could not be judged: not measured, or without a bound, "
+            "and no later level measures it",
+        )
+    }
+
+
 class Broken:
     """Every recipe fails."""
 
@@ -214,6 +385,66 @@ def test_a_recipe_that_fails_is_a_trial_with_its_reason_and_ends_nothing(
     assert len(found) == 7
     assert {trial.state for trial in found} == {TrialState.FAILED}
     assert {trial.reason for trial in found} == {"step prune_channels failed: no channels"}
+
+
+class TimedByNobody:
+    """Others use the machine whenever something is timed."""
+
+    def evaluate(self, recipe: Recipe, level: Level) -> Measured:
+        if level.is_structure:
+            missing = {FigureName.LATENCY_P50: "others used the machine"}
+            return Measured(figures=(), seconds=1.0, missing=missing)
+        return Measured(figures=(agreement(1.0),), seconds=1.0)
+
+
+def test_why_something_could_not_be_measured_is_kept_to_the_end(
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
+) -> None:
+    study, memory = study_of(tmp_path, space(), GOAL, TimedByNobody(), limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    found = [trial for trial in trials(memory) if trial.state is TrialState.ABANDONED]
+    assert found
+    for trial in found:
+        said = why_lost(trial, None, GOAL, [])
+        assert "latency_p50 could not be judged: others used the machine" in said
+
+
+class WorseElsewhere:
+    """With more training another output comes off worst, and better than the first did."""
+
+    def evaluate(self, recipe: Recipe, level: Level) -> Measured:
+        if level.is_structure:
+            figures = (exact(FigureName.LATENCY_P50, 0.5, 1.0),)
+        else:
+            early = level.training_share < 1
+            found = agreement(0.5 if early else 0.99)
+            figures = (replace(found, condition=f"output '{'a' if early else 'b'}'"),)
+        return Measured(figures=figures, seconds=1.0)
+
+
+def test_what_is_measured_again_replaces_what_was_known_under_whichever_condition(
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
+) -> None:
+    steps = space_over(
+        "finetune",
+        "dynamic_int8",
+        values={
+            "finetune.training.learning_rate": Choice((1e-3,)),
+            "finetune.training.batch_size": Choice((64,)),
+            "finetune.training.optimizer": Choice(("sgd",)),
+            "finetune.training.schedule": Choice(("constant",)),
+            "finetune.training.epochs": Choice((9,)),
+            "dynamic_int8.per_channel": Choice((True,)),
+        },
+    )
+    study, memory = study_of(tmp_path, steps, GOAL, WorseElsewhere(), limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    found = [trial for trial in trials(memory) if trial.levels > 2 and trial.is_feasible]
+    assert found
+    for trial in found:
+        assert [figure.value.value for figure in trial.figures] == [0.5, 0.99]
 
 
 class Dying:
@@ -262,6 +493,113 @@ def test_a_recipe_that_two_processes_died_at_may_still_win(
     open_studies.append(memory)
     study.run()
     assert trials(memory)[0].state is not TrialState.FAILED
+
+
+class WithoutRoom:
+    """This machine can try nothing for the time being."""
+
+    def evaluate(self, recipe: Recipe, level: Level) -> Measured:
+        raise CannotTry("the disk takes no more")
+
+
+def test_a_machine_that_can_try_nothing_costs_no_trial_however_often_it_is_started(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    for _ in range(5):
+        study, memory = study_of(tmp_path, space(), GOAL, WithoutRoom(), limits=PLENTY, clock=clock)
+        with pytest.raises(CannotTry, match="takes no more"):
+            study.run()
+        close(memory)
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    assert not any(trial.state is TrialState.FAILED for trial in trials(memory))
+
+
+class TakenMeanwhile:
+    """This process is stopped until another one has taken its trial, and measured it."""
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        self._directory = directory
+        self._clock = clock
+
+    def evaluate(self, recipe: Recipe, level: Level) -> Measured:
+        replay = Replay(self._clock, latency, truth)
+        other, memory = study_of(
+            *(self._directory, space(), GOAL, replay),
+            limits=PLENTY,
+            clock=self._clock,
+            owner="other",
+        )
+        _run_out_leases(self._directory)
+        other.run()
+        close(memory)
+        return Measured(figures=(exact(FigureName.LATENCY_P50, 1e-3, 1.0),), seconds=1.0)
+
+
+def _run_out_leases(directory: Path) -> None:
+    engine = open_database(f"sqlite:///{directory}/study.sqlite")
+    with engine.begin() as connection:
+        connection.execute(update(LEASES).values(expires=0.0))
+    engine.dispose()
+
+
+def test_who_was_stopped_until_others_had_his_trial_tells_nothing_of_it(
+    tmp_path: Path, clock: Clock, open_studies: list[Memory]
+) -> None:
+    stopped = TakenMeanwhile(tmp_path, clock)
+    study, memory = study_of(tmp_path, space(), GOAL, stopped, limits=PLENTY, clock=clock)
+    open_studies.append(memory)
+    assert study.run() == "every recipe of the space was tried"
+    found = trials(memory)
+    assert {trial.worker for trial in found} == {"other"}
+    assert all(trial.state is not TrialState.RUNNING for trial in found)
+    figures = [trial.figure(FigureName.LATENCY_P50) for trial in found]
+    assert all(one is not None and one.value.value > 1e-3 for one in figures)
+
+
+def test_what_somebody_still_works_on_is_left_to_him_at_the_end(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    short = Limits(trials=100, seconds=210.0)
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=short, clock=clock)
+    open_studies.append(memory)
+    study.run()
+    cut = trials(memory)[-1]
+    assert cut.reason == CUT
+    lease = memory.leases.claim(cut.number)
+    assert lease is not None
+    entry = memory.ledger.read(cut.number)
+    assert entry is not None
+    working = replace(entry, trial=replace(cut, reason=""))
+    memory.keep(working, lease)
+    study.settle()
+    assert memory.ledger.read(cut.number) == working
+    memory.leases.release(lease, attempts=0)
+    study.settle()
+    assert trials(memory)[-1].reason == CUT
+
+
+def test_a_trial_of_another_hone_teaches_nothing_and_stops_nothing(
+    tmp_path: Path, clock: Clock, replay: Replay, open_studies: list[Memory]
+) -> None:
+    study, memory = study_of(tmp_path, space(), GOAL, replay, limits=PLENTY, clock=clock)
+    study.run()
+    known = trials(memory)
+    close(memory)
+    engine = open_database(f"sqlite:///{tmp_path}/study.sqlite")
+    with engine.begin() as connection:
+        unknown = connection.execute(
+            select(TRIALS.c.record).where(TRIALS.c.trial == 0)
+        ).scalar_one()
+        changed = unknown.replace(f'"state":"{known[0].state}"', '"state":"from the future"')
+        assert changed != unknown
+        connection.execute(update(TRIALS).where(TRIALS.c.trial == 0).values(record=changed))
+    other = Ledger(engine, "other", "original")
+    assert other.of_other_studies() == tuple(known[1:])
+    with pytest.raises(InvalidData, match="study one cannot be read; another Hone wrote it"):
+        Ledger(engine, "one", "original").all()
+    other.close()
 
 
 def test_a_crash_between_record_and_sampler_is_mended_without_trying_again(

@@ -96,6 +96,24 @@ def test_a_sweep_that_was_ended_goes_on_where_it_was(
     assert not said
 
 
+def test_what_a_piece_that_was_cut_had_made_is_made_again_and_charged(
+    sweep: Sweep, spec: JobSpec, home: Path
+) -> None:
+    file, cache = home / "digits.jsonl", home / "sweep" / "artefacts"
+    whole = file.read_bytes()
+    before = {entry.name: entry.stat().st_ino for entry in cache.iterdir()}
+    file.write_bytes(b"".join(whole.splitlines(keepends=True)[:-2]))
+    one, _ = sweeper(spec, home)
+    again = one.run()
+    file.write_bytes(whole)
+    after = {entry.name: entry.stat().st_ino for entry in cache.iterdir()}
+    assert before.keys() == after.keys()
+    [rebuilt] = [name for name in before if before[name] != after[name]]
+    assert rebuilt
+    assert len(again.pieces[-2].made) == 1
+    assert again.pieces[-2].building_s > again.look_s
+
+
 def test_a_sweep_of_another_grid_is_not_taken_for_this_one(
     sweep: Sweep, spec: JobSpec, home: Path
 ) -> None:

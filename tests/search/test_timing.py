@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from optimizers.contract.evaluation import Estimate
 from optimizers.contract.goal import FigureName, Goal, parse_requirement
+from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.evaluation.bounds import median_interval
+from optimizers.evaluation.findings import Findings
 from optimizers.evaluation.quiet import Quiet, Usage
 from optimizers.evaluation.series import Terms, Unit, Unstable, measure
-from optimizers.search.timing import LOOKS, TIMING, settles
+from optimizers.pausing import PAUSES_VARIABLE, note_begin, note_end
+from optimizers.search.timing import LOOKS, TIMING, Stopwatch, settles
+from tests.support import models
 
 LATENCY = (FigureName.LATENCY_P50, FigureName.LATENCY_P99)
 SIZE = (FigureName.SIZE,)
@@ -116,3 +122,29 @@ def test_bounds_of_short_timing_are_wrong_no_more_often_than_stated() -> None:
     # 300 trials at 0.05: 15 expected at most, 25 with probability below 1 in 100.
     assert called_faster <= 25
     assert terms(1.0, alpha).alpha_of_a_look == pytest.approx(alpha / 4)
+
+
+def busy() -> Usage:
+    """Others use every processor all of the time."""
+    now = time.monotonic()
+    return Usage(clock=now, busy=2 * now, stolen=0.0, own=0.0, processors=2)
+
+
+def test_pauses_that_are_over_give_no_more_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note_begin(tmp_path / "pauses")
+    note_end(tmp_path / "pauses", 30.0)
+    monkeypatch.setenv(PAUSES_VARIABLE, str(tmp_path / "pauses"))
+    model = models.perceptron(tmp_path / "net.onnx")
+    findings = Findings(goal=Goal(), alpha=0.05)
+    stopwatch = Stopwatch(goal=Goal(), cpus=2, price=1.0, seconds=0.5, quiet=Quiet(2, busy))
+    with (
+        closing(Session(model, SessionSpec())) as one,
+        closing(Session(model, SessionSpec())) as two,
+    ):
+        began = time.monotonic()
+        stopwatch.measure((one, two), None, 1, findings)
+    assert time.monotonic() - began < 20
+    assert FigureName.LATENCY_P50 in findings.missing
+    assert not findings.figures

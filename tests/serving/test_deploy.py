@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from server.client import CallFailed, Client
+from server.metrics import Metrics
 from server.pb import management_pb2 as management
 from tests.support import models
 from tests.support.calls import ended, floats, submit
@@ -93,6 +94,23 @@ def test_compose_names_files_that_exist_and_publishes_no_admin_port() -> None:
     assert targets["static_configs"][0]["targets"] == ["hone:8002"]
     source = documents(DEPLOY / "grafana/provisioning/datasources/prometheus.yaml")
     assert source["datasources"][0]["url"] == "http://prometheus:9090"
+
+
+def test_no_panel_lies_on_another_one() -> None:
+    taken: dict[tuple[int, int], int] = {}
+    for panel in json.loads((DEPLOY / "grafana/dashboards/hone.json").read_text())["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert taken.setdefault((x, y), panel["id"]) == panel["id"]
+
+
+def test_everything_that_is_counted_of_jobs_is_on_the_dashboard() -> None:
+    drawn = " ".join(dashboard_expressions())
+    for metric in Metrics().registry.collect():
+        if metric.name.startswith("hone_job"):
+            assert re.search(rf"\b{metric.name}", drawn), metric.name
 
 
 def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:

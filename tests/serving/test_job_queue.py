@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -222,6 +223,29 @@ async def test_a_removed_job_is_out_of_sight_at_once_and_can_be_submitted_again(
         assert not (tmp_path / "a1/old").exists()
         with pytest.raises(UnknownJob):
             await jobs.remove("b2")
+
+
+async def test_what_awaits_measurement_is_kept_unless_it_is_to_be_searched_for_anew(
+    tmp_path: Path,
+) -> None:
+    async with queue(tmp_path, result(JobState.AWAITING_MEASUREMENT)) as jobs:
+        jobs.submit(specification())
+        await ended(jobs, "a1")
+        (tmp_path / "a1/built.json").touch()
+        jobs.submit(specification())
+        await ended(jobs, "a1")
+        assert (tmp_path / "a1/built.json").exists()
+        jobs.submit(replace(specification(), resume=True), anew=True)
+        await ended(jobs, "a1")
+        assert not (tmp_path / "a1/built.json").exists()
+
+
+async def test_no_id_of_a_job_leads_elsewhere(tmp_path: Path) -> None:
+    async with queue(tmp_path / "jobs", SUCCEED) as jobs:
+        (tmp_path / "b2").mkdir()
+        for name in ("../b2", "/etc", ".", "", "a" * 65, "a" * 100_000, "a\0", "²"):
+            with pytest.raises(UnknownJob):
+                jobs.get(name)
 
 
 async def test_a_failed_job_is_tried_again_in_a_fresh_directory(tmp_path: Path) -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
-from contextlib import AbstractContextManager
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +23,13 @@ from optimizers.contract.job import read_spec
 from optimizers.contract.profile import profile_document
 from optimizers.contract.study import EXPLANATION_FILE, explanation_from_json, trials_since
 from server.client import CallFailed, Client
+from server.errors import FailedPrecondition
 from server.explained import account_lines
+from server.job_preparation import require_optimisers
 from server.live import show_job
 from server.pb import management_pb2 as management
 from tests.support import models
-from tests.support.calls import ended, events, jobs, refusal
+from tests.support.calls import ended, events, jobs, refusal, variants
 from tests.support.data import write_data
 from tests.support.searching import LOST, MISS, PAGE, PICTURE, SIZES
 from tests.support.searching_server import COMMAND
@@ -65,6 +74,14 @@ async def explained(server: Server, **what: Any) -> list[str]:
     return list(account_lines(await call(server, "Explain", request, management.ExplainResponse)))
 
 
+async def trials_told(server: Server, job: str, done: int) -> None:
+    """Wait until so many trials of a search have ended and the next one was told of."""
+    async with asyncio.timeout(30), Client(server.admin) as client:
+        async for now in client.watch_job(job):
+            if now.search.trials_done == done < len(now.search.newest):
+                return
+
+
 def go(tmp_path: Path) -> None:
     (tmp_path / "models/net/go").touch()
 
@@ -107,6 +124,7 @@ async def test_the_command_tells_trials_the_winner_and_why_others_lost_and_does_
         done = hone("optimize", "net", "--profile", "edge", "--wait", admin=server.admin)
         assert done.returncode == 0, done.stderr
         lines = done.stdout.splitlines()
+        assert "2 of 2 trials; front so far: trial 1 (latency_p50 0.5 ms (x0.5))" in lines
         assert any(one.startswith("trial 1 complete: dynamic_int8: latency_p50") for one in lines)
         assert "winner: trial 1: dynamic_int8" in lines
         assert f"  trial 0 (prune_channels (ratio 0.25)) abandoned: {LOST}" in lines
@@ -125,6 +143,8 @@ async def test_what_a_search_wrote_outlives_its_job_and_goes_with_its_variant(
         go(tmp_path)
         done = await ended(server.admin, (await submit(server, "edge")).id)
         told = await explained(server, model="net")
+        assert told[1].startswith(f"job {done.id}, submitted 2")
+        del told[1]
         request = management.RemoveJobRequest(id=done.id)
         await call(server, "RemoveJob", request, management.RemoveJobResponse)
         for what in ("", done.variant, "edge"):
@@ -135,6 +155,10 @@ async def test_what_a_search_wrote_outlives_its_job_and_goes_with_its_variant(
         assert written.returncode == 0, written.stderr
         assert page.read_text() == PAGE
         assert picture.read_bytes() == PICTURE
+        for place, why in ((tmp_path, "Is a directory"), (tmp_path / "no/page", "No such file")):
+            unwritten = hone("report", "net", "-o", str(place), admin=server.admin)
+            assert unwritten.returncode == 2
+            assert f"{place} cannot be written: {why}" in unwritten.stderr
         kept = tmp_path / "state/explanations/net/1" / done.variant
         assert (kept / EXPLANATION_FILE).exists()
         remove = management.RemoveVariantRequest(model="net", variant=done.variant)
@@ -178,11 +202,52 @@ async def test_a_single_job_is_explained_by_its_verdict_and_has_no_report(tmp_pa
             ({"model": "net", "variant": "original"}, "INVALID_ARGUMENT", "nothing to explain"),
             ({"job": "0123456789ab"}, "NOT_FOUND", "there is no job '0123456789ab'"),
             ({"job": job.id, "variant": "fast"}, "INVALID_ARGUMENT", "not both"),
+            ({"job": job.id, "model": "other"}, "INVALID_ARGUMENT", "is about model net, not"),
+            ({"job": job.id, "version": 2}, "INVALID_ARGUMENT", "is about version 1, not 2"),
+            ({"job": "a" * 100_000}, "NOT_FOUND", "there is no job"),
+            ({"job": "../models"}, "NOT_FOUND", "there is no job '../models'"),
+            ({"model": "../models/net"}, "NOT_FOUND", "unknown model: '../models/net'"),
+            ({"model": "net", "variant": "../../net"}, "NOT_FOUND", "no variant '../../net'"),
         )
         for what, code, part in wrong:
             request = management.ExplainRequest(**what)
             found, text = await refusal(server.admin, request, "Explain")
             assert (found, part in text) == (code, True), text
+
+
+async def test_a_search_that_was_cut_short_says_so_and_goes_on_with_its_own_budget(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path) as server:
+        job = await submit(server, "edge")
+        await trials_told(server, job.id, 1)
+        told = await explained(server, model="net")
+        assert "goes on for 1 min 40 s" in told
+        assert "no winner yet" in told
+        request = management.CancelJobRequest(id=job.id)
+        await call(server, "CancelJob", request, management.Job)
+        assert (await ended(server.admin, job.id)).search.seconds_left == 0
+        again = "submitted again, it goes on where it was"
+        told = await explained(server, job=job.id)
+        assert f"cut short, as its job was cancelled; {again}" in told
+        assert not any("goes on for" in line for line in told)
+        refused = hone("report", "net", "-o", str(tmp_path / "page.html"), admin=server.admin)
+        assert f"job {job.id} has ended as cancelled and left no report.html" in refused.stderr
+        # What is left of its budget comes first; another one is for what has come to its end.
+        assert (await submit(server, "edge", resume=True)).id == job.id
+        assert not read_spec(tmp_path / "state/jobs" / job.id).resume
+        await trials_told(server, job.id, 1)
+        server.process.kill()
+    with serving(tmp_path) as server:
+        [found] = await jobs(server.admin)
+        assert (found.id, found.state) == (job.id, "interrupted")
+        assert "submit it again: its search goes on where it was" in found.reason
+        assert f"cut short, as its job was interrupted; {again}" in await explained(
+            server, model="net"
+        )
+        go(tmp_path)
+        assert (await submit(server, "edge")).id == job.id
+        assert (await ended(server.admin, job.id)).state == "succeeded"
 
 
 async def test_only_a_search_that_was_begun_is_resumed(tmp_path: Path) -> None:
@@ -213,6 +278,74 @@ async def test_only_a_search_that_was_begun_is_resumed(tmp_path: Path) -> None:
         assert kinds.count("job_submitted") == 3
 
 
+async def test_a_search_is_resumed_with_another_number_of_trials(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        go(tmp_path)
+        first = await ended(server.admin, (await submit(server, "edge")).id)
+        for more, code in (("trials: 5", ""), ("trials: 5, steps: [fp16]", "FAILED_PRECONDITION")):
+            text = f"{{search: {{{more}}}, goal: {{require: ['agreement >= 0.97']}}}}"
+            request = management.SubmitJobRequest(
+                model="net", profile="edge", profile_text=text, resume=True
+            )
+            if code:
+                assert (await refusal(server.admin, request, "SubmitJob"))[0] == code
+                continue
+            answer = await call(server, "SubmitJob", request, management.SubmitJobResponse)
+            assert answer.job.id != first.id
+            assert read_spec(tmp_path / "state/jobs" / answer.job.id).resume
+            assert (await ended(server.admin, answer.job.id)).state == "succeeded"
+
+
+async def test_a_password_in_hone_yaml_stands_in_no_answer_no_log_and_no_file_that_others_may_read(
+    tmp_path: Path,
+) -> None:
+    secret = "s3cr3t-w0rd"
+    address = f"postgresql://hone:{secret}@nowhere.invalid/hone"
+    shared = f"storage: '{address}', artefacts: '{tmp_path}/shared'"
+    policy = POLICY.replace(
+        "edge: {search: {trials: 2}", f"edge: {{search: {{trials: 2, {shared}}}"
+    )
+    folder = repository(tmp_path / "models", policy)
+    models.perceptron(folder / "wrong/1/model.onnx", sizes=SIZES)
+    (folder / "wrong/hone.yaml").write_text(
+        f"profiles: {{edge: {{search: {{storage: ['{address}']}}}}}}\n"
+    )
+    flags = ("--log-level", "debug")
+    with running(folder, tmp_path / "state", *flags, under=COMMAND) as server:
+        job = await submit(server, "edge")
+        told: list[object] = []
+        async with Client(server.admin) as client:
+            async for now in client.watch_job(job.id):
+                told.append(now)
+                go(tmp_path)
+            of = management.ExplainRequest(model="net")
+            told.append(await client.report(of))
+        assert now.state == "succeeded"
+        asked: tuple[tuple[str, Any, Any], ...] = (
+            ("ListModels", management.ListModelsRequest(), management.ListModelsResponse),
+            ("ListJobs", management.ListJobsRequest(), management.ListJobsResponse),
+            ("ListEvents", management.ListEventsRequest(), management.ListEventsResponse),
+            ("Explain", of, management.ExplainResponse),
+        )
+        for method, request, response in asked:
+            told.append(await call(server, method, request, response))
+        told.append(await variants(server.admin, "net"))
+        wrong = management.SubmitJobRequest(
+            model="net", profile="p", profile_text=f"search: {{storage: [{address}]}}"
+        )
+        told.append(await refusal(server.admin, wrong, "SubmitJob"))
+        told += [hone("explain", "net", "--json", admin=server.admin), server.log]
+        assert "nowhere.invalid" in str(told)
+        assert secret not in str(told)
+    holders = [
+        file
+        for file in (tmp_path / "state").rglob("*")
+        if file.is_file() and secret.encode() in file.read_bytes()
+    ]
+    assert [file.name for file in holders] == ["spec.json"]
+    assert stat.S_IMODE(holders[0].stat().st_mode) == 0o600
+
+
 async def test_a_search_needs_data_of_its_own(tmp_path: Path) -> None:
     with serving(tmp_path, POLICY.replace("search: data/train.npz, ", "")) as server:
         request = management.SubmitJobRequest(model="net", profile="edge")
@@ -222,8 +355,9 @@ async def test_a_search_needs_data_of_its_own(tmp_path: Path) -> None:
 
 
 async def test_a_terminal_shows_the_newest_trials_the_front_and_the_time_left(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     with serving(tmp_path) as server:
         job = await submit(server, "edge")
         screen = io.StringIO()
@@ -242,6 +376,101 @@ async def test_a_terminal_shows_the_newest_trials_the_front_and_the_time_left(
                 await show_job(console, client, "0" * 12, quiet=True)
 
 
+@pytest.mark.parametrize("width", [5, 20, 60])
+async def test_a_narrow_terminal_shows_what_it_has_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=width, height=8)
+    with serving(tmp_path) as server:
+        go(tmp_path)
+        job = await submit(server, "edge")
+        async with Client(server.admin) as client:
+            done = await show_job(console, client, job.id, quiet=False)
+    assert done.state == "succeeded"
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    assert max(map(len, re.split(r"[\r\n]+", plain))) <= width
+
+
+async def test_a_terminal_that_can_do_nothing_gets_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    screen = io.StringIO()
+    with serving(tmp_path) as server:
+        go(tmp_path)
+        job = await submit(server, "edge")
+        console = Console(file=screen, force_terminal=True, width=80)
+        async with Client(server.admin) as client:
+            await show_job(console, client, job.id, quiet=False)
+    assert "\x1b" not in screen.getvalue()
+    assert "front so far: trial 1" in screen.getvalue()
+
+
+@contextmanager
+def followed(server: Server) -> Iterator[subprocess.Popen[str]]:
+    """`hone optimize --wait`, once it has told of the first trial and of the time left."""
+    command = [sys.executable, "-m", "server", "optimize", "net", "--profile", "edge", "--wait"]
+    process = subprocess.Popen(
+        [*command, "--admin", server.admin],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    with process:
+        assert process.stdout is not None
+        while not re.match("1 of 2 trials, .* s left$", process.stdout.readline()):
+            assert process.poll() is None
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def test_a_job_goes_on_when_nobody_looks_any_more_and_that_is_said(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        with followed(server) as waiting:
+            waiting.send_signal(signal.SIGINT)
+            _, told = waiting.communicate(timeout=30)
+            assert waiting.returncode == 130
+        [job] = await jobs(server.admin)
+        goes_on = (
+            f"job {job.id} goes on: the same command shows it again, `hone jobs cancel {job.id}"
+        )
+        assert told.startswith(goes_on)
+        assert told.count("\n") == 1
+        with followed(server) as waiting:
+            assert waiting.stdout is not None
+            assert waiting.stderr is not None
+            waiting.stdout.close()
+            go(tmp_path)
+            assert waiting.stderr.read().startswith(goes_on)
+            assert waiting.wait(30) == 1
+        assert (await ended(server.admin, job.id)).state == "succeeded"
+
+
+async def test_who_waits_for_a_job_is_told_that_it_was_cancelled_or_the_server_went_away(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path) as server:
+        with followed(server) as waiting:
+            [job] = await jobs(server.admin)
+            await call(server, "CancelJob", management.CancelJobRequest(id=job.id), management.Job)
+            told, _ = waiting.communicate(timeout=30)
+            assert waiting.returncode == 3
+            assert "net/edge: cancelled 100% cancelled" in told
+            assert "cut short, as its job was cancelled" in told
+        with followed(server) as waiting:
+            server.process.kill()
+            _, told = waiting.communicate(timeout=30)
+            assert waiting.returncode == 1
+            assert told.startswith("hone: ")
+            assert f"job {job.id} was cut short, and the same command goes on with it" in told
+            assert told.count("\n") == 1
+
+
 def test_trials_are_read_from_where_reading_stopped_and_only_whole_lines(tmp_path: Path) -> None:
     line = (
         '{"number": 3, "recipe": ["dynamic_int8"], "origin": "tpe", "state": "running", '
@@ -257,6 +486,13 @@ def test_trials_are_read_from_where_reading_stopped_and_only_whole_lines(tmp_pat
     assert [one.number for one in trials_since(tmp_path, offset)[0]] == [3]
     with pytest.raises(InvalidData, match="what came cannot be read"):
         explanation_from_json('{"study": 1}', "what came")
+
+
+def test_what_only_searches_need_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    require_optimisers()
+    with pytest.raises(FailedPrecondition, match=r"not installed here \(optuna missing\)"):
+        require_optimisers(searches=True)
 
 
 def test_a_profile_file_may_search() -> None:

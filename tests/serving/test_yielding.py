@@ -177,7 +177,9 @@ def test_a_budget_is_a_duration_and_zero_means_never() -> None:
     assert server_config(repository="models").latency_budget == 0.0
 
 
-@pytest.mark.parametrize("text", ["20", "20 m", "fast", "-1 ms", "[1]", "true", "1e-3 s"])
+@pytest.mark.parametrize(
+    "text", ["20", "20 m", "fast", "-1 ms", "[1]", "true", "1e-3 s", f"1 s{' ' * 30}x"]
+)
 def test_what_is_no_duration_is_refused_by_name(text: str) -> None:
     with pytest.raises(InvalidDocument, match=r"net/hone.yaml:1: latency_budget: .* 20 ms"):
         model_policy(f"latency_budget: {text}\n", "net/hone.yaml")

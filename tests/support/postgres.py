@@ -25,34 +25,46 @@ def postgres() -> Iterator[str]:
     Yields:
         The folder with its socket.
     """
-    programs = _programs()
-    if programs is None:
+    if _programs() is None:
         pytest.skip("NO POSTGRESQL HERE: NEEDS initdb AND pg_ctl, AS IN DEBIAN'S postgresql")
     with tempfile.TemporaryDirectory(prefix="hone-postgres-") as folder:
-        as_whom: list[str] = []
         secret = Path(folder, "password")
         secret.write_text(PASSWORD, encoding="ascii")
         if os.geteuid() == 0:  # which PostgreSQL refuses to run as
             for path in (folder, secret):
                 shutil.chown(path, "postgres")
-            as_whom = ["runuser", "-u", "postgres", "--"]
-
-        def run(program: str, *arguments: str) -> None:
-            subprocess.run(
-                [*as_whom, str(programs / program), "-D", f"{folder}/data", *arguments],
-                check=True,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd=folder,
-            )
-
-        run("initdb", "-A", "scram-sha-256", f"--pwfile={secret}", "-U", _USER, "--no-sync")
-        options = f"-F -c listen_addresses= -c unix_socket_directories={folder}"
-        run("pg_ctl", "-w", "-l", f"{folder}/log", "-o", options, "start")
+        _run(
+            folder, "initdb", "-A", "scram-sha-256", f"--pwfile={secret}", "-U", _USER, "--no-sync"
+        )
+        start(folder)
         try:
             yield folder
         finally:
-            run("pg_ctl", "-m", "immediate", "stop")
+            stop(folder)
+
+
+def start(folder: str) -> None:
+    """Start the server whose files lie in a folder."""
+    options = f"-F -c listen_addresses= -c unix_socket_directories={folder}"
+    _run(folder, "pg_ctl", "-w", "-l", f"{folder}/log", "-o", options, "start")
+
+
+def stop(folder: str) -> None:
+    """End it as a power failure would, with every connection to it."""
+    _run(folder, "pg_ctl", "-m", "immediate", "stop")
+
+
+def _run(folder: str, program: str, *arguments: str) -> None:
+    programs = _programs()
+    assert programs is not None
+    as_whom = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    subprocess.run(
+        [*as_whom, str(programs / program), "-D", f"{folder}/data", *arguments],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
+    )
 
 
 def new_database(folder: str) -> str:

@@ -35,6 +35,7 @@ from optimizers.contract.study import (
     append_trial,
     write_explanation,
 )
+from optimizers.process import die_with_parent
 from tests.support import models
 from tests.support.calls import floats
 from tests.support.variants import make_variant
@@ -47,6 +48,7 @@ MISS = "trial 1 misses agreement >= 0.97 by 0.02"
 
 
 def main(directory: Path) -> None:
+    die_with_parent()
     spec = read_spec(directory)
     if spec.profile.search is None:
         deliver(directory, spec)
@@ -75,7 +77,7 @@ def search(directory: Path, spec: JobSpec) -> None:
         study=f"study-{spec.id}",
         model=spec.model,
         version=spec.version,
-        profile=spec.profile,
+        profile=spec.profile.without_secrets(),
         data={"search": 100, "gate": 400},
         trials=(first,),
         seconds=2.0,
@@ -142,7 +144,7 @@ def deliver(directory: Path, spec: JobSpec) -> None:
         spec.model,
         lambda path: models.perceptron(path, sizes=SIZES, seed=1),
         profile=spec.profile.name,
-        judged_by=spec.profile,
+        judged_by=spec.profile.without_secrets(),
         job=spec.id,
         golden_inputs={"x": floats(2, SIZES[0])},
     )

@@ -8,13 +8,13 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from server import cli
 from server.app import App
+from server.cli import main, serving
 
 WORKER = (sys.executable, "-m", "tests.support.searching")
 COMMAND = (sys.executable, "-m", "tests.support.searching_server")
 
 if __name__ == "__main__":
-    cli.App = partial(App, worker=WORKER)  # type: ignore[assignment, attr-defined]
+    serving.App = partial(App, worker=WORKER)  # type: ignore[assignment, attr-defined]
     sys.argv = ["hone", *sys.argv[sys.argv.index("serve") :]]
-    cli.main()
+    main()

@@ -29,14 +29,17 @@ def sampling(
     *,
     objectives: int = 1,
     seed: int = 0,
+    trials: int = 40,
     storage: str = "",
+    study: str = "one",
 ) -> Sampling:
     return Sampling(
         space,
-        study="one",
+        study=study,
         sampler=sampler,
         objectives=objectives,
         seed=seed,
+        trials=trials,
         storage=storage,
     )
 
