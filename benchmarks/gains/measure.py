@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from benchmarks.gains.gained import gained
 from benchmarks.gains.recipes import Row
+from benchmarks.gains.records import Circumstances, Done, Record
 from benchmarks.gains.subject import Subject
-from optimizers.contract.evaluation import Figure
-from optimizers.contract.goal import FigureName
+from optimizers.contract.host import cpu_budget, this_host
+from optimizers.contract.job import JobState
 from optimizers.contract.manifest import Manifest, read_manifest
 from optimizers.contract.profile import Task
 
@@ -26,30 +30,12 @@ _OF_EMBEDDINGS: Final = '"cosine >= -1", "sqnr >= -100 dB"'
 _OF_CLASSES: Final = '"agreement >= 0", "sqnr >= -100 dB"'
 _OF_LABELLED_CLASSES: Final = f'"accuracy <= 100 points worse", {_OF_CLASSES}'
 _MEASURE_S: Final = 60
-_PROVED: Final = 0
-_NOT_PROVED: Final = 3
+_PACKAGES: Final = ("hone-server", "onnxruntime", "torch", "numpy")
+_FINDINGS: Final = (JobState.SUCCEEDED, JobState.REFUSED, JobState.FAILED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gain:
-    """What one recipe made of a model.
-
-    Attributes:
-        row: The recipe.
-        manifest: Of the variant; None where none was made.
-        ending: The last line of the build: its verdict, or why there is none.
-    """
-
-    row: Row
-    manifest: Manifest | None
-    ending: str
-
-    def figure(self, name: FigureName, condition: str | None = None) -> Figure | None:
-        """One of the variant's figures, under its usual conditions or the one that is named."""
-        if self.manifest is None or self.manifest.evaluation is None:
-            return None
-        named = [one for one in self.manifest.evaluation.figures if one.name is name]
-        return next((one for one in named if condition in (None, one.condition)), None)
+class NotMeasured(Exception):
+    """A build ended without saying anything of its row: it was stopped, or never was quiet."""
 
 
 def profile_text(row: Row, task: Task, *, is_labelled: bool = True) -> str:
@@ -59,13 +45,16 @@ def profile_text(row: Row, task: Task, *, is_labelled: bool = True) -> str:
     return _PROFILE.format(recipe=row.recipe, optimize=row.optimize, require=require)
 
 
-def measure(subject: Subject, row: Row, cache: Path) -> Gain:
+def measure(subject: Subject, row: Row, cache: Path) -> Record:
     """Build and judge; nothing is required, so that every figure is measured.
 
     Args:
         subject: The model and its data.
         row: The recipe.
         cache: Where what steps made is kept: a run of the benchmark need not train twice.
+
+    Raises:
+        NotMeasured: There is no verdict.
     """
     with tempfile.TemporaryDirectory() as name:
         profile, output = Path(name) / "gains.yaml", Path(name) / "variant"
@@ -80,7 +69,52 @@ def measure(subject: Subject, row: Row, cache: Path) -> Gain:
         for part, path in subject.data.items():
             command += [f"--{part}", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        said = done.stdout if done.returncode in (_PROVED, _NOT_PROVED) else done.stderr
-        lines = said.strip().splitlines()
         manifest = read_manifest(output / "manifest.json") if output.is_dir() else None
-    return Gain(row=row, manifest=manifest, ending=lines[-1] if lines else "it said nothing")
+    return record_of(subject, row, manifest, ending(done.stdout, done.stderr))
+
+
+def ending(said: str, complained: str) -> str:
+    """The verdict on a row: the line of a build that says how it ended.
+
+    Args:
+        said: Its standard output.
+        complained: Its standard error.
+
+    Raises:
+        NotMeasured: It was stopped, or came to no verdict; the text says which.
+    """
+    for line in reversed(said.splitlines()):
+        state = line.partition(":")[0]
+        if state in _FINDINGS:
+            return line
+        if state in list(JobState):
+            raise NotMeasured(line)
+    raise NotMeasured((complained.strip().splitlines() or ["it said nothing"])[-1])
+
+
+def record_of(subject: Subject, row: Row, manifest: Manifest | None, verdict: str) -> Record:
+    """What a build on this machine, today, found."""
+    evaluation = None if manifest is None else manifest.evaluation
+    steps = () if manifest is None else manifest.records
+    return Record(
+        title=row.title,
+        recipe=row.recipe,
+        optimize=row.optimize,
+        task=subject.task,
+        ending=verdict,
+        circumstances=_circumstances(subject),
+        figures={} if evaluation is None else gained(evaluation.figures),
+        steps=tuple(Done(step=one.step, notes=one.notes) for one in steps),
+    )
+
+
+def _circumstances(subject: Subject) -> Circumstances:
+    host = this_host(max(1, int(cpu_budget())))
+    vnni = "with" if host.has_vnni else "without"
+    return Circumstances(
+        when=time.strftime("%Y-%m-%d", time.gmtime()),
+        machine=f"{host.processor}, {host.cpus} processors, {vnni} VNNI, {platform.platform()}",
+        has_vnni=host.has_vnni,
+        versions={package: version(package) for package in _PACKAGES},
+        about=subject.about,
+    )
