@@ -189,7 +189,7 @@ class Sweep:
         """The best that there is, for a goal of some of the aims."""
         return outcome(goal, self.trials(goal))
 
-    @property
+    @cached_property
     def seconds(self) -> float:
         """What trying every recipe takes: its structure and all of its training, nothing between.
 
