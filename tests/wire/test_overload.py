@@ -23,7 +23,7 @@ SLOW = floats(1, 512)
 async def test_a_full_queue_is_said_in_our_words_or_in_tritons(
     tmp_path: Path, flags: tuple[str, ...], code: grpc.StatusCode
 ) -> None:
-    models.slow(tmp_path / "models/slow/1/model.onnx", rounds=20_000)
+    models.slow(tmp_path / "models/slow/1/model.onnx", rounds=40_000)
     bounds = ("--cpus", "1", "--max-queue-items", "1")
     with running(tmp_path / "models", tmp_path / "state", *bounds, *flags) as server:
         async with Client(server.public) as client:
