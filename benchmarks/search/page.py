@@ -35,7 +35,8 @@ measured on the search's data beside the original. Then searches are replayed ov
 measured, by the loop, samplers and ladder of live ones, on a clock that goes on by what each piece
 of work took. A beginning that recipes share is paid for once, by the sweep as by each search. The
 sweep tries the structure of each recipe and all of its training; searches pay for every level that
-they try.
+they try. Structures are measured in two passes over the grid, and the worse one counts: the best of
+one pass would be the luckiest.
 
 One aim: a search is worth how many times better its best recipe is than the original, by the bound
 that speaks against it, among those that hold what is required. Two aims: the volume that its front
