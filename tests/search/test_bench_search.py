@@ -33,6 +33,8 @@ from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.search import Sampler
+from optimizers.contract.steps import step_name
+from optimizers.planner import propose
 from optimizers.search.evaluator import Level
 from optimizers.search.records import recipe_key
 from optimizers.search.space import space_of
@@ -40,6 +42,8 @@ from optimizers.search.study import Limits
 from tests.support.replays import exact
 from tests.support.spaces import evidence
 from tests.support.sweeps import BUILDING_S, LOOKING_S, MEASURING_S, sweep_of
+
+SWEEPS = Path(__file__).parents[2] / "benchmarks/search/sweeps"
 
 STRUCTURE = Level(index=1, training_share=0.0)
 UNTRAINED = ("prune_channels", "static_int8")
@@ -273,3 +277,19 @@ def test_a_grid_has_as_many_recipes_as_the_benchmark_needs(
     assert recipes >= 48
     short = quick(ground)
     assert len(list(space_of(found, short.goal, short.search).grid())) == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "first"),
+    [("caffe_lenet", ("static_int8",)), ("minilm", ("merge", "dynamic_int8"))],
+)
+def test_a_real_network_is_proposed_what_its_own_profile_speaks_for(
+    model: str, first: tuple[str, ...]
+) -> None:
+    """The evidence is what was found of the real model when its sweep began."""
+    sweep = read_sweep(SWEEPS / f"{model}.jsonl")
+    assert sweep is not None
+    assert sweep.is_complete
+    proposed = propose(sweep.evidence, of_one_aim(sweep), sweep.search)
+    assert tuple(step_name(step) for step in proposed[0].recipe.steps) == first
+    assert "of the time" in proposed[0].reason
