@@ -178,6 +178,11 @@ def never_known(
     return ""
 
 
+def why_given_up(goal: Goal, trial: Trial, front: Sequence[Trial]) -> str:
+    """Why a trial is not taken further, see `cannot_win` and `never_known`; "" where it may win."""
+    return cannot_win(goal, trial.figures, front) or never_known(goal, trial.figures, trial.missing)
+
+
 def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether `one` is nowhere worse and somewhere better; smaller is better."""
     pairs = list(zip(one, other, strict=True))

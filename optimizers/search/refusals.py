@@ -21,7 +21,7 @@ from optimizers.contract.study import TrialState, read_explanation
 from optimizers.search.database import open_database
 from optimizers.search.ledger import Ledger
 from optimizers.search.naming import database_url
-from optimizers.search.objectives import cannot_win, never_known
+from optimizers.search.objectives import why_given_up
 from optimizers.search.outcome import outcome
 from optimizers.search.sampling import Sampling
 from optimizers.search.storage import failures_told
@@ -71,9 +71,7 @@ def let_back_in(goal: Goal, ledger: Ledger, sampling: Sampling) -> None:
     front = outcome(goal, trials).front
     origin = f"given up before, for a trial that the gate refused ({', '.join(refused)})"
     for one in trials:
-        if one.state is not TrialState.ABANDONED:
-            continue
-        if not (cannot_win(goal, one.figures, front) or never_known(goal, one.figures)):
+        if one.state is TrialState.ABANDONED and not why_given_up(goal, one, front):
             sampling.enqueue(one.recipe, origin, instead_of=one.number)
 
 

@@ -20,7 +20,7 @@ from optimizers.search.evaluator import CannotTry, Evaluator, Measured
 from optimizers.search.ladder import Ladder, Standing
 from optimizers.search.leases import Lease, LeaseLost
 from optimizers.search.ledger import Entry
-from optimizers.search.objectives import cannot_win, meets, never_known, objectives, violation
+from optimizers.search.objectives import meets, objectives, violation, why_given_up
 from optimizers.search.outcome import outcome
 from optimizers.search.pieces import Memory, Piece, Pieces
 from optimizers.search.working_time import TimeIsUp
@@ -220,11 +220,7 @@ class Study:
 
     def _why_it_cannot_win(self, trial: Trial) -> str:
         trials = [entry.trial for entry in self._memory.entries().values()]
-        front = outcome(self._goal, trials).front
-        goal = self._goal
-        return cannot_win(goal, trial.figures, front) or never_known(
-            goal, trial.figures, trial.missing
-        )
+        return why_given_up(self._goal, trial, outcome(self._goal, trials).front)
 
     def _measured(self, piece: Piece) -> Measured | None:
         """What came of a piece; None where time was up before."""
