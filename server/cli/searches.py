@@ -14,13 +14,14 @@ from server.client import Client
 from server.explained import account_lines
 from server.pb import management_pb2 as pb
 
+Found = Annotated[str, typer.Argument(help="An id or a profile; nothing for the newest search.")]
+OfJob = Annotated[str, typer.Option(help="Id of a job instead of a variant.")]
+
 
 def explain(
     model: Annotated[str, typer.Argument(help="Its name.")],
-    variant: Annotated[
-        str, typer.Argument(help="An id or a profile; nothing for the newest search.")
-    ] = "",
-    job: Annotated[str, typer.Option(help="Id of a job instead of a variant.")] = "",
+    variant: Found = "",
+    job: OfJob = "",
     raw: Annotated[bool, typer.Option("--json", help="Print what the search wrote.")] = False,
     version: Version = 0,
     admin: AdminAddress = DEFAULT_ADMIN,
@@ -38,14 +39,12 @@ def explain(
 
 def report(
     model: Annotated[str, typer.Argument(help="Its name.")],
-    variant: Annotated[
-        str, typer.Argument(help="An id or a profile; nothing for the newest search.")
-    ] = "",
+    variant: Found = "",
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the page goes.")] = Path(
         "report.html"
     ),
     png: Annotated[Path | None, typer.Option(help="Where the picture of the front goes.")] = None,
-    job: Annotated[str, typer.Option(help="Id of a job instead of a variant.")] = "",
+    job: OfJob = "",
     version: Version = 0,
     admin: AdminAddress = DEFAULT_ADMIN,
 ) -> None:
