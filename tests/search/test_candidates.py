@@ -19,8 +19,7 @@ from optimizers.contract.errors import HoneError, NotSupported
 from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
 from optimizers.contract.job import PROGRESS_FILE, JobSpec
-from optimizers.contract.onnx_file import file_sha256
-from optimizers.contract.profile import Profile, Task
+from optimizers.contract.profile import Task
 from optimizers.contract.pruning import PruneChannels, Sparsify
 from optimizers.contract.quantization import (
     Bf16,
@@ -31,8 +30,6 @@ from optimizers.contract.quantization import (
     WeightsNbits,
 )
 from optimizers.contract.recipe import Recipe
-from optimizers.contract.runtime import SessionSpec
-from optimizers.contract.search import Search
 from optimizers.contract.training import Training
 from optimizers.contract.tuning import SetSession, TuneSession
 from optimizers.search.assessment import Assessor, Terms
@@ -45,6 +42,7 @@ from optimizers.search.turns import Turns
 from optimizers.search.working_time import TimeIsUp
 from tests.support import models
 from tests.support.data import write_data
+from tests.support.specs import search_spec
 
 STRUCTURE = Level(index=1, training_share=0.0)
 NINTH, WHOLE = Level(index=2, training_share=1 / 9), Level(index=4, training_share=1.0)
@@ -72,20 +70,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> JobSpec:
     model = models.perceptron(home / "net.onnx", sizes=(16, 64, 64, 4))
     write_data(home, model)
     data = {name: home / f"{name}.npz" for name in ("gate", "calibration", "train")}
-    return JobSpec(
-        id="job",
-        model="net",
-        version=1,
-        profile=Profile(name="edge", search=Search()),
-        task=Task.CLASSIFICATION,
-        original_file=model,
-        original_name="net.onnx",
-        original_sha256=file_sha256(model),
-        original_session=SessionSpec(),
-        data=data,
-        data_sha256={name: file_sha256(path) for name, path in data.items()},
-        cache=home / "artefacts",
-    )
+    return search_spec(model, data, cache=home / "artefacts")
 
 
 Opened = Callable[..., Candidates]

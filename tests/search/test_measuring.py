@@ -10,11 +10,8 @@ import pytest
 from optimizers.contract.architecture import Merge
 from optimizers.contract.goal import FigureName, Goal, parse_requirement
 from optimizers.contract.host import this_host
-from optimizers.contract.job import JobSpec
-from optimizers.contract.onnx_file import file_sha256
-from optimizers.contract.profile import Profile, Task
+from optimizers.contract.profile import Profile
 from optimizers.contract.recipe import Recipe
-from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.search import Search
 from optimizers.contract.tuning import TuneSession
 from optimizers.evaluation.limits import measured
@@ -26,6 +23,7 @@ from optimizers.search.measuring import Measuring
 from optimizers.search.turns import Turns
 from tests.support import models
 from tests.support.data import write_data
+from tests.support.specs import search_spec
 
 WHOLE = Level(index=2, training_share=1.0)
 GOAL = Goal(optimize=(FigureName.SIZE,), require=(parse_requirement("agreement >= 0.9"),))
@@ -40,18 +38,10 @@ def measuring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measuring]:
     home = tmp_path_factory.mktemp("measuring")
     model = models.perceptron(home / "net.onnx")
     write_data(home, model)
-    spec = JobSpec(
-        id="job",
-        model="net",
-        version=1,
+    spec = search_spec(
+        model,
+        {"search": home / "gate.npz"},
         profile=Profile(name="edge", goal=GOAL, search=Search()),
-        task=Task.CLASSIFICATION,
-        original_file=model,
-        original_name="net.onnx",
-        original_sha256=file_sha256(model),
-        original_session=SessionSpec(),
-        data={"search": home / "gate.npz"},
-        data_sha256={"search": file_sha256(home / "gate.npz")},
         cache=home / "artefacts",
     )
     terms = Terms(

@@ -11,11 +11,9 @@ import pytest
 
 from optimizers.contract.goal import FigureName, Goal, parse_requirement
 from optimizers.contract.job import JobSpec
-from optimizers.contract.onnx_file import file_sha256
-from optimizers.contract.profile import Profile, Task
+from optimizers.contract.profile import Profile
 from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.recipe import Recipe
-from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.search import Sampler, Search
 from optimizers.contract.study import Explanation, Trial, TrialState, write_explanation
 from optimizers.search.database import open_database
@@ -29,6 +27,7 @@ from optimizers.search.refusals import forget_other_refusals, let_back_in, note_
 from tests.support import models
 from tests.support.replays import exact
 from tests.support.spaces import space_over
+from tests.support.specs import search_spec
 from tests.support.studies import sampling
 
 GOAL = Goal(
@@ -53,17 +52,10 @@ def trial(number: int, share: float) -> Trial:
 @pytest.fixture
 def spec(tmp_path: Path) -> JobSpec:
     model = models.perceptron(tmp_path / "net.onnx")
-    return JobSpec(
-        id="job",
-        model="net",
-        version=1,
+    return search_spec(
+        model,
+        {},
         profile=Profile(name="edge", goal=GOAL, search=Search()),
-        task=Task.CLASSIFICATION,
-        original_file=model,
-        original_name="net.onnx",
-        original_sha256=file_sha256(model),
-        original_session=SessionSpec(),
-        data={},
         data_sha256={"gate": "a" * 64},
         studies=tmp_path / "studies",
     )
