@@ -21,6 +21,7 @@ from optimizers.contract.job import (
 from optimizers.ending import end, errors_end, full_disk_exits, report
 from optimizers.pipeline import build
 from optimizers.process import die_with_parent, limit_memory, lower_priority
+from optimizers.techniques import load_all
 from optimizers.untouched import Untouched
 
 
@@ -92,6 +93,7 @@ def serve_trials() -> None:
     it has ended, its exit code, each on a line.
     """
     die_with_parent()
+    load_all()
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # what steps print goes to the log
     for line in sys.stdin:

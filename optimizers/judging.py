@@ -37,8 +37,6 @@ from optimizers.evaluation.gates import Judgement, judge
 from optimizers.evaluation.series import Unstable
 from optimizers.evaluation.subject import Subject
 from optimizers.process import limit_memory
-from optimizers.reporting import report_search
-from optimizers.search.refusals import note_refusal
 
 _GOLDEN_ITEMS: Final = 8
 _GOLDEN_TOLERANCE: Final = 1e-3
@@ -75,19 +73,32 @@ def judge_job(directory: Path, spec: JobSpec, share: float) -> None:
     variant = _sealed(directory, spec, built, judgement)
     shutil.rmtree(directory / CANDIDATE_DIRECTORY)
     evaluation = judgement.evaluation
+    reason = "; ".join(evaluation.reasons)
+    if spec.profile.search is not None:
+        reason += _told_search(directory, spec, built, judgement, reason)
+    report(directory, "sealed", 1.0, str(evaluation.verdict))
+    end(directory, _VERDICT_STATES[evaluation.verdict], reason, variant)
+
+
+def _told_search(
+    directory: Path, spec: JobSpec, built: Built, judgement: Judgement, reason: str
+) -> str:
+    """Write the report of a search and keep its winner's refusal; what there is to add to that."""
+    from optimizers.reporting import report_search  # these take a second
+    from optimizers.search.refusals import note_refusal
+
     report_search(
         directory,
         spec,
         variant=directory / VARIANT_DIRECTORY / MODEL_FILE,
         session=judgement.session,
-        evaluation=evaluation,
+        evaluation=judgement.evaluation,
         records=built.records,
     )
-    report(directory, "sealed", 1.0, str(evaluation.verdict))
-    reason = "; ".join(evaluation.reasons)
-    if evaluation.verdict is Verdict.REFUSED and note_refusal(directory, spec, reason):
-        reason += "; resume the search to look for another winner"
-    end(directory, _VERDICT_STATES[evaluation.verdict], reason, variant)
+    refused = judgement.evaluation.verdict is Verdict.REFUSED
+    if refused and note_refusal(directory, spec, reason):
+        return "; resume the search to look for another winner"
+    return ""
 
 
 def _judged(directory: Path, spec: JobSpec, built: Built, share: float) -> Judgement:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar, assert_never
+from typing import TypeVar
 
-from optimizers.architecture import drop_heads, drop_layers, grow, low_rank, merge, simplify
 from optimizers.artefacts import Artefact, copy_model
-from optimizers.contract.architecture import DropHeads, DropLayers, Grow, LowRank, Merge, Simplify
-from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.errors import HoneError, NotSupported
 from optimizers.contract.host import Host
 from optimizers.contract.ingredients import (
@@ -21,35 +18,11 @@ from optimizers.contract.ingredients import (
 )
 from optimizers.contract.job import CANDIDATE_DIRECTORY, Built, JobSpec
 from optimizers.contract.manifest import StepRecord
-from optimizers.contract.pruning import PruneChannels, PruneWeights, Sparsify
-from optimizers.contract.quantization import (
-    Bf16,
-    Binarize,
-    DynamicInt8,
-    Fp16,
-    QuantizeAware,
-    StaticInt8,
-    Ternarize,
-    WeightsNbits,
-)
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.steps import Step, step_name
-from optimizers.contract.tuning import SetSession, TuneSession
-from optimizers.distillation import distill, finetune
-from optimizers.pruning import prune_channels, prune_weights, sparsify
-from optimizers.quantization import (
-    bf16,
-    binarize,
-    dynamic_int8,
-    fp16,
-    quantize_aware,
-    static_int8,
-    ternarize,
-    weights_nbits,
-)
 from optimizers.reuse import Reuse
 from optimizers.step import StepContext, StepResult
-from optimizers.tuning import set_session, tune_session
+from optimizers.techniques import apply_step
 from optimizers.untouched import Untouched
 
 _Given = TypeVar("_Given")
@@ -106,55 +79,6 @@ def build(
         built_with=ingredients.versions,
         made_from=ingredients,
     )
-
-
-def apply_step(model: Path, step: Step, context: StepContext) -> StepResult:
-    """Run one step; a new one needs its module and a line here."""
-    match step:
-        case Sparsify():
-            return sparsify.apply(model, step, context)
-        case Finetune():
-            return finetune.apply(model, step, context)
-        case Distill():
-            return distill.apply(model, step, context)
-        case PruneWeights():
-            return prune_weights.apply(model, step, context)
-        case PruneChannels():
-            return prune_channels.apply(model, step, context)
-        case Simplify():
-            return simplify.apply(model, step, context)
-        case Merge():
-            return merge.apply(model, step, context)
-        case LowRank():
-            return low_rank.apply(model, step, context)
-        case DropLayers():
-            return drop_layers.apply(model, step, context)
-        case DropHeads():
-            return drop_heads.apply(model, step, context)
-        case Grow():
-            return grow.apply(model, step, context)
-        case DynamicInt8():
-            return dynamic_int8.apply(model, step, context)
-        case StaticInt8():
-            return static_int8.apply(model, step, context)
-        case QuantizeAware():
-            return quantize_aware.apply(model, step, context)
-        case WeightsNbits():
-            return weights_nbits.apply(model, step, context)
-        case Binarize():
-            return binarize.apply(model, step, context)
-        case Ternarize():
-            return ternarize.apply(model, step, context)
-        case Fp16():
-            return fp16.apply(model, step, context)
-        case Bf16():
-            return bf16.apply(model, step, context)
-        case SetSession():
-            return set_session.apply(model, step, context)
-        case TuneSession():
-            return tune_session.apply(model, step, context)
-        case _:
-            assert_never(step)
 
 
 def _run(

@@ -23,7 +23,6 @@ from optimizers.graph import (
 )
 from optimizers.quantization.leftovers import leftovers
 from optimizers.quantization.ranges import reduced_range, seven_bits
-from optimizers.quantization.tables import narrow_tables
 from optimizers.saving import is_large
 from optimizers.step import StepContext, StepResult
 
@@ -75,6 +74,8 @@ def apply(model: Path, step: DynamicInt8, context: StepContext) -> StepResult:
 
 def _narrowed_tables(model: Path, excluded: Sequence[str]) -> Iterator[str]:
     """Narrow a model's tables in place, and say which."""
+    from optimizers.quantization.tables import narrow_tables  # loads torch, which takes seconds
+
     result = narrow_tables(model, excluded)
     yield f"{len(result.names)} embeddings in 8 bits"
     for name, why in result.left.items():

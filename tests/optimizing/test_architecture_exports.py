@@ -28,8 +28,8 @@ from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.steps import Step
 from optimizers.demo.networks import export
 from optimizers.graph import count_operators
-from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models
 
 CHANNELS = 8

@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from optimizers.contract.quantization import StaticInt8
-from optimizers.pipeline import apply_step
 from optimizers.quantization.bias_correction import copy_biases, correct_biases, give_biases
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models
 from tests.support.quantized import (
     IMAGES,

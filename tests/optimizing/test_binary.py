@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.quantization import Binarize, Ternarize
 from optimizers.graph import count_operators
-from optimizers.pipeline import apply_step
 from optimizers.quantization.binarize import binary
 from optimizers.quantization.ternarize import ternary
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models
 from tests.support.contexts import step_context
 from tests.support.narrow import (

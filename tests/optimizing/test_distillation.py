@@ -25,8 +25,8 @@ from optimizers.learning.losses import (
     relative_error,
     softened_divergence,
 )
-from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support.digits import (
     SHORT,
     accuracy,

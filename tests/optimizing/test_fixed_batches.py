@@ -16,11 +16,11 @@ from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.quantization import StaticInt8, WeightsNbits
 from optimizers.contract.signature import Signature, TensorSpec
 from optimizers.contract.steps import Step
-from optimizers.pipeline import apply_step
 from optimizers.quantization.channel_means import channel_means
 from optimizers.quantization.moments import Moments
 from optimizers.quantization.sensitivity import answers
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models, networks
 from tests.support.contexts import step_context
 from tests.support.narrow import normal

@@ -14,10 +14,10 @@ from onnx import TensorProto, helper
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.quantization import DynamicInt8, StaticInt8
 from optimizers.contract.runtime import SessionSpec
-from optimizers.pipeline import apply_step
 from optimizers.quantization import integer_model
 from optimizers.quantization.leftovers import leftovers
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models
 from tests.support.quantized import (
     IMAGES,

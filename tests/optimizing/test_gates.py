@@ -34,8 +34,8 @@ from optimizers.evaluation.gates import Judgement, judge
 from optimizers.evaluation.quiet import Usage
 from optimizers.evaluation.series import Timing, Unstable
 from optimizers.evaluation.subject import Subject
-from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import faults, models
 from tests.support.data import write_data
 

@@ -17,8 +17,8 @@ from optimizers.contract.architecture import DropLayers, Grow
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.graph import count_operators
-from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models
 from tests.support.contexts import step_context
 

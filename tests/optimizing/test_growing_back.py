@@ -21,8 +21,8 @@ from optimizers.demo.data import Dataset, SplitSizes, load_splits
 from optimizers.demo.networks import flat_input
 from optimizers.evaluation.task import accuracy_figure
 from optimizers.evaluation.verdict import check_requirement
-from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support.digits import train_original, training_context
 
 CUT = PruneChannels(ratio=0.95, round_to=0, sensitivity=False)

@@ -16,9 +16,9 @@ from onnx.reference import ReferenceEvaluator
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.quantization import Bf16, DynamicInt8, Fp16
 from optimizers.contract.runtime import Session, SessionSpec
-from optimizers.pipeline import apply_step
 from optimizers.quantization import fp16
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models
 from tests.support.contexts import step_context
 from tests.support.narrow import answers, normal

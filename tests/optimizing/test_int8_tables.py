@@ -14,8 +14,8 @@ from onnx import helper
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.quantization import DynamicInt8
 from optimizers.graph import count_operators
-from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models
 from tests.support.contexts import step_context
 from tests.support.narrow import answers, normal

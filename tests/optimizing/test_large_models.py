@@ -18,8 +18,8 @@ from optimizers.contract.profile import Task
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.stage import Stage
 from optimizers.contract.steps import Step
-from optimizers.pipeline import apply_step
 from optimizers.structure import editing
+from optimizers.techniques import apply_step
 from tests.optimizing.test_steps import STEPS
 from tests.support import models
 from tests.support.contexts import step_context

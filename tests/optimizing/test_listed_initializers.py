@@ -12,8 +12,8 @@ import pytest
 from optimizers.contract.architecture import LowRank
 from optimizers.contract.quantization import Binarize, WeightsNbits
 from optimizers.graph import count_operators, load_with_constants
-from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models
 from tests.support.contexts import step_context
 from tests.support.narrow import answers, normal

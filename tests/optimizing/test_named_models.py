@@ -32,8 +32,8 @@ from optimizers.contract.recipe import Recipe, recipe_from_data
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.signature import Signature, TensorSpec
 from optimizers.evaluation.named import check_models, taught_outputs
-from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models
 from tests.support.contexts import step_context
 from tests.support.digits import (

@@ -17,10 +17,10 @@ from onnx import helper
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.quantization import WeightsNbits
 from optimizers.graph import count_operators
-from optimizers.pipeline import apply_step
 from optimizers.quantization.gptq import rounded_for
 from optimizers.quantization.nbits import pack, unpack
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models
 from tests.support.contexts import step_context
 from tests.support.narrow import (

@@ -19,7 +19,6 @@ from optimizers.contract.profile import Task
 from optimizers.contract.quantization import Binarize, Ternarize, WeightsNbits
 from optimizers.contract.training import Training
 from optimizers.graph import count_operators, load_named
-from optimizers.pipeline import apply_step
 from optimizers.quantization.binarize import binary
 from optimizers.quantization.coding import Coder, coded, straight_through
 from optimizers.quantization.latent import with_latent_weights
@@ -27,6 +26,7 @@ from optimizers.quantization.narrowing import Narrowing
 from optimizers.quantization.nearest import nearest
 from optimizers.quantization.ternarize import ternary
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from optimizers.trainable import read_trainable
 from tests.support import models
 from tests.support.contexts import step_context

@@ -26,10 +26,10 @@ from optimizers.contract.steps import Step
 from optimizers.demo.networks import TutorialNet, export
 from optimizers.evaluation.node_times import run_nodes
 from optimizers.evaluation.profiler import profile
-from optimizers.pipeline import apply_step
 from optimizers.planner import propose
 from optimizers.structure.editing import read_model
 from optimizers.structure.residual import residual_blocks
+from optimizers.techniques import apply_step
 from tests.support import models, networks
 from tests.support.contexts import step_context
 from tests.support.data import write_data

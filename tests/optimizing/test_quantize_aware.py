@@ -15,9 +15,9 @@ from optimizers.contract.quantization import QuantizeAware, StaticInt8
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.training import Training
 from optimizers.graph import integer_weight_names
-from optimizers.pipeline import apply_step
 from optimizers.quantization.rounding import with_float_weights
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support.digits import agreement, answers, train_original, training_context
 
 COARSE = StaticInt8(per_channel=False)

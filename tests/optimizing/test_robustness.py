@@ -27,8 +27,8 @@ from optimizers.evaluation.gates import judge
 from optimizers.evaluation.perturbing import check_perturbation, perturbed
 from optimizers.evaluation.robustness import judge_robustness
 from optimizers.evaluation.subject import Subject
-from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models
 
 SESSION = SessionSpec(lanes=1, max_batch=8)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from optimizers.contract.quantization import StaticInt8
-from optimizers.pipeline import apply_step
 from optimizers.quantization.sensitivity import Ranking, most_different, rank, sqnr
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models
 from tests.support.quantized import (
     answer,

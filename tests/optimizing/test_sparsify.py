@@ -13,8 +13,8 @@ from onnx import numpy_helper
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.pruning import PruneWeights, Sparsify
 from optimizers.contract.training import Training
-from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support.digits import agreement, train_original, training_context
 
 TRAINING = Training(epochs=6, batch_size=32, learning_rate=2e-3)

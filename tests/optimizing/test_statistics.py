@@ -16,8 +16,8 @@ from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.training import Training
 from optimizers.learning import learn
-from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models
 from tests.support.digits import SHORT, accuracy, training_context
 

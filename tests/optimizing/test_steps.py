@@ -37,8 +37,8 @@ from optimizers.contract.training import Training
 from optimizers.contract.tuning import SetSession, TuneSession
 from optimizers.evaluation.quiet import Usage
 from optimizers.graph import count_operators
-from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from optimizers.tuning import tune_session
 from tests.support import models
 from tests.support.data import write_data

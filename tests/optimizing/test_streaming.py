@@ -29,9 +29,9 @@ from optimizers.learning.answers import CollectedAnswers
 from optimizers.learning.items import teacher_answers, training_items
 from optimizers.learning.reading import read_rows
 from optimizers.learning.stored import StoredRows
-from optimizers.pipeline import apply_step
 from optimizers.readers.places import places
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models
 from tests.support.contexts import step_context
 
@@ -188,7 +188,7 @@ from optimizers.calibration import Arrays
 from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.profile import Task
 from optimizers.contract.training import Training
-from optimizers.pipeline import apply_step
+from optimizers.techniques import apply_step
 from tests.support.contexts import step_context
 
 home, held = Path(sys.argv[1]), int(sys.argv[2])

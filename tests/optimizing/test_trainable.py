@@ -26,9 +26,9 @@ from optimizers.trainable import (
 from optimizers.training import train
 from tests.support.exported_networks import Encoder, MobileNet, ResidualNet, export
 from tests.support.models import convolutional, linear, perceptron, save, slow
+from tests.support.published import LIGHT, published
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
-LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
 Feeds = dict[str, Tensor]
 
@@ -545,18 +545,7 @@ def test_the_training_loop_trains_a_graph_and_a_copy_stays(tmp_path: Path) -> No
     "name", ["densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet"]
 )
 def test_the_light_models_with_random_weights(name: str, tmp_path: Path) -> None:
-    model = onnx.load(str(LIGHT / f"light_{name}.onnx"))
-    random = np.random.default_rng(0)
-    stored = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
-    model.ir_version = 8
-    for node in list(model.graph.node):
-        if node.op_type == "ConstantOfShape":
-            shape = stored[node.input[0]]
-            values = random.random(shape, np.float32) if len(shape) < 2 else he(random, shape)
-            model.graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
-            model.graph.node.remove(node)
-    path = tmp_path / "model.onnx"
-    onnx.save(model, str(path))
+    path = published(name, tmp_path / "model.onnx")
     graph = read_trainable(path)
     name_of_input = graph.inputs[0]
 
@@ -564,11 +553,6 @@ def test_the_light_models_with_random_weights(name: str, tmp_path: Path) -> None
 
     assert difference(graph, path, feeds) < 1e-4
     assert len(graph.weight_names()) > 40
-
-
-def he(random: np.random.Generator, shape: NDArray[np.int64]) -> NDArray[np.float32]:
-    scale = np.sqrt(2 / np.prod(shape[1:]))
-    return np.asarray(random.standard_normal(shape, np.float32) * scale, np.float32)
 
 
 @pytest.mark.parametrize("name", ["bvlc_alexnet", "zfnet512"])

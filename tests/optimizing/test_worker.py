@@ -101,6 +101,19 @@ def test_a_job_shows_life_before_the_tools_are_imported(tmp_path: Path, spec: Jo
     assert '"stage":"starting"' in first
 
 
+def test_what_a_step_does_not_need_is_not_imported() -> None:
+    code = (
+        "import sys, optimizers.building, optimizers.judging\n"
+        "import optimizers.quantization.dynamic_int8\n"
+        "from optimizers import techniques\n"
+        "slow = {'torch', 'sqlalchemy', 'onnx_ir'}\n"
+        "assert not slow & sys.modules.keys(), 'they take seconds'\n"
+        "techniques.load_all()\n"
+        "assert {'torch', 'optimizers.pruning.sparsify'} <= sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_the_memory_limit_holds_for_measuring_too(tmp_path: Path, spec: JobSpec) -> None:
     directory = job(tmp_path / "job", replace(spec, memory_limit_bytes=256 << 20))
     candidate = directory / CANDIDATE_DIRECTORY

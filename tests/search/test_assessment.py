@@ -17,11 +17,11 @@ from optimizers.contract.quantization import DynamicInt8
 from optimizers.contract.runtime import SessionSpec
 from optimizers.evaluation.limits import measured
 from optimizers.evaluation.quiet import Usage
-from optimizers.pipeline import apply_step
 from optimizers.search.assessment import Assessment, Assessor, Terms
 from optimizers.search.objectives import cannot_win, objectives, violation
 from optimizers.search.timing import LOOKS
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import faults, models
 from tests.support.data import write_data
 

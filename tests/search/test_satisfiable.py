@@ -27,12 +27,12 @@ from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.samples import random_feeds
 from optimizers.contract.search import Search
 from optimizers.contract.steps import Step, step_name
-from optimizers.pipeline import apply_step
 from optimizers.pruning.groups import Group
 from optimizers.search.assessment import Assessor, Terms
 from optimizers.search.satisfiable import unsatisfiable
 from optimizers.search.smallest import smallest_weights
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models
 from tests.support.data import write_data
 

@@ -145,7 +145,8 @@ async def test_what_dynamic_batching_says_is_told_again(tmp_path: Path) -> None:
         'output { name: "y" data_type: TYPE_FP32 dims: [ 3 ] label_filename: "names.txt" }\n'
         "dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 70 "
         "priority_levels: 2 default_priority_level: 2 "
-        "default_queue_policy { default_timeout_microseconds: 9000000 allow_timeout_override: true } "
+        "default_queue_policy "
+        "{ default_timeout_microseconds: 9000000 allow_timeout_override: true } "
         "priority_queue_policy { key: 1 value { timeout_action: DELAY max_queue_size: 7 } } }\n"
     )
     (folder / "net/names.txt").write_text("a\nb\nc\n")

@@ -15,8 +15,8 @@ from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.training import Training
 from optimizers.demo.data import Dataset, SplitSizes, load_splits
 from optimizers.demo.networks import flat_input
-from optimizers.pipeline import apply_step
 from optimizers.step import StepContext
+from optimizers.techniques import apply_step
 from tests.support import models
 from tests.support.contexts import step_context
 

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 from optimizers.contract.profile import Task
 from optimizers.contract.quantization import StaticInt8
 from optimizers.contract.runtime import Session, SessionSpec
-from optimizers.pipeline import apply_step
 from optimizers.step import StepContext, StepResult
+from optimizers.techniques import apply_step
 from tests.support import models
 from tests.support.contexts import step_context
 

@@ -18,7 +18,7 @@ from optimizers.contract.search import Sampler, Search
 from optimizers.contract.training import Training
 from optimizers.demo.data import Dataset, SplitSizes, load_splits
 from optimizers.demo.networks import flat_input
-from optimizers.pipeline import apply_step
+from optimizers.techniques import apply_step
 from tests.support.contexts import step_context
 from tests.support.digits import untrained
 
