@@ -27,10 +27,17 @@ ENDLESS = """\
 recipe: [{static_int8: {calibration: entropy, samples: 20000}}]
 goal: {optimize: [size]}
 """
+SEARCH = """\
+search:
+  planner: false
+  steps: [static_int8]
+  values: {static_int8.calibration: [entropy]}
+goal: {optimize: [size]}
+"""
 # No request is answered within a hundred nanoseconds.
 POLICY = """\
 task: classification
-data: {calibration: data/calibration.npz, gate: data/gate.npz}
+data: {calibration: data/calibration.npz, search: data/train.npz, gate: data/gate.npz}
 latency_budget: 0.1 us
 """
 
@@ -118,10 +125,13 @@ async def test_a_build_stands_still_while_requests_are_late_and_succeeds_after_i
         assert "no model was late for 5 s" in resumed.text
 
 
-async def test_a_paused_job_is_cancelled_at_once_and_dies_with_its_server(tmp_path: Path) -> None:
+@pytest.mark.parametrize("profile", [ENDLESS, SEARCH], ids=["build", "search"])
+async def test_a_paused_job_is_cancelled_at_once_and_dies_with_its_server(
+    profile: str, tmp_path: Path
+) -> None:
     with serving(tmp_path) as server:
         async with load(server):
-            job = await submit(server.admin, "net", ENDLESS)
+            job = await submit(server.admin, "net", profile)
             workers = await stopped(server)
             async with Client(server.admin) as client:
                 request = management.CancelJobRequest(id=job.id)
@@ -129,7 +139,7 @@ async def test_a_paused_job_is_cancelled_at_once_and_dies_with_its_server(tmp_pa
                     cancelled = await client.call("CancelJob", request, management.Job)
             assert cancelled.state == "cancelled"
             await gone(workers, 2)
-            await submit(server.admin, "net", ENDLESS)
+            await submit(server.admin, "net", profile)
             workers = [*await stopped(server), descendants(server.process.pid)[0]]
             await asyncio.to_thread(server.stop, signal.SIGKILL)
             await gone(workers, 5)
