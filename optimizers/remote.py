@@ -106,13 +106,13 @@ def take_part(
         visit = Visit(
             served_on=shared.host,
             turns=Turns(invitation.home / "measuring", _SEVERAL),
-            leave=Leave(store, study, invitation.minutes),
+            leave=Dismissal(store, study, invitation.minutes),
         )
         say(f"taking part in study {study}")
         say(f"left study {study}: {assist(directory, spec, visit)}")
 
 
-class Leave:
+class Dismissal:
     """Tells when to take part no longer: on SIGTERM or SIGINT, after a time, at the search's end.
 
     Made in the main thread, whose signals it takes.

@@ -46,7 +46,7 @@ from optimizers.contract.recipe import Recipe
 from optimizers.contract.search import Sampler
 from optimizers.contract.study import Explanation, TrialState, read_explanation
 from optimizers.contract.tuning import TuneSession
-from optimizers.remote import Invitation, Leave, take_part
+from optimizers.remote import Dismissal, Invitation, take_part
 from optimizers.search.candidates import Candidate
 from optimizers.search.database import open_database
 from optimizers.search.delivering import Delivery
@@ -502,20 +502,20 @@ def test_a_worker_leaves_when_told_when_its_time_is_over_and_when_the_search_end
     store = Store(str(tmp_path))
     (tmp_path / "studies/one").mkdir(parents=True)
     try:
-        assert Leave(store, "one", minutes=1e-9)() == "its 1e-09 minutes here are over"
-        leave = Leave(store, "one", minutes=0)
+        assert Dismissal(store, "one", minutes=1e-9)() == "its 1e-09 minutes here are over"
+        leave = Dismissal(store, "one", minutes=0)
         assert leave() == ""
         os.kill(os.getpid(), signal.SIGTERM)
         assert leave() == "it was told to by SIGTERM"
         os.mkfifo(tmp_path / "studies/one/ended.json")
         told = threading.Thread(target=_told_amid_a_look, args=[tmp_path])
-        leave = Leave(store, "one", minutes=0)
+        leave = Dismissal(store, "one", minutes=0)
         told.start()
         assert leave() == "it was told to by SIGTERM"
         told.join()
         (tmp_path / "studies/one/ended.json").unlink()
         end_study(store, "one", "trial 3 is good enough")
-        assert Leave(store, "one", minutes=0)() == "trial 3 is good enough"
+        assert Dismissal(store, "one", minutes=0)() == "trial 3 is good enough"
     finally:
         for one, handler in former.items():
             signal.signal(one, handler)
