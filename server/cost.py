@@ -16,13 +16,14 @@ _RATE: Final = 0.2
 _LARGEST_SURPRISE: Final = 0.5
 """Of the expected time; a run that was held up by something else teaches no more than this."""
 
-_AS_CHEAP: Final = 1.03
+_AS_CHEAP: Final = 1.01
 """A row that costs up to so much more than the cheapest counts as cheap."""
 
 _UNMEASURED: Final = 0.0
 
-_TRY_OTHERS_EVERY: Final = 32
-"""Runs of the usual size between two of another, so that no belief is kept for ever."""
+_TRY_SIZES_EVERY: Final = 16
+_TRY_WIDTHS_EVERY: Final = 32
+"""Usual runs between two of another size or width, so that no belief is kept for ever."""
 
 _MOST_CURVES: Final = 64
 _SHORTEST_S: Final = 1e-7
@@ -46,11 +47,13 @@ class Measured:
 class CostCurve:
     """Seconds of one run, t(n), as straight lines between powers of two.
 
-    A run of `n` rows teaches the two powers beside it in proportion to their part in the
-    prediction (normalised least mean squares). Beyond what was ever run t(n) is proportional.
+    A run of the size that is run most says how fast the machine is just now, which all sizes
+    share; otherwise a busy moment would make one size look worse than another. A run of `n` other
+    rows teaches the two powers beside it in proportion to their part in the prediction (normalised
+    least mean squares). Beyond what was ever run t(n) is proportional.
     """
 
-    __slots__ = ("_knee", "_rows", "_runs", "_seconds", "_tries", "is_observed", "row_s")
+    __slots__ = ("_knee", "_pace", "_row_s", "_rows", "_runs", "_seconds", "_tries", "is_observed")
 
     def __init__(self, seconds: Mapping[int, float], max_rows: int, *, is_observed: bool) -> None:
         """Start from measurements.
@@ -64,11 +67,12 @@ class CostCurve:
         self.is_observed = is_observed
         self._rows = [1 << power for power in range(max_rows.bit_length())]
         self._seconds = [_UNMEASURED] * len(self._rows)
+        self._pace = 1.0
+        """What runs take just now over what `_seconds` says."""
         self._runs = self._tries = 0
         for rows in sorted(seconds):
             self._learn(rows, seconds[rows], rate=1.0)
-        self._knee, self.row_s = 1, 0.0
-        """Seconds of the cheapest row."""
+        self._knee, self._row_s = 1, 0.0
         self._find_knee()
 
     @property
@@ -76,8 +80,16 @@ class CostCurve:
         """Rows of the smallest run in which a row is cheapest; 1: joining gains nothing."""
         return self._knee
 
+    @property
+    def row_s(self) -> float:
+        """Seconds of the cheapest row."""
+        return self._pace * self._row_s
+
     def seconds(self, rows: int) -> float:
         """Expected time of one run of `rows` rows."""
+        return self._pace * self._seconds_at_first(rows)
+
+    def _seconds_at_first(self, rows: int) -> float:
         low = self._measured_below(rows)
         rest = rows - self._rows[low]
         if not rest:
@@ -95,19 +107,19 @@ class CostCurve:
         return max(1, rows)
 
     def rows_to_try(self, there: int) -> int:
-        """Rows for the next run when `there` wait: the knee, and now and then beside it."""
+        """Rows for the next run when `there` wait: the knee, and now and then twice or half."""
         if there <= 1:
             return 1
         self._tries += 1
-        if self._tries % _TRY_OTHERS_EVERY:
+        if self._tries % _TRY_SIZES_EVERY:
             return min(self._knee, there)
-        others = (2 * self._knee, 1)
-        return min(others[self._tries // _TRY_OTHERS_EVERY & 1], there, self._rows[-1])
+        larger = self._tries // _TRY_SIZES_EVERY & 1
+        return min(2 * self._knee if larger else max(1, self._knee // 2), there, self._rows[-1])
 
     def scaled(self, factor: float) -> Mapping[int, float]:
         """What other rows would take if they took `factor` times as long."""
         return {
-            rows: seconds * factor
+            rows: seconds * self._pace * factor
             for rows, seconds in zip(self._rows, self._seconds, strict=True)
             if seconds
         }
@@ -118,7 +130,11 @@ class CostCurve:
         if not self.is_observed:
             self._rescale(seconds / self.seconds(rows))
             self.is_observed = True
-        self._learn(rows, seconds, _RATE)
+        if rows == self._knee:
+            expected = self.seconds(rows)
+            self._pace *= 1 + _RATE * _bounded(seconds - expected, expected) / expected
+        else:
+            self._learn(rows, seconds / self._pace, _RATE)
         self._runs += 1
         if self._runs & 15 == 0:
             self._find_knee()
@@ -163,7 +179,7 @@ class CostCurve:
         }
         cheapest = min(costs.values())
         self._knee = min(rows for rows, cost in costs.items() if cost <= _AS_CHEAP * cheapest)
-        self.row_s = costs[self._knee]
+        self._row_s = costs[self._knee]
 
 
 def _bounded(surprise: float, expected: float) -> float:
@@ -185,7 +201,7 @@ class Width:
         """What to do now for a caller who is alone: what is faster, now and then the other."""
         self._tries += 1
         is_faster = self._ratio < FASTER_BELOW
-        return is_faster if self._tries % _TRY_OTHERS_EVERY else not is_faster
+        return is_faster if self._tries % _TRY_WIDTHS_EVERY else not is_faster
 
     def observe(self, ratio: float) -> None:
         """A wide run took `ratio` of what a narrow one would have been expected to."""

@@ -192,7 +192,7 @@ class Inference:
         Raises:
             HoneError: It cannot be answered; see `rpc.status`.
         """
-        start = time.perf_counter()
+        start, request_id = time.perf_counter(), request.id
         try:
             try:
                 model, address = self._registry.find(request.model_name, request.model_version)
@@ -223,6 +223,7 @@ class Inference:
                 _check_rows(model, decoded.feeds, decoded.rows)
                 if key is not None:
                     layouts.remember(key, request, model.signature, decoded)
+            del request  # its arrays are copies; while it waits, only they take memory
             if timeline is not None:
                 timeline.served_by = (model.name, str(model.version), opened.variant)
             arrays = await opened.infer(
@@ -232,13 +233,13 @@ class Inference:
                 Terms(deadline, timeout_s, priority, timeline),
             )
             if decoded.classes or decoded.places:
-                response = _special_answer(model, opened.variant, request.id, decoded, arrays)
+                response = _special_answer(model, opened.variant, request_id, decoded, arrays)
             else:
                 response = layouts.encode(
                     model_name=model.name,
                     version=model.version,
                     variant=opened.variant,
-                    request_id=request.id,
+                    request_id=request_id,
                     names=decoded.outputs,
                     arrays=arrays,
                 )
@@ -256,7 +257,7 @@ class Inference:
                     model=model.name,
                     version=model.version,
                     variant=opened.variant,
-                    request_id=request.id,
+                    request_id=request_id,
                 )
             code = (expected or grpc.StatusCode.INTERNAL).name
             opened.metrics.answered(code, time.perf_counter() - start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,3 +33,24 @@ def test_a_short_run_between_a_cheap_size_and_a_dear_one_is_no_gift() -> None:
         curve.observe(3, 1e-7)
     assert 0 < curve.seconds(2) < 1e-6
     assert 0 < curve.seconds(4) < 1e-3
+
+
+def test_a_busy_moment_makes_no_size_look_worse_than_another() -> None:
+    """Eight rows together are worth it; while the machine is slow they take three times as long."""
+    curve = CostCurve({1: 1.0, 2: 1.9, 4: 3.7, 8: 7.2}, 8, is_observed=True)
+    for _ in range(16):
+        curve.observe(8, 3 * 7.2)
+    assert curve.knee == 8
+    assert curve.seconds(8) == pytest.approx(3 * 7.2, rel=0.1)
+    assert curve.seconds(1) == pytest.approx(3.0, rel=0.1)
+    assert curve.row_s == pytest.approx(3 * 0.9, rel=0.1)
+
+
+def test_a_size_that_is_found_to_be_cheaper_is_taken() -> None:
+    curve = CostCurve({1: 1.0, 2: 2.0}, 8, is_observed=True)
+    sizes = [curve.rows_to_try(8) for _ in range(2000)]
+    assert set(sizes) == {1, 2}
+    for _ in range(2000):
+        rows = curve.rows_to_try(8)
+        curve.observe(rows, 0.5 + 0.5 * rows)
+    assert curve.knee == 8
