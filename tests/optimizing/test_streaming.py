@@ -188,9 +188,10 @@ from optimizers.calibration import Arrays
 from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.profile import Task
 from optimizers.contract.training import Training
-from optimizers.techniques import apply_step
+from optimizers.techniques import apply_step, load_all
 from tests.support.contexts import step_context
 
+load_all()  # which takes more memory than the training
 home, held = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
 data = {"train": home / sys.argv[3]}
