@@ -23,7 +23,8 @@ ROWS = 8
 REQUESTS = 1500
 AT_ONCE = 24
 CYCLES = 25
-MOST_GROWTH_BYTES = 12 << 20
+MOST_GROWTH_BYTES = 30 << 20
+"""What the allocator holds back differs by some 15 MiB from look to look; a planted leak makes 80."""
 LEAKY = (sys.executable, "-m", "tests.support.leaky_server")
 
 
