@@ -24,7 +24,7 @@ REQUESTS = 1500
 AT_ONCE = 24
 CYCLES = 25
 MOST_GROWTH_BYTES = 30 << 20
-"""What the allocator holds back differs by some 15 MiB from look to look; a planted leak makes 80."""
+"""What the allocator holds back differs by some 15 MiB from look to look; what is planted is 80."""
 LEAKY = (sys.executable, "-m", "tests.support.leaky_server")
 
 
