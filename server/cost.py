@@ -25,6 +25,11 @@ _TRY_SIZES_EVERY: Final = 16
 _TRY_WIDTHS_EVERY: Final = 32
 """Usual runs between two of another size or width, so that no belief is kept for ever."""
 
+_SOON: Final = 4
+_SETTLED_AFTER: Final = 256
+"""Of the first so many runs every fourth tries another size: a heavy model's were hardly measured
+when it was opened."""
+
 _MOST_CURVES: Final = 64
 _SHORTEST_S: Final = 1e-7
 
@@ -111,9 +116,10 @@ class CostCurve:
         if there <= 1:
             return 1
         self._tries += 1
-        if self._tries % _TRY_SIZES_EVERY:
+        every = _TRY_SIZES_EVERY if self._tries > _SETTLED_AFTER else _SOON
+        if self._tries % every:
             return min(self._knee, there)
-        larger = self._tries // _TRY_SIZES_EVERY & 1
+        larger = self._tries // every & 1
         return min(2 * self._knee if larger else max(1, self._knee // 2), there, self._rows[-1])
 
     def scaled(self, factor: float) -> Mapping[int, float]:
