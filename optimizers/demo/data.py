@@ -52,11 +52,12 @@ class Images:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitSizes:
-    """Items per split; the gate gets all that are left."""
+    """Items per split; the gate gets what is left, up to so many: a verdict takes its time."""
 
     calibration: int = 256
     train: int = 2600
     search: int = 400
+    gate: int = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,7 @@ def load_splits(dataset: Dataset, sizes: SplitSizes, seed: int) -> Splits:
         raise InvalidData(
             f"{chosen} has {len(order)} different images; {sum(wanted)} are wanted before the gate"
         )
+    order = order[: sum(wanted) + sizes.gate]
     parts = [images.take(part) for part in np.split(order, np.cumsum(wanted))]
     return Splits(
         source=str(chosen),
