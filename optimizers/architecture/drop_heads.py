@@ -20,7 +20,7 @@ from optimizers.calibration import (
     calibration_file,
     fitting_batches,
     item_count,
-    load_arrays,
+    load_drawn,
 )
 from optimizers.contract.architecture import DropHeads
 from optimizers.contract.runtime import Session, SessionSpec
@@ -99,7 +99,7 @@ def _measure(model: Path, step: DropHeads, context: StepContext) -> dict[str, Im
     shown = show(graph, values, context.work_directory / "shown.onnx")
     sums: dict[str, list[Importances]] = {}
     with closing(Session(shown, SessionSpec())) as session:
-        items, _ = load_arrays(path, session.signature, step.samples)
+        items = load_drawn(path, session.signature, step.samples, context.seed)
         done = 0
         for batch in fitting_batches(items, session.signature, _BATCH):
             context.report(0.8 * done / item_count(items), "measuring importance")

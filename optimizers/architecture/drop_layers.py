@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizers.architecture.proof import random_feeds
-from optimizers.calibration import Arrays, fitting_batches, item_count, load_arrays
+from optimizers.calibration import Arrays, fitting_batches, item_count, load_drawn
 from optimizers.contract.architecture import DropLayers
 from optimizers.contract.errors import InvalidData, InvalidDocument
 from optimizers.contract.runtime import Session, SessionSpec
@@ -100,7 +100,7 @@ def _cosines(x: np.ndarray, y: np.ndarray) -> float:
 def _items(session: Session, step: DropLayers, context: StepContext) -> Arrays:
     path = context.data.get("calibration")
     if path is not None:
-        return load_arrays(path, session.signature, step.samples)[0]
+        return load_drawn(path, session.signature, step.samples, context.seed)
     if step.blocks:
         return random_feeds(session.signature, context.seed)
     raise InvalidData(

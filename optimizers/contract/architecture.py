@@ -103,7 +103,7 @@ class DropLayers:
     Attributes:
         blocks: Which ones, counted from 0 in the model's order; empty: the least important.
         count: How many of the least important, at least 1.
-        samples: At most so many calibration items, at least 1.
+        samples: At most so many calibration items, drawn from all, at least 1.
     """
 
     blocks: tuple[int, ...] = ()
@@ -174,7 +174,7 @@ class DropHeads:
 
     Attributes:
         count: How many of each attention, at least 1; one head always stays.
-        samples: At most so many calibration items, at least 1.
+        samples: At most so many calibration items, drawn from all, at least 1.
     """
 
     count: int = 1

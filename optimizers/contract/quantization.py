@@ -58,7 +58,7 @@ class StaticInt8:
         reduce_range: 7-bit weights; "auto": where the CPU has no VNNI and would saturate.
         calibration: How a range is chosen from the values seen.
         percentile: With calibration percentile, the share of values kept, in (50, 100].
-        samples: At most so many calibration items, at least 1.
+        samples: At most so many calibration items, drawn from all, at least 1.
         exclude: Names of nodes to leave alone.
         skip_first: Leave the first convolution or product in floating point.
         keep_float: Leave at most so many of the most sensitive nodes in floating point; at least
@@ -130,7 +130,7 @@ class WeightsNbits:
             point, which takes `bits` more. With hqq there always is one, with gptq never.
         algorithm: `rtn` rounds to nearest; `hqq` looks for zero points that leave a sparse error,
             4 bits only; `gptq` makes up for errors by calibration data.
-        samples: With gptq, at most so many calibration items, at least 1.
+        samples: With gptq, at most so many calibration items, drawn from all, at least 1.
         embeddings: Whether tables that a Gather picks rows from are stored so, too.
         include: Names of the only nodes to touch, or patterns such as `*ffn*`; all when empty.
         exclude: Names of nodes to leave alone, or patterns.

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from optimizers.calibration import fitting_batches, load_arrays, whole_batches
+from optimizers.calibration import fitting_batches, load_drawn, whole_batches
 from optimizers.contract.runtime import Session, SessionSpec, session_options
 from optimizers.graph import load_named
 from optimizers.quantization.narrowing import PRODUCTS
@@ -23,20 +23,21 @@ _ITEMS_AT_ONCE: Final = 16
 class Moments:
     """Second moments of a model's inner values, one held at a time: they are large."""
 
-    def __init__(self, model: Path, data: Path, items: int) -> None:
+    def __init__(self, model: Path, data: Path, items: int, seed: int) -> None:
         """Open the model with the inputs of its products as further outputs.
 
         Args:
             model: The model file; stays untouched.
             data: An `.npz` with calibration items.
-            items: Use at most so many.
+            items: Use at most so many, drawn from all.
+            seed: Of that draw.
 
         Raises:
             InvalidData: The data does not fit the model.
         """
         with closing(Session(model, SessionSpec())) as session:
             self._signature = session.signature
-            found, _ = load_arrays(data, session.signature, items)
+            found = load_drawn(data, session.signature, items, seed)
         self._items = whole_batches(found, self._signature)
         loaded = load_named(model)
         self._inputs = {one.name for one in loaded.graph.input}

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from optimizers.calibration import Arrays, calibration_file, item_count, load_arrays, whole_batches
+from optimizers.calibration import Arrays, calibration_file, item_count, load_drawn, whole_batches
 from optimizers.contract.quantization import StaticInt8
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.graph import (
@@ -66,5 +66,5 @@ def _asides(step: StaticInt8, how: Arrangement, excluded: Sequence[str]) -> Iter
 def _calibration_items(model: Path, step: StaticInt8, context: StepContext) -> Arrays:
     path = calibration_file(context, "static_int8")
     with closing(Session(model, SessionSpec())) as session:
-        items, _ = load_arrays(path, session.signature, step.samples)
+        items = load_drawn(path, session.signature, step.samples, context.seed)
         return whole_batches(items, session.signature)

@@ -48,7 +48,7 @@ def _quantiser(prepared: Path, step: WeightsNbits, context: StepContext) -> Quan
     if step.algorithm == "hqq":
         return lambda weight, _: half_quadratic(weight, step)
     path = calibration_file(context, "weights_nbits with gptq")
-    moments = Moments(prepared, path, step.samples)
+    moments = Moments(prepared, path, step.samples, context.seed)
     return lambda weight, value: rounded_for(weight, moments.of(value), step.bits, step.block_size)
 
 
