@@ -58,7 +58,7 @@ class CostCurve:
     least mean squares). Beyond what was ever run t(n) is proportional.
     """
 
-    __slots__ = ("_knee", "_pace", "_row_s", "_rows", "_runs", "_seconds", "_tries", "is_observed")
+    __slots__ = ("_knee", "_rows", "_runs", "_seconds", "_tries", "is_observed", "row_s")
 
     def __init__(self, seconds: Mapping[int, float], max_rows: int, *, is_observed: bool) -> None:
         """Start from measurements.
@@ -72,12 +72,11 @@ class CostCurve:
         self.is_observed = is_observed
         self._rows = [1 << power for power in range(max_rows.bit_length())]
         self._seconds = [_UNMEASURED] * len(self._rows)
-        self._pace = 1.0
-        """What runs take just now over what `_seconds` says."""
         self._runs = self._tries = 0
         for rows in sorted(seconds):
             self._learn(rows, seconds[rows], rate=1.0)
-        self._knee, self._row_s = 1, 0.0
+        self._knee, self.row_s = 1, 0.0
+        """Seconds of the cheapest row."""
         self._find_knee()
 
     @property
@@ -85,16 +84,8 @@ class CostCurve:
         """Rows of the smallest run in which a row is cheapest; 1: joining gains nothing."""
         return self._knee
 
-    @property
-    def row_s(self) -> float:
-        """Seconds of the cheapest row."""
-        return self._pace * self._row_s
-
     def seconds(self, rows: int) -> float:
         """Expected time of one run of `rows` rows."""
-        return self._pace * self._seconds_at_first(rows)
-
-    def _seconds_at_first(self, rows: int) -> float:
         low = self._measured_below(rows)
         rest = rows - self._rows[low]
         if not rest:
@@ -125,7 +116,7 @@ class CostCurve:
     def scaled(self, factor: float) -> Mapping[int, float]:
         """What other rows would take if they took `factor` times as long."""
         return {
-            rows: seconds * self._pace * factor
+            rows: seconds * factor
             for rows, seconds in zip(self._rows, self._seconds, strict=True)
             if seconds
         }
@@ -134,13 +125,14 @@ class CostCurve:
         """A run of `rows` rows took `seconds`."""
         seconds = max(seconds, _SHORTEST_S)
         if not self.is_observed:
+            # The first run of a shape says how its rows compare with those it was guessed from.
             self._rescale(seconds / self.seconds(rows))
             self.is_observed = True
         if rows == self._knee:
             expected = self.seconds(rows)
-            self._pace *= 1 + _RATE * _bounded(seconds - expected, expected) / expected
+            self._rescale(1 + _RATE * _bounded(seconds - expected, expected) / expected)
         else:
-            self._learn(rows, seconds / self._pace, _RATE)
+            self._learn(rows, seconds, _RATE)
         self._runs += 1
         if self._runs & 15 == 0:
             self._find_knee()
@@ -167,9 +159,9 @@ class CostCurve:
             known[power] += rate * _bounded(surprise * part / norm, known[power])
 
     def _rescale(self, factor: float) -> None:
-        """The first run of a shape says how its rows compare with those it was guessed from."""
+        """All sizes take `factor` times as long as was believed, so the cheapest stays cheapest."""
         self._seconds = [seconds * factor for seconds in self._seconds]
-        self._find_knee()
+        self.row_s *= factor
 
     def _measured_below(self, rows: int) -> int:
         place = min(bisect_right(self._rows, rows) - 1, len(self._rows) - 1)
@@ -185,7 +177,7 @@ class CostCurve:
         }
         cheapest = min(costs.values())
         self._knee = min(rows for rows, cost in costs.items() if cost <= _AS_CHEAP * cheapest)
-        self._row_s = costs[self._knee]
+        self.row_s = costs[self._knee]
 
 
 def _bounded(surprise: float, expected: float) -> float:
