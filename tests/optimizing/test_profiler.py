@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,16 +16,13 @@ from optimizers import saving
 from optimizers.contract.errors import RunFailed
 from optimizers.contract.evidence import Evidence
 from optimizers.contract.goal import Goal
-from optimizers.contract.host import this_host
 from optimizers.contract.onnx_file import read_onnx_file
-from optimizers.contract.profile import Task
 from optimizers.contract.quantization import Fp16, StaticInt8
 from optimizers.contract.runtime import Optimization, SessionSpec
 from optimizers.contract.search import Search
 from optimizers.contract.steps import Step
 from optimizers.demo.networks import TutorialNet, export
 from optimizers.evaluation.node_times import run_nodes
-from optimizers.evaluation.profiler import profile
 from optimizers.planner import propose
 from optimizers.structure.editing import read_model
 from optimizers.structure.residual import residual_blocks
@@ -34,15 +31,9 @@ from tests.support import models, networks
 from tests.support.contexts import step_context
 from tests.support.data import write_data
 from tests.support.encoders import TOKENS, WORDS, encoder
+from tests.support.profiled import SPEC, look, told_of_data
 
 pytestmark = pytest.mark.alone  # times are measured
-
-SPEC = SessionSpec(max_batch=8)
-
-
-def look(model: Path, spec: SessionSpec = SPEC, data: Mapping[str, Path] | None = None) -> Evidence:
-    host, task = this_host(2), Task.CLASSIFICATION
-    return profile(model, spec, host=host, task=task, data=data or {}, seed=0)
 
 
 def tutorial(path: Path) -> Path:
@@ -81,9 +72,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def evidence(files: dict[str, Path]) -> dict[str, Evidence]:
     """Of every net; with data for what most steps need, as far as the planner is told."""
-    found = {name: look(file) for name, file in files.items()}
-    counts = {"calibration": 100, "train": 1000, "search": 500}
-    return {name: replace(one, data=counts) for name, one in found.items()}
+    return {name: told_of_data(look(file)) for name, file in files.items()}
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pytest
 
 from optimizers.contract.evidence import Evidence
 from optimizers.contract.goal import Goal
-from optimizers.contract.host import this_host
-from optimizers.contract.profile import Task
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.search import Search
-from optimizers.evaluation.profiler import profile
 from optimizers.planner import propose
+from tests.support.profiled import look, told_of_data
 from tests.support.published import published
 
 pytestmark = pytest.mark.alone  # times are measured
@@ -26,20 +23,10 @@ NETWORKS = ("resnet50", "squeezenet", "shufflenet")
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Evidence]:
     """Of every network; with data for what most steps need, as far as the planner is told."""
     folder = tmp_path_factory.mktemp("published")
-    counts = {"calibration": 100, "train": 1000, "search": 500}
-    host, task = this_host(2), Task.CLASSIFICATION
-    found = {
-        name: profile(
-            published(name, folder / f"{name}.onnx"),
-            SessionSpec(max_batch=1),
-            host=host,
-            task=task,
-            data={},
-            seed=0,
-        )
-        for name in NETWORKS
+    files = {name: published(name, folder / f"{name}.onnx") for name in NETWORKS}
+    return {
+        name: told_of_data(look(file, SessionSpec(max_batch=1))) for name, file in files.items()
     }
-    return {name: replace(one, data=counts) for name, one in found.items()}
 
 
 def proposals(evidence: Evidence) -> Mapping[str, str]:
