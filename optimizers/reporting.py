@@ -29,7 +29,7 @@ def report_search(
     evaluation: Evaluation | None = None,
     records: Sequence[StepRecord] = (),
 ) -> None:
-    """Write `report.html` and `front.png` of a job's search; a job of one recipe gets none.
+    """Write `report.html` and `front.png` of a job's search, where it left an explanation.
 
     A report that cannot be written costs the job nothing: the log says why.
 
@@ -41,8 +41,6 @@ def report_search(
         evaluation: What the final gate found; None: it has not judged.
         records: What the winner's steps did.
     """
-    if spec.profile.search is None:
-        return
     try:
         explanation = read_explanation(directory)
         if explanation is None:

@@ -132,7 +132,6 @@ TARGETS: Final[tuple[Target | Refusal, ...]] = (
             Demand(quantity=Quantity.COSINE, limit=0.99),
             Demand(quantity=Quantity.SMALLER, limit=3.8),
         ),
-        why="what keeps more, 8-bit weights in blocks, is not as fast",
     ),
     Target(
         model="minilm",

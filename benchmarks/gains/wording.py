@@ -33,14 +33,12 @@ def cell(quantity: Quantity, gained: Gained | None) -> str:
     if gained is None:
         return ""
     sign = " %" if quantity is Quantity.AGREEMENT else ""
-    bound = "" if gained.bound is None else f" [{number(quantity, gained.bound)}]"
-    return f"{number(quantity, gained.value)}{sign}{bound}"
+    return f"{number(quantity, gained.value)}{sign}{_bound(quantity, gained)}"
 
 
 def said(quantity: Quantity, gained: Gained) -> str:
     """The same in a sentence: `3.60 [3.58] times faster`."""
-    bound = "" if gained.bound is None else f" [{number(quantity, gained.bound)}]"
-    return _PHRASES[quantity].format(f"{number(quantity, gained.value)}{bound}")
+    return _PHRASES[quantity].format(f"{number(quantity, gained.value)}{_bound(quantity, gained)}")
 
 
 def wanted(quantity: Quantity, limit: float, aim: float | None) -> str:
@@ -55,6 +53,10 @@ def wanted(quantity: Quantity, limit: float, aim: float | None) -> str:
 def number(quantity: Quantity, value: float) -> str:
     """A value with as many digits as its quantity deserves."""
     return format(value, _FORMS[quantity])
+
+
+def _bound(quantity: Quantity, gained: Gained) -> str:
+    return "" if gained.bound is None else f" [{number(quantity, gained.bound)}]"
 
 
 def as_line(*cells: str) -> str:
