@@ -17,6 +17,7 @@ from optimizers.contract.memory import ResidentMemory, mapped_memory, release_me
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.padding import PaddingPolicy
 from optimizers.contract.prepacked import packed_weights, prepacked_model
+from optimizers.contract.processors import aside
 from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
 from optimizers.contract.width import FASTER_BELOW, widen
@@ -282,7 +283,8 @@ def _find_out(session: Session, place: Place, padding: Padding | None, *, may_wi
         session.widen(place.threads if found.wide_ratio is not None else 0)
         return found
     with _ONE_MEASURES:
-        findings, wide_ratio = probe(session, padding), None
+        with aside():
+            findings, wide_ratio = probe(session, padding), None
         if may_widen and findings.measured.shapes is not None:
             feeds = random_feeds(session.signature, 1)
             wide_ratio = widen(session, feeds, place.threads)
@@ -305,7 +307,8 @@ def _check_golden(
     session: Session, variant: str, tolerance: dict[str, float], directory: Path
 ) -> None:
     inputs, expected = read_golden(directory)
-    answers = session.run(inputs, list(expected))
+    with aside():
+        answers = session.run(inputs, list(expected))
     for (name, wanted), answer in zip(expected.items(), answers, strict=True):
         difference = largest_difference(answer, wanted)
         if not difference <= tolerance.get(name, 0.0):

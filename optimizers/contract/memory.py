@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from optimizers.contract.processors import aside
+
 _MADV_DONTNEED: Final = 4
 _libc = ctypes.CDLL(None)
 
@@ -59,15 +61,17 @@ def unmap_pages(path: Path) -> None:
     holds the interpreter meanwhile; here nobody waits.
     """
     name = os.fsencode(path.resolve()) + b"\n"
-    for line in Path("/proc/self/maps").read_bytes().splitlines(keepends=True):
-        if line.endswith(name):
-            start, end = (int(address, 16) for address in line.split(b" ", 1)[0].split(b"-"))
-            _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
+    with aside():
+        for line in Path("/proc/self/maps").read_bytes().splitlines(keepends=True):
+            if line.endswith(name):
+                start, end = (int(address, 16) for address in line.split(b" ", 1)[0].split(b"-"))
+                _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
 
 
 def release_memory() -> None:
     """Return freed pages to the machine, which glibc would keep."""
-    _libc.malloc_trim(0)
+    with aside():
+        _libc.malloc_trim(0)
 
 
 def resident_memory(process_id: int | None = None) -> ResidentMemory:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from optimizers.contract.errors import InvalidModel
+from optimizers.contract.processors import aside
 
 NEWEST_OPSET: Final = 26
 
@@ -86,7 +87,7 @@ def file_sha256(path: Path) -> str:
     turn that answer requests on the same processor.
     """
     digest, part = hashlib.sha256(), memoryview(bytearray(_PART_BYTES))
-    with path.open("rb", buffering=0) as file:
+    with aside(), path.open("rb", buffering=0) as file:
         while size := file.readinto(part):
             digest.update(part[:size])
             os.sched_yield()

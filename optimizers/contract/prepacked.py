@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from optimizers.contract.difference import largest_difference
 from optimizers.contract.host import Host
 from optimizers.contract.onnx_file import file_sha256
+from optimizers.contract.processors import aside
 from optimizers.contract.runtime import Feeds, SessionSpec, session_options, signature_of
 from optimizers.contract.samples import random_feeds
 
@@ -143,8 +144,10 @@ def _write(model: Path, spec: SessionSpec, directory: Path) -> None:
 
 
 def _open(model: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    with aside():
+        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
 def _answers(session: onnxruntime.InferenceSession, feeds: Feeds) -> list[NDArray[Any]]:
-    return [np.asarray(answer) for answer in session.run(None, feeds)]
+    with aside():
+        return [np.asarray(answer) for answer in session.run(None, feeds)]

@@ -51,6 +51,10 @@ class _Answering:
         self._aside = 0
         self._lock = threading.Lock()
 
+    @property
+    def are_known(self) -> bool:
+        return bool(self._threads)
+
     def are(self, threads: Iterable[int]) -> None:
         with self._lock:
             self._threads = tuple(threads)
@@ -76,11 +80,14 @@ def answering_threads_are(threads: Iterable[int]) -> None:
 
 @contextlib.contextmanager
 def aside() -> Iterator[None]:
-    """Do something long that needs no interpreter, away from those who answer.
+    """Do something long that needs no interpreter, away from those who answer here, if any do.
 
     Whoever holds the interpreter must be free to run where there is room: a thread that had it and
     was kept on a processor with another busy process stopped the whole server for 300 ms.
     """
+    if not _answering.are_known:
+        yield
+        return
     before = os.sched_getaffinity(0)
     _answering.change(1)
     keep_aside()

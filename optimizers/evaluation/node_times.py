@@ -21,7 +21,7 @@ import numpy as np
 
 from optimizers.contract.complaints import complaint
 from optimizers.contract.errors import RunFailed
-from optimizers.contract.processors import aside, everywhere
+from optimizers.contract.processors import everywhere
 from optimizers.contract.providers import open_inference_session
 from optimizers.contract.runtime import Feeds, SessionSpec, session_options
 
@@ -114,7 +114,8 @@ def _events(model: Path, spec: SessionSpec, feeds: Feeds, runs: int) -> list[dic
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
         options.profile_file_prefix = str(Path(directory) / "profile")
-        stack.enter_context(everywhere() if spec.intra_op_threads > 1 else aside())
+        if spec.intra_op_threads > 1:
+            stack.enter_context(everywhere())
         session = open_inference_session(model, options, plain)
         try:
             for _ in range(runs):

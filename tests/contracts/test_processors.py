@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from optimizers.contract.memory import mapped_memory, unmap_pages
+from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.processors import (
     PROCESSORS_VARIABLE,
     answering_threads_are,
@@ -48,6 +49,12 @@ def test_what_is_aside_keeps_off_one_processor_but_for_a_while() -> None:
     rest = ALL - {min(ALL)}
     assert seen == [rest, ALL, rest]
     assert os.sched_getaffinity(0) == ALL
+
+
+@needs_two
+def test_nobody_stands_aside_where_nobody_answers() -> None:
+    with aside():
+        assert os.sched_getaffinity(0) == ALL
 
 
 @needs_two
@@ -99,6 +106,23 @@ async def test_while_something_is_done_aside_the_loop_has_a_processor_of_its_own
         over.set()
         executor.shutdown()
         session.close()
+        answering_threads_are(())
+
+
+@needs_two
+def test_a_models_digest_is_taken_aside(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    with file.open("wb") as written:
+        written.truncate(1 << 28)
+    answering_threads_are((threading.get_native_id(),))
+    try:
+        with ThreadPoolExecutor(1) as others:
+            digest, seen = others.submit(file_sha256, file), set()
+            while not digest.done():
+                seen.add(frozenset(os.sched_getaffinity(0)))
+        assert frozenset({min(ALL)}) in seen
+        assert os.sched_getaffinity(0) == ALL
+    finally:
         answering_threads_are(())
 
 
