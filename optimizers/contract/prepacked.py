@@ -6,9 +6,12 @@ from one file by every session of the model and by every later start, which then
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +38,10 @@ _SMALLEST_WEIGHT_BYTES: Final = 1024
 _LARGEST_DIFFERENCE: Final = 1e-5
 """Relative; the same kernels on the same weights."""
 
+_changed: Final = threading.Condition()
+_under_way: Final[set[Path]] = set()
+"""Directories that some thread looks at or writes."""
+
 
 def prepacked_model(
     model: Path, size_bytes: int, spec: SessionSpec, directory: Path
@@ -53,23 +60,13 @@ def prepacked_model(
     """
     if spec.provider != "cpu" or spec.optimization != "all" or size_bytes < _SMALLEST_FILE_BYTES:
         return None
-    packed = directory / _MODEL
-    if directory.is_dir():
-        if _is_whole(directory):
-            return packed
-        _log.warning("%s is damaged; it is written anew", directory.name)
-        shutil.rmtree(directory)
-    fresh = directory.with_name(f".{directory.name}.{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        fresh.mkdir(parents=True)
-        _write(model, spec, fresh)
-        fresh.rename(directory)
-    except Exception as error:  # onnxruntime raises a dozen unrelated classes
-        shutil.rmtree(fresh, ignore_errors=True)
-        _log.warning("weights of %s cannot be packed: %s", model.name, " ".join(str(error).split()))
-        return None
-    return packed
+    with _alone_with(directory):
+        if directory.is_dir():
+            if _is_whole(directory):
+                return directory / _MODEL
+            _log.warning("%s is damaged; it is written anew", directory.name)
+            shutil.rmtree(directory)
+        return _write_anew(model, spec, directory)
 
 
 def packed_weights(packed: Path) -> Path:
@@ -113,6 +110,39 @@ def _is_whole(directory: Path) -> bool:
         return wanted == [file_sha256(directory / name) for name in (_MODEL, _WEIGHTS)]
     except OSError:
         return False
+
+
+@contextlib.contextmanager
+def _alone_with(directory: Path) -> Iterator[None]:
+    """One thread at a time: models of the same bytes are opened beside each other.
+
+    Whoever wrote a file that another has mapped would end the process.
+    """
+    with _changed:
+        _changed.wait_for(lambda: directory not in _under_way)
+        _under_way.add(directory)
+    try:
+        yield
+    finally:
+        with _changed:
+            _under_way.remove(directory)
+            _changed.notify_all()
+
+
+def _write_anew(model: Path, spec: SessionSpec, directory: Path) -> Path | None:
+    fresh = directory.with_name(f".{directory.name}.{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        fresh.mkdir(parents=True)
+        _write(model, spec, fresh)
+        fresh.rename(directory)
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        shutil.rmtree(fresh, ignore_errors=True)
+        if directory.is_dir():  # another process was sooner
+            return directory / _MODEL
+        _log.warning("weights of %s cannot be packed: %s", model.name, " ".join(str(error).split()))
+        return None
+    return directory / _MODEL
 
 
 def _write(model: Path, spec: SessionSpec, directory: Path) -> None:

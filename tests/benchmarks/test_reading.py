@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.load import LoadFailed, Target, check_summary, grpc_body, percentile, read_log
 from benchmarks.peers.environments import PEERS
-from benchmarks.peers.floors import recorded_share, too_slow
+from benchmarks.peers.floors import RAW_CPU_MS, expected_share, recorded_share, too_slow
 from benchmarks.report import verdicts
 from benchmarks.rows import Row
 
@@ -76,11 +76,21 @@ def test_a_row_without_values_says_why() -> None:
 
 @pytest.mark.parametrize("peer", [peer.name for peer in PEERS])
 @pytest.mark.parametrize("model", ["tiny", "lenet", "resnet18"])
-def test_a_peer_may_fall_a_fifth_below_its_recorded_share(peer: str, model: str) -> None:
-    recorded = recorded_share(peer, model)
-    assert recorded is not None
-    assert too_slow(peer, model, 0.81 * recorded) is None
-    assert peer in (too_slow(peer, model, 0.79 * recorded) or "")
+def test_a_peer_may_fall_a_fifth_below_what_is_expected(peer: str, model: str) -> None:
+    there = RAW_CPU_MS.get(model, 0.0)
+    recorded, expected = recorded_share(peer, model), expected_share(peer, model, there)
+    assert expected is not None
+    assert expected == pytest.approx(recorded), "where raw costs what it did"
+    assert too_slow(peer, model, 0.81 * expected, expected) is None
+    assert peer in (too_slow(peer, model, 0.79 * expected, expected) or "")
+
+
+def test_where_raw_is_cheaper_a_peers_own_code_weighs_more() -> None:
+    assert expected_share("kserve", "tiny", 0.23) == pytest.approx(0.23 / (0.23 + 0.83 - 0.60))
+    dearer = 2 * RAW_CPU_MS["tiny"]
+    assert expected_share("kserve", "tiny", dearer) == recorded_share("kserve", "tiny")
+    assert expected_share("kserve", "resnet18", 0.1) == recorded_share("kserve", "resnet18")
+    assert expected_share("kserve", "minilm", 0.1) is None
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from optimizers.contract.host import this_host
 from optimizers.contract.onnx_file import read_onnx_file
@@ -59,6 +62,25 @@ def test_it_is_written_once_and_anew_when_a_byte_flipped(model: Path, tmp_path: 
     weights.write_bytes(content)
     assert pack(model, tmp_path / "packed") == packed
     assert weights.read_bytes() != content
+
+
+def test_threads_that_need_it_at_once_find_it_whole(model: Path, tmp_path: Path) -> None:
+    # Whoever wrote what another had mapped would end the process, this one.
+    with ThreadPoolExecutor(4) as threads:
+        found = [threads.submit(_packed_answers, model, tmp_path / "packed") for _ in range(8)]
+        answers = [one.result() for one in found]
+    with closing(Session(model, SPEC)) as plain:
+        [wanted] = plain.run({"x": floats(2, 768)})
+    for answer in answers:
+        np.testing.assert_allclose(answer, wanted, rtol=1e-5)
+    assert [one.name for one in tmp_path.glob("*packed*")] == ["packed"]
+
+
+def _packed_answers(model: Path, directory: Path) -> NDArray[Any]:
+    packed = pack(model, directory)
+    assert packed is not None
+    with closing(Session(model, SPEC, packed)) as session:
+        return session.run({"x": floats(2, 768)})[0]
 
 
 @pytest.mark.parametrize("missing", ["weights.bin", "sha256", "model.onnx"])

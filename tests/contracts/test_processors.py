@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -113,13 +114,14 @@ async def test_while_something_is_done_aside_the_loop_has_a_processor_of_its_own
 def test_a_models_digest_is_taken_aside(tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     with file.open("wb") as written:
-        written.truncate(1 << 28)
+        written.truncate(1 << 26)
     answering_threads_are((threading.get_native_id(),))
     try:
         with ThreadPoolExecutor(1) as others:
             digest, seen = others.submit(file_sha256, file), set()
             while not digest.done():
                 seen.add(frozenset(os.sched_getaffinity(0)))
+                time.sleep(0.001)
         assert frozenset({min(ALL)}) in seen
         assert os.sched_getaffinity(0) == ALL
     finally:

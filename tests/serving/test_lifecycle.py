@@ -177,6 +177,7 @@ async def test_a_run_that_nobody_waits_for_frees_its_lane(tmp_path: Path) -> Non
             await until_in_flight(server, 1)
             gone.cancel()
             await asyncio.wait([gone])
+            await until_in_flight(server, 0)
             await client.infer("slow", {"x": floats(1, 256)}, timeout=60)
             assert time.monotonic() - started < 20, "a run of a minute was waited for"
 

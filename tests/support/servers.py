@@ -66,9 +66,10 @@ def running(
     watchdog = threading.Timer(START_SECONDS, process.kill)
     watchdog.start()
     try:
-        match = READY.match(process.stdout.readline())
+        line = process.stdout.readline()
+        match = READY.match(line)
         watchdog.cancel()
-        assert match, f"no Ready line; the server said: {''.join(log)}"
+        assert match, _not_ready(process, line, log)
         yield Server(process=process, public=match[1], metrics=match[2], admin=match[3], log=log)
     finally:
         watchdog.cancel()
@@ -82,6 +83,14 @@ def running(
         reader.join()
         process.stdout.close()
         process.stderr.close()
+
+
+def _not_ready(process: subprocess.Popen[str], line: str, log: Sequence[str]) -> str:
+    process.kill()
+    return (
+        f"no Ready line but {line!r}; the server ended with {process.wait()} (-9: it was killed "
+        f"after {START_SECONDS} s, or just now) and said: {''.join(log)}"
+    )
 
 
 def _collect(stream: Iterator[str], log: list[str]) -> None:
