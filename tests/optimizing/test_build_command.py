@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from optimizers.contract.directory import read_variant
 from optimizers.contract.evaluation import Verdict
 from optimizers.contract.study import REPORT_FILE, read_explanation
@@ -42,6 +44,7 @@ def test_a_proved_variant_is_written_with_its_manifest(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["variant"]
 
 
+@pytest.mark.alone
 def test_what_a_search_found_is_kept_beside_its_variant(tmp_path: Path) -> None:
     model = models.perceptron(tmp_path / "net.onnx", sizes=(16, 256, 256, 4))
     write_data(tmp_path / "data", model)
