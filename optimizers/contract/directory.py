@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -151,7 +152,8 @@ def write_atomically(path: Path, content: bytes, *, is_private: bool = False) ->
         content: Its new bytes.
         is_private: Whether no other user may read it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    writer = f"{os.getpid()}.{threading.get_native_id()}"
+    temporary = path.with_name(f".{path.name}.{writer}.part")
     try:
         with temporary.open("wb") as file:
             if is_private:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from optimizers.contract.complaints import complaint, lacks_memory
 from optimizers.contract.cuda import device_runner
 from optimizers.contract.errors import (
+    HoneError,
     InvalidDocument,
     OutOfMemory,
     RunFailed,
@@ -25,6 +27,8 @@ from optimizers.contract.processors import aside, everywhere, use_all
 from optimizers.contract.provider_options import Provider, ProviderOptions
 from optimizers.contract.providers import open_inference_session
 from optimizers.contract.signature import Signature, tensor_spec
+
+_log = logging.getLogger(__name__)
 
 Feeds = Mapping[str, NDArray[Any]]
 """Input name → array of the signature's datatype and shape."""
@@ -190,13 +194,25 @@ class Session:
             self._device.close()
         self._device = self._narrow = self._wide = None
 
-    def _wide_session(self) -> onnxruntime.InferenceSession:
-        """The second session; whoever asks for it is the only one who runs."""
-        if self._wide is None:
-            threads = self.wide_threads
-            spec = replace(self._file_spec, intra_op_threads=threads, lanes=1, spinning=True)
+    def _session(self, *, wide: bool) -> onnxruntime.InferenceSession | None:
+        """The narrow session or, for whoever is the only one who runs, the wide one."""
+        if not wide or self._narrow is None:
+            return self._narrow
+        if self._wide is None and self.wide_threads:
+            self._open_wide(self.wide_threads)
+        return self._wide or self._narrow
+
+    def _open_wide(self, threads: int) -> None:
+        """Open the wide session, or do without: nobody's request is to fail for want of speed.
+
+        Its file is gone where another model of the same bytes was replaced meanwhile.
+        """
+        spec = replace(self._file_spec, intra_op_threads=threads, lanes=1, spinning=True)
+        try:
             self._wide = self._open(spec)
-        return self._wide
+        except HoneError as error:
+            _log.warning("%s gets no more threads for a caller who is alone: %s", self.path, error)
+            self.wide_threads = 0
 
     def _open(self, spec: SessionSpec) -> onnxruntime.InferenceSession:
         # Threads of the session stay where its opener was.
@@ -225,7 +241,7 @@ class Session:
         wide: bool,
         options: onnxruntime.RunOptions,
     ) -> list[NDArray[Any]]:
-        session = self._wide_session() if wide and self.wide_threads else self._narrow
+        session = self._session(wide=wide)
         if session is None:
             raise SessionClosed(_CLOSED)
         try:

@@ -135,6 +135,20 @@ def test_what_was_packed_goes_with_its_model_and_with_its_host(tmp_path: Path) -
     assert {path.name for path in tmp_path.iterdir()} == {left, f"{left}.json"}
 
 
+def test_a_caller_who_is_alone_is_answered_where_the_packed_model_is_gone(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / directory_name("a" * 64, this_host(2))
+    with closing(Session(model, SPEC, pack(model, directory))) as session:
+        feeds = {"x": floats(1, 768)}
+        [wanted] = session.run(feeds)
+        session.widen(2)
+        drop_packed(tmp_path, "a" * 64)
+        np.testing.assert_array_equal(session.start(feeds, wide=True).future.result()[0], wanted)
+        assert session.wide_threads == 0
+        assert "gets no more threads for a caller who is alone" in caplog.text
+
+
 def test_a_second_session_is_kept_only_where_it_is_faster(model: Path) -> None:
     with closing(Session(model, SPEC)) as session:
         feeds = {"x": floats(1, 768)}

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from optimizers.contract.arrays import read_arrays, write_arrays
-from optimizers.contract.directory import VariantDirectory, adopt, read_golden, read_variant
+from optimizers.contract.directory import (
+    VariantDirectory,
+    adopt,
+    read_golden,
+    read_variant,
+    write_atomically,
+)
 from optimizers.contract.errors import VariantDamaged
 from optimizers.contract.manifest import MANIFEST_FILE, manifest_to_json, read_manifest
 from tests.support import models
@@ -89,3 +96,15 @@ def test_texts_and_numbers_survive_a_file_without_pickling(tmp_path: Path) -> No
     found = read_arrays(tmp_path / "arrays.npz")
     assert (found["t"] == texts).all()
     assert (found["n"] == np.arange(3)).all()
+
+
+def test_threads_that_replace_a_file_at_once_leave_one_of_them_whole(tmp_path: Path) -> None:
+    contents = [bytes([letter]) * (1 << 16) for letter in b"ab"]
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(50):
+            for done in [
+                threads.submit(write_atomically, tmp_path / "file", content) for content in contents
+            ]:
+                done.result()
+            assert (tmp_path / "file").read_bytes() in contents
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
