@@ -42,6 +42,7 @@ _LEVELS: Final = {
     "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
 _ERRORS_ONLY: Final = 4
+_SHRINK: Final = "memory.enable_memory_arena_shrinkage"
 _CLOSED: Final = "this variant was closed while the request waited; try again"
 
 
@@ -121,6 +122,7 @@ class Session:
         session = self._open(self._file_spec)
         self._narrow: onnxruntime.InferenceSession | None = session
         self._wide: onnxruntime.InferenceSession | None = None
+        self._had_many = False
         self.wide_threads = 0
         """Threads inside a wide run; 0 where there are none."""
         self.signature = signature_of(session)
@@ -205,14 +207,27 @@ class Session:
     def _open_wide(self, threads: int) -> None:
         """Open the wide session, or do without: nobody's request is to fail for want of speed.
 
-        Its file is gone where another model of the same bytes was replaced meanwhile.
+        Its file is gone where another model of the same bytes was replaced meanwhile. Its runs are
+        of one row, as a rule, and find their memory warm where they left it.
         """
-        spec = replace(self._file_spec, intra_op_threads=threads, lanes=1, spinning=True)
+        spec = replace(
+            self._file_spec, intra_op_threads=threads, lanes=1, spinning=True, arena=True
+        )
         try:
             self._wide = self._open(spec)
         except HoneError as error:
             _log.warning("%s gets no more threads for a caller who is alone: %s", self.path, error)
             self.wide_threads = 0
+
+    def _tidy_up(self, feeds: Feeds, options: onnxruntime.RunOptions) -> None:
+        """Give back after a wide run what one of many rows took, which would stay for ever.
+
+        Its answer is still there when it ends; that part goes with the next one.
+        """
+        had_many = self._had_many
+        self._had_many = any(array.ndim and array.shape[0] > 1 for array in feeds.values())
+        if had_many or self._had_many:
+            options.add_run_config_entry(_SHRINK, "cpu:0")
 
     def _open(self, spec: SessionSpec) -> onnxruntime.InferenceSession:
         # Threads of the session stay where its opener was.
@@ -244,6 +259,8 @@ class Session:
         session = self._session(wide=wide)
         if session is None:
             raise SessionClosed(_CLOSED)
+        if wide and session is not self._narrow and options is not self._inline_options:
+            self._tidy_up(feeds, options)
         try:
             if self._device is not None:
                 return self._device.run(feeds, outputs, options)
@@ -275,7 +292,7 @@ def session_options(spec: SessionSpec) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = spec.intra_op_threads
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = spec.arena
-    options.enable_mem_pattern = spec.arena
+    options.enable_mem_pattern = False  # there is one for every shape that ever came, for ever
     options.graph_optimization_level = _LEVELS[spec.optimization]
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spec.spinning)))

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from optimizers.contract.host import this_host
+from optimizers.contract.memory import mapped_memory
 from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.prepacked import (
     directory_name,
@@ -147,6 +148,19 @@ def test_a_caller_who_is_alone_is_answered_where_the_packed_model_is_gone(
         np.testing.assert_array_equal(session.start(feeds, wide=True).future.result()[0], wanted)
         assert session.wide_threads == 0
         assert "gets no more threads for a caller who is alone" in caplog.text
+
+
+def test_a_lone_request_of_many_rows_holds_no_memory_after_the_next(tmp_path: Path) -> None:
+    path = models.slow(tmp_path / "model.onnx", width=768, rounds=2)
+    many = floats(1 << 14, 768)
+    with closing(Session(path, SPEC)) as session:
+        session.widen(2)
+        held = []
+        for rows in (many[:1], many, many[:1]):
+            session.start({"x": rows}, wide=True).future.result()
+            held.append(mapped_memory().anonymous_bytes)
+    assert held[1] - held[0] > many.nbytes / 2, "its answer lies in the arena still"
+    assert held[2] - held[0] < many.nbytes / 4
 
 
 def test_a_second_session_is_kept_only_where_it_is_faster(model: Path) -> None:
