@@ -88,13 +88,11 @@ def aside() -> Iterator[None]:
     if not _answering.are_known:
         yield
         return
-    before = os.sched_getaffinity(0)
     _answering.change(1)
-    keep_aside()
     try:
-        yield
+        with off_one_processor():
+            yield
     finally:
-        _use(before)
         _answering.change(-1)
 
 
@@ -115,8 +113,21 @@ def beside_a_worker() -> Iterator[None]:
 @contextlib.contextmanager
 def everywhere() -> Iterator[None]:
     """Let the calling thread, and those it starts here, use every processor for a while."""
+    with _on(_ALL):
+        yield
+
+
+@contextlib.contextmanager
+def off_one_processor() -> Iterator[None]:
+    """Like `keep_aside`, for a while."""
+    with _on(_ALL - _LEFT or _ALL):
+        yield
+
+
+@contextlib.contextmanager
+def _on(processors: frozenset[int]) -> Iterator[None]:
     before = os.sched_getaffinity(0)
-    use_all()
+    _use(processors)
     try:
         yield
     finally:

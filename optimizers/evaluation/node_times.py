@@ -21,7 +21,7 @@ import numpy as np
 
 from optimizers.contract.complaints import complaint
 from optimizers.contract.errors import RunFailed
-from optimizers.contract.processors import everywhere
+from optimizers.contract.processors import everywhere, off_one_processor
 from optimizers.contract.providers import open_inference_session
 from optimizers.contract.runtime import Feeds, SessionSpec, session_options
 
@@ -114,8 +114,7 @@ def _events(model: Path, spec: SessionSpec, feeds: Feeds, runs: int) -> list[dic
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
         options.profile_file_prefix = str(Path(directory) / "profile")
-        if spec.intra_op_threads > 1:
-            stack.enter_context(everywhere())
+        stack.enter_context(everywhere() if spec.intra_op_threads > 1 else off_one_processor())
         session = open_inference_session(model, options, plain)
         try:
             for _ in range(runs):
