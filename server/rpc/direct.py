@@ -22,12 +22,12 @@ class DirectMethod(NamedTuple):
     What needs a task of its own, such as `asyncio.timeout`, fails in it.
 
     Attributes:
-        request: The request's message class.
+        read: Makes of a request's bytes what `call` takes, or raises DecodeError.
         call: Takes the request and the caller's deadline on the monotonic clock, or None.
         not_a_message: What a caller is told whose bytes are no such message.
     """
 
-    request: type[Message]
+    read: Callable[[bytes], Any]
     call: Callable[[Any, float | None], Coroutine[Any, Any, Message | bytes]]
     not_a_message: str
 
@@ -58,7 +58,7 @@ def begin(
 ) -> DirectCall | None:
     """Start to answer a call; what it became if it is not over yet."""
     try:
-        request = method.request.FromString(content)
+        request = method.read(content)
     except DecodeError:
         server.refuse(call_id, grpc.StatusCode.INVALID_ARGUMENT, method.not_a_message)
         return None

@@ -39,11 +39,13 @@ class Unary:
         request: The request's message class.
         call: Takes the request and the caller's deadline on the monotonic clock, or None; gives
             the response or its bytes.
+        read: Makes of a request's bytes what `call` takes, or raises DecodeError; None: a message.
         is_direct: Whether `call` is a coroutine function that fits `DirectMethod`.
     """
 
     request: type[Message]
     call: Callable[[Any, float | None], Coroutine[Any, Any, Message | bytes]]
+    read: Callable[[bytes], Any] | None = None
     is_direct: bool = False
 
 
@@ -53,6 +55,7 @@ class Streaming:
 
     request: type[Message]
     call: Callable[[Any, float | None], AsyncIterator[Message]]
+    read: Callable[[bytes], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +67,14 @@ class Duplex:
         call: Takes the requests, the caller's deadline as in `Unary`, and the call's metadata. The
             requests end when the caller has sent all of them, and raise what ended them early:
             InvalidRequest for bytes that are no message, NotReady when the server stops.
+        read: As in `Unary`.
     """
 
     request: type[Message]
     call: Callable[
         [AsyncIterator[Any], float | None, Mapping[str, str]], AsyncGenerator[Message, None]
     ]
+    read: Callable[[bytes], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,9 +209,11 @@ def _handler(
     before_each: Callable[[Any], None] | None,
     response_compression: bool,
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    def parse(content: bytes) -> Message | DecodeError:
+    read = _reader(method)
+
+    def parse(content: bytes) -> Any:
         try:
-            return method.request.FromString(content)
+            return read(content)
         except DecodeError as error:
             return error
 
@@ -229,10 +236,14 @@ def _handler(
     )
 
 
+def _reader(method: Unary | Streaming | Duplex) -> Callable[[bytes], Any]:
+    return method.read or method.request.FromString
+
+
 def _direct(service: Service) -> dict[str, DirectMethod]:
     return {
         f"/{service.name}/{name}": DirectMethod(
-            method.request, method.call, _not_a_message(method.request)
+            _reader(method), method.call, _not_a_message(method.request)
         )
         for name, method in service.methods.items()
         if isinstance(method, Unary) and method.is_direct
@@ -314,7 +325,7 @@ def _streaming(
 def _duplex(
     method: Duplex, stopping: asyncio.Event
 ) -> Callable[[AsyncIterator[Any], Any], Awaitable[None]]:
-    async def read(requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
+    async def read(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async for request in _until(stopping, requests):
             if isinstance(request, DecodeError):
                 raise InvalidRequest(_not_a_message(method.request))

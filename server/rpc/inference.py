@@ -30,6 +30,7 @@ from server.rpc.classification import classify
 from server.rpc.codec import DecodedRequest, decode_request, encode_response
 from server.rpc.description import PLATFORM, max_batch_size, model_config, model_statistics
 from server.rpc.endpoint import Duplex, Service, Unary
+from server.rpc.forms import Forms, InferenceRequest
 from server.rpc.layouts import Layouts
 from server.rpc.load_parameters import decode_load
 from server.rpc.memory_calls import MemoryCalls
@@ -112,6 +113,7 @@ class Inference:
         self._infer: Infer = (
             self.model_infer if tracing is None else traced(self.model_infer, tracing)
         )
+        self._forms = Forms()
         self._layouts: dict[ModelVersion, Layouts] = {}
         self._memory = memory
         self.accepting = True
@@ -144,9 +146,16 @@ class Inference:
                     request=pb.ServerMetadataRequest, call=self.server_metadata
                 ),
                 "ModelMetadata": Unary(request=pb.ModelMetadataRequest, call=self.model_metadata),
-                "ModelInfer": Unary(request=pb.ModelInferRequest, call=self._infer, is_direct=True),
+                "ModelInfer": Unary(
+                    request=pb.ModelInferRequest,
+                    call=self._infer,
+                    read=self._forms.read,
+                    is_direct=True,
+                ),
                 "ModelStreamInfer": Duplex(
-                    request=pb.ModelInferRequest, call=self.model_stream_infer
+                    request=pb.ModelInferRequest,
+                    call=self.model_stream_infer,
+                    read=self._forms.read,
                 ),
                 "ModelConfig": Unary(request=pb.ModelConfigRequest, call=self.model_config),
                 "ModelStatistics": Unary(
@@ -175,7 +184,7 @@ class Inference:
 
     async def model_infer(
         self,
-        request: pb.ModelInferRequest,
+        request: InferenceRequest,
         deadline: float | None,
         timeline: Timeline | None = None,
     ) -> bytes:
@@ -198,7 +207,7 @@ class Inference:
                 model, address = self._registry.find(request.model_name, request.model_version)
             except NotReady:
                 model, address = await self._residency.find(
-                    request.model_name, request.model_version, request.ByteSize()
+                    request.model_name, request.model_version, len(request.content)
                 )
         except ServingError as error:
             self._metrics.unaddressed(_REASONS.get(type(error), "unknown_model"))
@@ -208,21 +217,26 @@ class Inference:
         totals = opened.metrics.version
         totals.in_flight += 1
         try:
-            timeout_s, priority = 0.0, 0
-            if request.parameters:
-                parameters = decode_parameters(request.parameters)
+            layouts = self._layouts.get(model) or self._new_layouts(model)
+            form, timeout_s, priority = request.form, 0.0, 0
+            if form is not None and form.owner is not layouts:
+                form = None
+            if form is not None:
+                parameters = form.parameters
+            else:
+                parameters = decode_parameters(request.message.parameters)
+            if parameters:
                 address = _one_address(address, parameters.get("variant"))
                 timeout_s = 1e-6 * int(parameters.get("timeout", 0))
                 priority = int(parameters.get("priority", 0))
             if address:
                 opened = await self._routes.opened(model, address)
-            layouts = self._layouts.get(model) or self._new_layouts(model)
-            decoded, key = layouts.recognise(request)
-            if decoded is None:
-                decoded = decode_request(request, model.signature, self._memory)
+            if form is not None:
+                decoded = form.decoded(request.content)
+            else:
+                decoded = decode_request(request.message, model.signature, self._memory)
                 _check_rows(model, decoded.feeds, decoded.rows)
-                if key is not None:
-                    layouts.remember(key, request, model.signature, decoded)
+                self._forms.learn(layouts, request, parameters, model.signature, decoded)
             del request  # its arrays are copies; while it waits, only they take memory
             if timeline is not None:
                 timeline.served_by = (model.name, str(model.version), opened.variant)
@@ -269,7 +283,7 @@ class Inference:
 
     def model_stream_infer(
         self,
-        requests: AsyncIterator[pb.ModelInferRequest],
+        requests: AsyncIterator[InferenceRequest],
         deadline: float | None,
         metadata: Mapping[str, str],
     ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
@@ -384,7 +398,7 @@ class Inference:
         return pb.RepositoryModelUnloadResponse()
 
     def _new_layouts(self, model: ModelVersion) -> Layouts:
-        """The forms of a version's requests; those of versions that serve no more are dropped."""
+        """The forms of a version's answers; those of versions that serve no more are dropped."""
         known = self._layouts
         self._layouts = {one: known[one] for one in self._registry.models() if one in known}
         return self._layouts.setdefault(model, Layouts())

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from server.pb import open_inference_pb2 as pb
+from server.rpc.forms import InferenceRequest
 from server.rpc.status import describe
 
-Infer = Callable[[pb.ModelInferRequest, float | None], Coroutine[Any, Any, bytes]]
+Infer = Callable[[InferenceRequest, float | None], Coroutine[Any, Any, bytes]]
 
 _FINAL: Final = "triton_final_response"
 _ERRORS_END_THE_STREAM: Final = ("triton_grpc_error", "true")
@@ -68,7 +69,7 @@ class InferenceStream:
         self._room = asyncio.Event()
 
     async def answers(
-        self, requests: AsyncIterator[pb.ModelInferRequest]
+        self, requests: AsyncIterator[InferenceRequest]
     ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         """One answer for each request; closing the iterator cancels what is in flight.
 
@@ -97,10 +98,10 @@ class InferenceStream:
                 one.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
 
-    async def _read(self, requests: AsyncIterator[pb.ModelInferRequest]) -> None:
+    async def _read(self, requests: AsyncIterator[InferenceRequest]) -> None:
         """Start every request as it comes."""
         async for request in requests:
-            size = request.ByteSize()
+            size = len(request.content)
             self._in_flight.append((asyncio.create_task(self._answer(request)), size))
             self._bytes += size
             self._arrived.set()
@@ -114,7 +115,7 @@ class InferenceStream:
             or self._bytes >= self._limits.request_bytes
         )
 
-    async def _answer(self, request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+    async def _answer(self, request: InferenceRequest) -> pb.ModelStreamInferResponse:
         answer = pb.ModelStreamInferResponse()
         try:
             answer.infer_response.ParseFromString(await self._infer(request, self._deadline))

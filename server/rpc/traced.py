@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from server.pb import open_inference_pb2 as pb
+from server.rpc.forms import InferenceRequest
 from server.rpc.status import code_of
 from server.timeline import Timeline
 
@@ -27,13 +27,13 @@ def keep_metadata(context: Any) -> None:
 
 def traced(
     infer: Callable[
-        [pb.ModelInferRequest, float | None, Timeline | None], Coroutine[Any, Any, _Answer]
+        [InferenceRequest, float | None, Timeline | None], Coroutine[Any, Any, _Answer]
     ],
     tracing: Tracing,
-) -> Callable[[pb.ModelInferRequest, float | None], Coroutine[Any, Any, _Answer]]:
+) -> Callable[[InferenceRequest, float | None], Coroutine[Any, Any, _Answer]]:
     """`infer`, each sampled request inside its span; see `keep_metadata`."""
 
-    async def call(request: pb.ModelInferRequest, deadline: float | None) -> _Answer:
+    async def call(request: InferenceRequest, deadline: float | None) -> _Answer:
         begun = tracing.begin(_metadata.get(), model=request.model_name, request_id=request.id)
         if begun is None:
             return await infer(request, deadline, None)

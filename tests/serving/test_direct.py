@@ -28,7 +28,9 @@ async def serving(call: Call, **options: int) -> AsyncIterator[tuple[NativeServe
     server = NativeServer(options=list(options.items()))
     handler = grpc.unary_unary_rpc_method_handler(the_long_way)
     server.add_registered_method_handlers("echo.Echo", {"Say": handler})
-    server.answer_directly({PATH: DirectMethod(pb.ServerReadyRequest, call, "no such message")})
+    server.answer_directly(
+        {PATH: DirectMethod(pb.ServerReadyRequest.FromString, call, "no such message")}
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -112,10 +114,10 @@ async def test_a_handler_that_is_cancelled_by_others_tells_its_caller() -> None:
 
 
 async def test_a_caller_who_goes_cancels_its_handler_whatever_that_waits_for() -> None:
-    entered, ended = asyncio.Event(), []
+    entered, ended = asyncio.Semaphore(0), []
 
     async def call(request: Any, deadline: float | None) -> bytes:
-        entered.set()
+        entered.release()
         try:
             await asyncio.sleep(30)
         except asyncio.CancelledError:
@@ -126,7 +128,8 @@ async def test_a_caller_who_goes_cancels_its_handler_whatever_that_waits_for() -
 
     async with serving(call) as (server, say):
         calls = [say(b"") for _ in range(20)]
-        await entered.wait()
+        for _ in calls:
+            await entered.acquire()
         for one in calls:
             one.cancel()
         async with asyncio.timeout(5):

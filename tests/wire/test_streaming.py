@@ -17,6 +17,7 @@ import pytest
 from server.client import inference_request
 from server.errors import InvalidRequest
 from server.pb import open_inference_pb2 as pb
+from server.rpc.forms import InferenceRequest
 from server.rpc.streaming import InferenceStream, StreamLimits
 from tests.support import models
 from tests.support.calls import floats, linear_request
@@ -48,6 +49,12 @@ def numbered(number: int, *, name: str = "linear", rows: int = 1) -> pb.ModelInf
     request = inference_request(name, {"x": np.full((rows, width), number, np.float32)})
     request.id = str(number)
     return request
+
+
+def asking(request_id: str, *contents: bytes) -> InferenceRequest:
+    """A request as a stream's handler gets it."""
+    message = pb.ModelInferRequest(id=request_id, raw_input_contents=contents)
+    return InferenceRequest(message.SerializeToString())
 
 
 def misnamed(number: int) -> pb.ModelInferRequest:
@@ -229,17 +236,17 @@ class Endless:
         self.taken = 0
         self._raw = bytes(size)
 
-    async def requests(self) -> AsyncIterator[pb.ModelInferRequest]:
+    async def requests(self) -> AsyncIterator[InferenceRequest]:
         while True:
             self.taken += 1
-            yield pb.ModelInferRequest(id=str(self.taken), raw_input_contents=[self._raw])
+            yield asking(str(self.taken), self._raw)
 
 
 @pytest.mark.parametrize(("size", "most"), [(0, 8), (300, 4)])
 async def test_a_full_stream_is_read_no_further(size: int, most: int) -> None:
     gate = asyncio.Semaphore(0)
 
-    async def infer(request: pb.ModelInferRequest, deadline: float | None) -> bytes:
+    async def infer(request: InferenceRequest, deadline: float | None) -> bytes:
         await gate.acquire()
         return pb.ModelInferResponse(id=request.id).SerializeToString()
 
@@ -262,7 +269,7 @@ async def test_a_full_stream_is_read_no_further(size: int, most: int) -> None:
 async def test_closing_the_answers_cancels_what_is_in_flight() -> None:
     cancelled = []
 
-    async def infer(request: pb.ModelInferRequest, deadline: float | None) -> bytes:
+    async def infer(request: InferenceRequest, deadline: float | None) -> bytes:
         if request.id == "1":
             return pb.ModelInferResponse(id=request.id).SerializeToString()
         try:
@@ -282,13 +289,13 @@ async def test_closing_the_answers_cancels_what_is_in_flight() -> None:
 
 
 async def test_what_ends_the_requests_is_raised_after_the_answers() -> None:
-    async def infer(request: pb.ModelInferRequest, deadline: float | None) -> bytes:
+    async def infer(request: InferenceRequest, deadline: float | None) -> bytes:
         await asyncio.sleep(0.01)
         return pb.ModelInferResponse(id=request.id).SerializeToString()
 
-    async def requests() -> AsyncIterator[pb.ModelInferRequest]:
-        yield pb.ModelInferRequest(id="1")
-        yield pb.ModelInferRequest(id="2")
+    async def requests() -> AsyncIterator[InferenceRequest]:
+        yield asking("1")
+        yield asking("2")
         raise InvalidRequest("enough")
 
     answers = InferenceStream(infer, None, {}).answers(requests())
