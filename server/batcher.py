@@ -26,6 +26,7 @@ from server.timeline import note_run
 from server.waiting import (
     LAST_LEVEL,
     NO_TERMS,
+    Alike,
     Arrays,
     Joint,
     Terms,
@@ -185,7 +186,7 @@ class Batcher:
             if curve.is_observed and curve.seconds(rows) <= self._policy.inline_s:
                 self._may_hurry = False
                 loop.call_soon(self._turn_is_over)
-                return self._run_at_once(feeds, rows, outputs, curve, now)
+                return self._run_at_once(feeds, outputs, curve, now, rows, 1)
         waiting = Waiting(feeds, rows, outputs, now, loop.create_future(), deadline)
         curve = self._costs.curve(waiting.shapes, waiting.size_bytes, rows)
         waiting.cost_s = rows * curve.row_s
@@ -220,6 +221,47 @@ class Batcher:
             self._in_hand -= 1
             if timer is not None:
                 timer.cancel()
+
+    def most_at_once(self, alike: Alike, count: int) -> int:
+        """How many of `count` requests that came together may be answered by one run right now.
+
+        0: they have to wait in line, because others do, or because a run would hold up the event
+        loop; or, of one by itself, because more may come in the same turn of the loop.
+        """
+        if self._line.items or not self._free_lanes or (count == 1 and not self._may_hurry):
+            return 0
+        rows, policy = alike.rows, self._policy
+        curve = self._costs.curve(alike.shapes, alike.size_bytes, rows)
+        if not curve.is_observed or curve.seconds(rows) > policy.inline_s:
+            return 0
+        if count == 1 or alike.shapes is None:
+            return 1
+        there = rows * count
+        most = min(policy.max_batch, curve.rows_to_try(there), curve.rows_within(policy.inline_s))
+        return max(1, most // rows)
+
+    def infer_at_once(self, feeds: Feeds, alike: Alike, count: int) -> Arrays:
+        """Answer `count` requests by one run in the calling thread; see `most_at_once`.
+
+        Args:
+            feeds: Their inputs, joined.
+            alike: What each of them is like.
+            count: How many there are.
+
+        Returns:
+            One array per output wanted, joined likewise.
+
+        Raises:
+            RunFailed: The runtime refused these inputs.
+            SessionClosed: The variant was closed meanwhile.
+        """
+        now = self._clock()
+        curve = self._costs.curve(alike.shapes, alike.size_bytes, alike.rows)
+        if self._may_hurry:
+            self._may_hurry = False
+            if count == 1:
+                asyncio.get_running_loop().call_soon(self._turn_is_over)
+        return self._run_at_once(feeds, alike.outputs, curve, now, alike.rows * count, count)
 
     @property
     def waiting(self) -> int:
@@ -285,13 +327,19 @@ class Batcher:
         self._may_hurry = True
 
     def _run_at_once(
-        self, feeds: Feeds, rows: int, outputs: tuple[str, ...], curve: CostCurve, now: float
+        self,
+        feeds: Feeds,
+        outputs: tuple[str, ...],
+        curve: CostCurve,
+        now: float,
+        rows: int,
+        requests: int,
     ) -> Arrays:
-        """The shortest way for somebody who asks alone: nobody waits, so there is no line."""
+        """The shortest way for those that need not wait: there is no line."""
         results = self._runner.run(feeds, outputs)
         took = self._clock() - now
         curve.observe(rows, took)
-        self._observer.ran(rows, _NO_WAIT, took)
+        self._observer.ran(rows, _NO_WAIT * requests, took)
         return results
 
     def _flush(self) -> None:

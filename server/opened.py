@@ -151,6 +151,9 @@ class OpenVariant:
         self._compute = self._batcher.infer if opening.padding is None else self._pad_and_infer
         self.infer = self._compute if cache is None else self._look_up_or_infer
         """Answers one request; see `Batcher.infer`."""
+        plain = opening.padding is None and cache is None and batching == Batching()
+        self.at_once = self._batcher if plain and self.policy.inline_s else None
+        """Answers several that came together, where nothing but a short run is to be done."""
 
     @property
     def is_idle(self) -> bool:

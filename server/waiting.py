@@ -49,6 +49,22 @@ NO_TERMS: Final = Terms()
 """Of a caller that waits for as long as it takes."""
 
 
+class Alike(NamedTuple):
+    """What requests of one form have in common.
+
+    Attributes:
+        rows: Length of each one's first dimension.
+        shapes: As in `Waiting`.
+        size_bytes: Bytes of each one's inputs.
+        outputs: Names of the outputs wanted.
+    """
+
+    rows: int
+    shapes: Shapes | None
+    size_bytes: int
+    outputs: tuple[str, ...]
+
+
 class Endable(Protocol):
     """A run that may be ended because nobody waits for it."""
 

@@ -7,13 +7,21 @@ set, copies a context and waits a turn of the loop before it begins.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from server.rpc.status import describe
+
+_AMPLE_S: Final = 0.05
+"""Who waits for at least so long gets an answer in time that is worked out at once."""
+
+
+Together = Callable[[Sequence[Any]], Sequence[bytes | None]]
+"""Answers requests that came together; None for each that is to be answered by itself."""
 
 
 class DirectMethod(NamedTuple):
@@ -25,11 +33,13 @@ class DirectMethod(NamedTuple):
         read: Makes of a request's bytes what `call` takes, or raises DecodeError.
         call: Takes the request and the caller's deadline on the monotonic clock, or None.
         not_a_message: What a caller is told whose bytes are no such message.
+        together: Asked first about what came in one burst, from callers who are in no hurry.
     """
 
     read: Callable[[bytes], Any]
     call: Callable[[Any, float | None], Coroutine[Any, Any, Message | bytes]]
     not_a_message: str
+    together: Together | None = None
 
 
 @runtime_checkable
@@ -53,30 +63,68 @@ class Answering(Protocol):
         """The call is over, and nobody waits for an answer."""
 
 
+class Arrival(NamedTuple):
+    """A call that came.
+
+    Attributes:
+        call_id: The transport's.
+        request: What `DirectMethod.read` made of its bytes.
+        deadline: When its caller stops waiting, on the monotonic clock; None: never.
+    """
+
+    call_id: int
+    request: Any
+    deadline: float | None
+
+
 def begin(
-    method: DirectMethod, call_id: int, content: bytes, deadline: float | None, server: Answering
-) -> DirectCall | None:
-    """Start to answer a call; what it became if it is not over yet."""
+    method: DirectMethod, arrivals: Sequence[Arrival], server: Answering
+) -> Iterator[DirectCall]:
+    """Start to answer calls that came together; what became of those that are not over yet."""
+    if method.together is not None:
+        arrivals = _answered_together(method.together, arrivals, server)
+    for call_id, request, deadline in arrivals:
+        call = DirectCall(call_id, method.call(request, deadline), server)
+        if not call.step():
+            yield call
+
+
+def _answered_together(
+    together: Together, arrivals: Sequence[Arrival], server: Answering
+) -> list[Arrival]:
+    """Answer what can be answered together; the others."""
+    in_hurry = time.monotonic() + _AMPLE_S
+    left: list[Arrival] = []
+    calm: list[Arrival] = []
+    for arrival in arrivals:
+        is_calm = arrival.deadline is None or arrival.deadline > in_hurry
+        (calm if is_calm else left).append(arrival)
     try:
-        request = method.read(content)
-    except DecodeError:
-        server.refuse(call_id, grpc.StatusCode.INVALID_ARGUMENT, method.not_a_message)
-        return None
-    call = DirectCall(call_id, method.call(request, deadline), server)
-    return None if call.step() else call
+        answers = together([arrival.request for arrival in calm])
+    except Exception as error:
+        code, text = describe(error)
+        for arrival in calm:
+            server.refuse(arrival.call_id, code, text)
+        return left
+    for arrival, answer in zip(calm, answers, strict=True):
+        if answer is None:
+            left.append(arrival)
+        else:
+            server.answer(arrival.call_id, answer)
+    return left
 
 
 class DirectCall:
     """A call under way, as little of a task as it takes."""
 
     __slots__ = (
-        *("_call_id", "_coroutine", "_has_to_tell", "_is_gone", "_over", "_server", "_waits_for"),
+        *("_coroutine", "call_id", "_has_to_tell", "_is_gone", "_over", "_server", "_waits_for"),
     )
 
     def __init__(
         self, call_id: int, coroutine: Coroutine[Any, Any, Message | bytes], server: Answering
     ) -> None:
-        self._call_id = call_id
+        self.call_id = call_id
         self._coroutine = coroutine
         self._server = server
         self._is_gone = False
@@ -109,14 +157,14 @@ class DirectCall:
         except StopIteration as stop:
             answer = stop.value
             data = answer if isinstance(answer, bytes) else answer.SerializeToString()
-            self._server.answer(self._call_id, data)
+            self._server.answer(self.call_id, data)
         except asyncio.CancelledError:
             if self._is_gone:
-                self._server.forget(self._call_id)
+                self._server.forget(self.call_id)
             else:
-                self._server.refuse(self._call_id, grpc.StatusCode.CANCELLED, "Cancelled")
+                self._server.refuse(self.call_id, grpc.StatusCode.CANCELLED, "Cancelled")
         except Exception as error:
-            self._server.refuse(self._call_id, *describe(error))
+            self._server.refuse(self.call_id, *describe(error))
         else:
             self._waits_for = future
             if future is None:  # it only lets others go first

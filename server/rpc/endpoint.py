@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from optimizers.contract.documents import shown
 from server.errors import FailedPrecondition, InvalidRequest, NotReady
-from server.rpc.direct import AnswersDirectly, DirectMethod
+from server.rpc.direct import AnswersDirectly, DirectMethod, Together
 from server.rpc.status import describe
 
 _Answer = TypeVar("_Answer")
@@ -41,12 +41,14 @@ class Unary:
             the response or its bytes.
         read: Makes of a request's bytes what `call` takes, or raises DecodeError; None: a message.
         is_direct: Whether `call` is a coroutine function that fits `DirectMethod`.
+        together: As in `DirectMethod`.
     """
 
     request: type[Message]
     call: Callable[[Any, float | None], Coroutine[Any, Any, Message | bytes]]
     read: Callable[[bytes], Any] | None = None
     is_direct: bool = False
+    together: Together | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +245,7 @@ def _reader(method: Unary | Streaming | Duplex) -> Callable[[bytes], Any]:
 def _direct(service: Service) -> dict[str, DirectMethod]:
     return {
         f"/{service.name}/{name}": DirectMethod(
-            _reader(method), method.call, _not_a_message(method.request)
+            _reader(method), method.call, _not_a_message(method.request), method.together
         )
         for name, method in service.methods.items()
         if isinstance(method, Unary) and method.is_direct

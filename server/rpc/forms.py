@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optimizers.contract.signature import NUMPY_DTYPES, Signature
 from server.pb import open_inference_pb2 as pb
 from server.rpc.codec import DecodedRequest
 from server.rpc.parameters import Parameter
+from server.waiting import Alike, shapes_and_size
 
 _MOST_KINDS: Final = 256
 _MOST_ALIKE: Final = 4
@@ -55,11 +57,12 @@ class Form:
         model_name: As the requests say.
         model_version: Likewise.
         parameters: Those of the requests, checked.
+        alike: What the requests have in common in the batcher's eyes.
         same: The bytes that all requests share, piece by piece.
     """
 
     __slots__ = (
-        *("_id", "_inputs", "_outputs", "_places", "_rows"),
+        *("_id", "_inputs", "_places", "alike"),
         *("model_name", "model_version", "owner", "parameters", "same"),
     )
 
@@ -80,8 +83,8 @@ class Form:
         self.parameters = parameters
         self.same = [content[start:end] for start, end in places]
         self._places = places
-        self._rows = decoded.rows
-        self._outputs = decoded.outputs
+        shapes, size_bytes = shapes_and_size(decoded.feeds, decoded.rows)
+        self.alike = Alike(decoded.rows, shapes, size_bytes, decoded.outputs)
         self._inputs = inputs
         self._id = id_place
 
@@ -102,7 +105,16 @@ class Form:
         feeds = {}
         for name, (start, end), dtype, shape in self._inputs:
             feeds[name] = np.frombuffer(content[start:end], dtype).reshape(shape)
-        return DecodedRequest(feeds, self._rows, self._outputs)
+        return DecodedRequest(feeds, self.alike.rows, self.alike.outputs)
+
+    def joined(self, contents: Sequence[bytes]) -> dict[str, NDArray[Any]]:
+        """The inputs of requests that match, one's rows behind another's."""
+        feeds = {}
+        for name, (start, end), dtype, shape in self._inputs:
+            together = b"".join([content[start:end] for content in contents])
+            rows = shape if len(contents) == 1 else (len(contents) * shape[0], *shape[1:])
+            feeds[name] = np.frombuffer(together, dtype).reshape(rows)
+        return feeds
 
 
 class InferenceRequest:

@@ -37,6 +37,7 @@ from server.rpc.memory_calls import MemoryCalls
 from server.rpc.parameters import decode_parameters
 from server.rpc.status import code_of
 from server.rpc.streaming import Infer, InferenceStream
+from server.rpc.together import Together
 from server.rpc.traced import traced
 from server.shared_memory import SharedMemory
 from server.timeline import Timeline
@@ -115,6 +116,8 @@ class Inference:
         )
         self._forms = Forms()
         self._layouts: dict[ModelVersion, Layouts] = {}
+        together = Together(registry, lambda model: self._layouts.get(model))
+        self._together = together.answer if tracing is None else None
         self._memory = memory
         self.accepting = True
         """Whether readiness may be claimed; false while the server stops."""
@@ -151,6 +154,7 @@ class Inference:
                     call=self._infer,
                     read=self._forms.read,
                     is_direct=True,
+                    together=self._together,
                 ),
                 "ModelStreamInfer": Duplex(
                     request=pb.ModelInferRequest,

@@ -34,6 +34,60 @@ class Layouts:
         arrays: Sequence[NDArray[Any]],
     ) -> bytes:
         """The bytes of `encode_response`, of which all but the id and the numbers are kept."""
+        if any(array.dtype.hasobject for array in arrays):
+            return encode_response(
+                model_name=model_name,
+                version=version,
+                variant=variant,
+                request_id=request_id,
+                names=names,
+                arrays=arrays,
+            ).SerializeToString()
+        parts = [self._head(model_name, version, variant, names, arrays)]
+        if request_id:
+            parts += _id_field(request_id)
+        for array in arrays:
+            parts += (_RAW_TAG, _length(array.nbytes), array.tobytes())
+        return b"".join(parts)
+
+    def encode_each(
+        self,
+        *,
+        model_name: str,
+        version: int,
+        variant: str,
+        request_ids: Sequence[str],
+        names: tuple[str, ...],
+        arrays: Sequence[NDArray[Any]],
+    ) -> list[bytes]:
+        """Like `encode`, for answers that lie one behind another in `arrays`, as many rows each.
+
+        None of the arrays holds texts.
+        """
+        count = len(request_ids)
+        own = arrays if count == 1 else [array[: array.shape[0] // count] for array in arrays]
+        head = self._head(model_name, version, variant, names, own)
+        tensors = [(_RAW_TAG + _length(one.nbytes), one.nbytes) for one in own]
+        contents = [array.tobytes() for array in arrays]
+        answers = []
+        for index, request_id in enumerate(request_ids):
+            parts = [head]
+            if request_id:
+                parts += _id_field(request_id)
+            for (lead, size), content in zip(tensors, contents, strict=True):
+                parts += (lead, content[index * size : (index + 1) * size])
+            answers.append(b"".join(parts))
+        return answers
+
+    def _head(
+        self,
+        model_name: str,
+        version: int,
+        variant: str,
+        names: tuple[str, ...],
+        arrays: Sequence[NDArray[Any]],
+    ) -> bytes:
+        """An answer without id and numbers."""
         key = (variant, names, *[array.shape for array in arrays])
         head = self._answers.get(key)
         if head is None:
@@ -45,21 +99,17 @@ class Layouts:
                 names=names,
                 arrays=arrays,
             )
-            if any(array.dtype.hasobject for array in arrays):
-                response.id = request_id
-                return response.SerializeToString()
             del response.raw_output_contents[:]
             head = response.SerializeToString()
             if len(self._answers) >= _MOST_LAYOUTS:
                 self._answers.clear()
             self._answers[key] = head
-        parts = [head]
-        if request_id:
-            text = request_id.encode()
-            parts += (_ID_TAG, _length(len(text)), text)
-        for array in arrays:
-            parts += (_RAW_TAG, _length(array.nbytes), array.tobytes())
-        return b"".join(parts)
+        return head
+
+
+def _id_field(request_id: str) -> tuple[bytes, bytes, bytes]:
+    text = request_id.encode()
+    return _ID_TAG, _length(len(text)), text
 
 
 def _length(size: int) -> bytes:

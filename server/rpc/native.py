@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 from pygrpc_native.aio import Server
 
-from server.rpc.direct import DirectCall, DirectMethod, begin
+from server.rpc.direct import Arrival, DirectCall, DirectMethod, begin
 
 _LOOK_EVERY_S: Final = 0.05
 _LOOKS: Final = 3
@@ -58,27 +59,42 @@ class NativeServer(Server):
         return port
 
     def _on_events(self, events: list[tuple[Any, ...]]) -> None:
+        arrived: dict[DirectMethod, list[Arrival]] = {}
         for event in events:
             kind, call_id, method_id, content, _, details = event
             if kind == EVENT_CANCEL:
+                self._begin(arrived)  # it may be among them
+                arrived = {}
                 self._cancel(call_id)
             elif self._stopping or (method := self._directly[method_id]) is None:
                 super()._on_events([event])
             else:
-                self._begin(method, call_id, content, details[2])
+                arrival = self._read(method, call_id, content, details[2])
+                if arrival is not None:
+                    arrived.setdefault(method, []).append(arrival)
+        self._begin(arrived)
 
-    def _begin(
+    def _read(
         self, method: DirectMethod, call_id: int, content: bytes, remaining_s: float | None
-    ) -> None:
+    ) -> Arrival | None:
+        """A call whose request can be read; others are refused."""
         most = self._receive_limit
         if most is not None and len(content) > most:
             text = f"SERVER: Received message larger than max ({len(content)} vs. {most})"
             self.refuse(call_id, grpc.StatusCode.RESOURCE_EXHAUSTED, text)
-            return
+            return None
+        try:
+            request = method.read(content)
+        except DecodeError:
+            self.refuse(call_id, grpc.StatusCode.INVALID_ARGUMENT, method.not_a_message)
+            return None
         deadline = None if remaining_s is None else time.monotonic() + remaining_s
-        call = begin(method, call_id, content, deadline, self)
-        if call is not None:
-            self._under_way[call_id] = call
+        return Arrival(call_id, request, deadline)
+
+    def _begin(self, arrived: Mapping[DirectMethod, Sequence[Arrival]]) -> None:
+        for method, arrivals in arrived.items():
+            for call in begin(method, arrivals, self):
+                self._under_way[call.call_id] = call
 
     def answer(self, call_id: int, data: bytes) -> None:
         """Send an answer; the call is over."""

@@ -19,7 +19,7 @@ from server.errors import DeadlineExceeded, InvalidRequest, ModelFailed, Overloa
 from server.policy import BatchPolicy
 from server.room import Room
 from server.triton_batching import Batching, QueuePolicy
-from server.waiting import Terms
+from server.waiting import Alike, Terms
 from tests.support.virtual_time import run_in_virtual_time
 
 Arrays = list[NDArray[Any]]
@@ -385,6 +385,53 @@ async def test_a_tiny_model_runs_inline_and_still_joins() -> None:
     assert (bench.runner.started, bench.notebook.runs) == ([], [2])
     with pytest.raises(RunFailed):
         await bench.ask(-1)
+
+
+async def test_what_came_together_may_run_at_once_if_that_holds_up_nobody() -> None:
+    bench = Bench(inline_s=RUN_S)
+    batcher, alike = bench.batcher, Alike(1, ((1,),), 8, ("y",))
+    assert batcher.most_at_once(alike, 3) == 3
+    assert batcher.most_at_once(alike, 50) == 8, "no more than a run may have"
+    assert batcher.most_at_once(alike._replace(rows=3), 50) == 2
+    assert batcher.most_at_once(alike._replace(shapes=((2,),)), 3) == 0, "it never ran"
+    assert batcher.most_at_once(alike._replace(shapes=None), 3) == 0
+    assert Bench(seconds=PROPORTIONAL, inline_s=RUN_S / 2).batcher.most_at_once(alike, 3) == 0
+    values = np.array([[1.0], [2.0], [3.0]])
+    assert batcher.infer_at_once({"x": values}, alike, 3)[0].tolist() == [[2.0], [4.0], [6.0]]
+    assert (bench.runner.started, bench.notebook.runs, batcher.is_idle) == ([], [3], True)
+    with pytest.raises(RunFailed):
+        batcher.infer_at_once({"x": -values}, alike, 3)
+
+
+async def test_nobody_runs_at_once_before_those_who_wait() -> None:
+    bench = Bench(inline_s=RUN_S)
+    alike = Alike(1, ((1,),), 8, ("y",))
+    waiting = bench.ask(1)
+    await asyncio.sleep(0)
+    assert bench.batcher.waiting
+    assert bench.batcher.most_at_once(alike, 3) == 0
+    await waiting
+    assert bench.batcher.most_at_once(alike, 3) == 3
+    busy = bench.ask(1, width=2)  # a shape that takes the only lane
+    await settle()
+    assert bench.batcher.most_at_once(alike, 3) == 0
+    bench.runner.end(0)
+    await busy
+
+
+async def test_one_by_itself_runs_at_once_only_where_the_last_turn_had_one_too() -> None:
+    bench = Bench(inline_s=RUN_S)
+    batcher, alike, one = bench.batcher, Alike(1, ((1,),), 8, ("y",)), {"x": np.ones((1, 1))}
+    assert batcher.most_at_once(alike, 1) == 0
+    await bench.ask(1)
+    assert batcher.most_at_once(alike, 1) == 1
+    batcher.infer_at_once(one, alike, 1)
+    assert batcher.most_at_once(alike, 1) == 0, "it was not alone in its turn"
+    await asyncio.sleep(0)
+    assert batcher.most_at_once(alike, 1) == 1
+    batcher.infer_at_once({"x": np.ones((2, 1))}, alike, 2)
+    await asyncio.sleep(0)
+    assert batcher.most_at_once(alike, 1) == 0
 
 
 async def test_outputs_without_one_row_per_input_row_are_an_error_and_not_a_wrong_answer() -> None:

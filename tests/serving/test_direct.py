@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import pytest
+from pygrpc_native import EVENT_CANCEL
 
 from server.pb import open_inference_pb2 as pb
-from server.rpc.direct import DirectMethod
+from server.rpc.direct import DirectMethod, Together
 from server.rpc.native import NativeServer
 
 PATH = "/echo.Echo/Say"
+EVENT_CALL = 0
 Call = Callable[[Any, float | None], Any]
 
 
 @asynccontextmanager
-async def serving(call: Call, **options: int) -> AsyncIterator[tuple[NativeServer, Any]]:
+async def serving(
+    call: Call, together: Together | None = None, **options: int
+) -> AsyncIterator[tuple[NativeServer, Any]]:
     """A server whose only method is `call`, and what asks it for an answer's bytes."""
 
     async def the_long_way(request: bytes, context: Any) -> bytes:
@@ -28,9 +32,8 @@ async def serving(call: Call, **options: int) -> AsyncIterator[tuple[NativeServe
     server = NativeServer(options=list(options.items()))
     handler = grpc.unary_unary_rpc_method_handler(the_long_way)
     server.add_registered_method_handlers("echo.Echo", {"Say": handler})
-    server.answer_directly(
-        {PATH: DirectMethod(pb.ServerReadyRequest.FromString, call, "no such message")}
-    )
+    read = pb.ModelReadyRequest.FromString
+    server.answer_directly({PATH: DirectMethod(read, call, "no such message", together)})
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -84,7 +87,7 @@ async def test_bytes_that_are_no_message_and_too_many_bytes_are_refused(
         return b""
 
     limit = {"grpc.max_receive_message_length": 100}
-    async with serving(call, **limit) as (_, say):
+    async with serving(call, None, **limit) as (_, say):
         with pytest.raises(grpc.RpcError, match=code):
             await say(content)
         assert await say(b"") == b""
@@ -95,7 +98,7 @@ async def test_an_answer_that_is_too_large_is_an_error() -> None:
         return bytes(200)
 
     limit = {"grpc.max_send_message_length": 100}
-    async with serving(call, **limit) as (server, say):
+    async with serving(call, None, **limit) as (server, say):
         with pytest.raises(grpc.RpcError, match="RESOURCE_EXHAUSTED"):
             await say(b"")
         assert not server._calls
@@ -199,3 +202,103 @@ async def test_what_nobody_expected_is_an_internal_error_with_a_number() -> None
             await say(b"")
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in str(caught.value.details())
+
+
+class Burst:
+    """Calls that come in one burst, as the transport hands them over; what became of each."""
+
+    def __init__(self, server: NativeServer) -> None:
+        self.answers: dict[int, bytes] = {}
+        self.errors: dict[int, tuple[int, str]] = {}
+        self._server = server
+        server._open_front = self
+
+    def respond(self, call_id: int, data: bytes) -> None:
+        self.answers[call_id] = data
+
+    def fail(self, call_id: int, code: int, text: str) -> None:
+        self.errors[call_id] = code, text
+
+    def comes(self, *names: str, remaining_s: float | None = None, gone: int | None = None) -> None:
+        """Calls 0, 1, … each naming a model; the caller of `gone` leaves at once."""
+        details = ("", (), remaining_s)
+        events: list[tuple[Any, ...]] = []
+        for call_id, name in enumerate(names):
+            content = pb.ModelReadyRequest(name=name).SerializeToString()
+            events.append((EVENT_CALL, call_id, 0, content, None, details))
+        if gone is not None:
+            events.append((EVENT_CANCEL, gone, 0, b"", None, None))
+        self._server._on_events(events)
+
+
+async def by_itself(request: Any, deadline: float | None) -> bytes:
+    await asyncio.sleep(0)
+    return f"{request.name} by itself".encode()
+
+
+def but_for_b(requests: Sequence[Any]) -> list[bytes | None]:
+    """Answers all but those named b."""
+    return [None if one.name == "b" else f"{one.name} together".encode() for one in requests]
+
+
+async def test_what_came_in_one_burst_may_be_answered_together_and_the_rest_by_itself() -> None:
+    asked: list[int] = []
+
+    def together(requests: Sequence[Any]) -> list[bytes | None]:
+        asked.append(len(requests))
+        return but_for_b(requests)
+
+    async with serving(by_itself, together) as (server, _):
+        burst = Burst(server)
+        burst.comes("a", "b", "c")
+        assert burst.answers == {0: b"a together", 2: b"c together"}
+        while len(burst.answers) < 3:
+            await asyncio.sleep(0)
+        assert burst.answers[1] == b"b by itself"
+        assert asked == [3]
+        assert not server._calls
+
+
+@pytest.mark.parametrize(("remaining_s", "is_together"), [(None, True), (5.0, True), (0.01, False)])
+async def test_who_is_in_a_hurry_does_not_wait_for_others(
+    remaining_s: float | None, is_together: bool
+) -> None:
+    async with serving(by_itself, but_for_b) as (server, _):
+        burst = Burst(server)
+        burst.comes("a", "c", remaining_s=remaining_s)
+        while len(burst.answers) < 2:
+            await asyncio.sleep(0)
+        assert burst.answers[0] == (b"a together" if is_together else b"a by itself")
+
+
+async def test_a_caller_who_is_gone_within_the_burst_is_not_worked_for() -> None:
+    ended = []
+
+    async def call(request: Any, deadline: float | None) -> bytes:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            ended.append(request.name)
+            raise
+        return b"never"
+
+    async with serving(call, but_for_b) as (server, _):
+        burst = Burst(server)
+        burst.comes("a", "b", gone=1)
+        async with asyncio.timeout(5):
+            while not ended or server._calls:
+                await asyncio.sleep(0.01)
+        assert (burst.answers, burst.errors, ended) == ({0: b"a together"}, {}, ["b"])
+
+
+async def test_what_nobody_expected_together_is_told_to_every_caller() -> None:
+    def together(requests: Sequence[Any]) -> list[bytes | None]:
+        raise ZeroDivisionError("secret")
+
+    async with serving(by_itself, together) as (server, _):
+        burst = Burst(server)
+        burst.comes("a", "b")
+        assert burst.answers == {}
+        assert {code for code, _ in burst.errors.values()} == {grpc.StatusCode.INTERNAL.value[0]}
+        assert len(burst.errors) == 2
+        assert "secret" not in str(burst.errors)

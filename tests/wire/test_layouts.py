@@ -46,6 +46,30 @@ def test_lengths_of_every_size_are_written_right(size: int) -> None:
         answer(layouts, request_id, (np.arange(size, dtype=np.uint8), np.zeros(3, np.float32)))
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(data=some.data())
+def test_answers_that_lie_one_behind_another_are_what_each_would_be(data: some.DataObject) -> None:
+    plain = [name for name in DATATYPES if name != "BYTES"]
+    datatypes = data.draw(some.lists(some.sampled_from(plain), min_size=1, max_size=3))
+    shape = data.draw(some_arrays.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4))
+    request_ids = data.draw(some.lists(some.text(max_size=3), min_size=1, max_size=5))
+    count, rows = len(request_ids), shape[0]
+    arrays = [data.draw(some_values(kind, (count * rows, *shape[1:]))) for kind in datatypes]
+    said: dict[str, Any] = {
+        "model_name": "m",
+        "version": 3,
+        "variant": "original",
+        "names": tuple(f"y{index}" for index in range(len(arrays))),
+    }
+    layouts = Layouts()
+    found = layouts.encode_each(**said, request_ids=request_ids, arrays=arrays)
+    assert len(found) == count
+    for index, (request_id, one) in enumerate(zip(request_ids, found, strict=True)):
+        own = [array[index * rows : (index + 1) * rows] for array in arrays]
+        expected = encode_response(**said, request_id=request_id, arrays=own)
+        assert pb.ModelInferResponse.FromString(one) == expected
+
+
 def answer(layouts: Layouts, request_id: str, arrays: Any) -> None:
     """Write an answer both ways and compare."""
     said: dict[str, Any] = {
