@@ -20,6 +20,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -182,10 +183,25 @@ class Built:
     made_from: Ingredients | None = None
 
 
-_SPEC = TypeAdapter(JobSpec)
-_BUILT = TypeAdapter(Built)
-_PROGRESS = TypeAdapter(Progress)
-_RESULT = TypeAdapter(JobResult)
+# Made when they are first needed: a server that starts needs none of them.
+@cache
+def _spec_json() -> TypeAdapter[JobSpec]:
+    return TypeAdapter(JobSpec)
+
+
+@cache
+def _built_json() -> TypeAdapter[Built]:
+    return TypeAdapter(Built)
+
+
+@cache
+def _progress_json() -> TypeAdapter[Progress]:
+    return TypeAdapter(Progress)
+
+
+@cache
+def _result_json() -> TypeAdapter[JobResult]:
+    return TypeAdapter(JobResult)
 
 
 def job_id(
@@ -223,7 +239,7 @@ def write_spec(directory: Path, spec: JobSpec) -> None:
 
     An address that an operator wrote with a password stands there with it.
     """
-    content = _SPEC.dump_json(spec, indent=2) + b"\n"
+    content = _spec_json().dump_json(spec, indent=2) + b"\n"
     write_atomically(directory / SPEC_FILE, content, is_private=True)
 
 
@@ -234,20 +250,20 @@ def read_spec(directory: Path) -> JobSpec:
         InvalidDocument: It is missing or does not fit.
     """
     try:
-        return _SPEC.validate_json((directory / SPEC_FILE).read_bytes())
+        return _spec_json().validate_json((directory / SPEC_FILE).read_bytes())
     except (OSError, ValidationError) as error:
         raise InvalidDocument(f"job {directory.name}: {SPEC_FILE} cannot be read") from error
 
 
 def write_built(directory: Path, built: Built) -> None:
     """Say that the candidate in a job's directory is complete."""
-    write_atomically(directory / BUILT_FILE, _BUILT.dump_json(built, indent=2) + b"\n")
+    write_atomically(directory / BUILT_FILE, _built_json().dump_json(built, indent=2) + b"\n")
 
 
 def read_built(directory: Path) -> Built | None:
     """What was built, or None while the candidate is not complete."""
     try:
-        return _BUILT.validate_json((directory / BUILT_FILE).read_bytes())
+        return _built_json().validate_json((directory / BUILT_FILE).read_bytes())
     except (OSError, ValidationError):
         return None
 
@@ -255,7 +271,7 @@ def read_built(directory: Path) -> Built | None:
 def append_progress(directory: Path, progress: Progress) -> None:
     """Add one line of progress."""
     with (directory / PROGRESS_FILE).open("ab") as file:
-        file.write(_PROGRESS.dump_json(progress) + b"\n")
+        file.write(_progress_json().dump_json(progress) + b"\n")
 
 
 def last_progress(directory: Path) -> Progress | None:
@@ -270,7 +286,7 @@ def last_progress(directory: Path) -> Progress | None:
     for line in reversed(lines):
         if line.endswith(b"\n"):
             try:
-                return _PROGRESS.validate_json(line)
+                return _progress_json().validate_json(line)
             except ValidationError:
                 continue
     return None
@@ -296,7 +312,7 @@ def pauses_of(directory: Path) -> tuple[float, float]:
 
 def write_result(directory: Path, result: JobResult) -> None:
     """Write how a job ended."""
-    write_atomically(directory / RESULT_FILE, _RESULT.dump_json(result, indent=2) + b"\n")
+    write_atomically(directory / RESULT_FILE, _result_json().dump_json(result, indent=2) + b"\n")
 
 
 def read_result(directory: Path) -> JobResult | None:
@@ -310,6 +326,6 @@ def read_result(directory: Path) -> JobResult | None:
     except FileNotFoundError:
         return None
     try:
-        return _RESULT.validate_json(content)
+        return _result_json().validate_json(content)
     except ValidationError as error:
         raise InvalidData(f"job {directory.name}: {RESULT_FILE} cannot be read") from error

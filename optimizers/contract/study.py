@@ -14,6 +14,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -162,14 +163,21 @@ class Explanation:
         raise KeyError(number)
 
 
-_TRIAL = TypeAdapter(Trial)
-_EXPLANATION = TypeAdapter(Explanation)
+# Made when they are first needed: a server that starts needs none of them.
+@cache
+def _trial_json() -> TypeAdapter[Trial]:
+    return TypeAdapter(Trial)
+
+
+@cache
+def _explanation_json() -> TypeAdapter[Explanation]:
+    return TypeAdapter(Explanation)
 
 
 def append_trial(directory: Path, trial: Trial) -> None:
     """Add one line on a trial."""
     with (directory / TRIALS_FILE).open("ab") as file:
-        file.write(_TRIAL.dump_json(trial) + b"\n")
+        file.write(_trial_json().dump_json(trial) + b"\n")
 
 
 def trials_since(directory: Path, offset: int = 0) -> tuple[tuple[Trial, ...], int]:
@@ -188,13 +196,13 @@ def trials_since(directory: Path, offset: int = 0) -> tuple[tuple[Trial, ...], i
     found = []
     for line in complete.splitlines():
         with suppress(ValidationError, HoneError):
-            found.append(_TRIAL.validate_json(line))
+            found.append(_trial_json().validate_json(line))
     return tuple(found), offset + len(complete)
 
 
 def write_explanation(directory: Path, explanation: Explanation) -> None:
     """Write what is known of a search into its job's directory."""
-    content = _EXPLANATION.dump_json(explanation, indent=2)
+    content = _explanation_json().dump_json(explanation, indent=2)
     write_atomically(directory / EXPLANATION_FILE, content + b"\n")
 
 
@@ -218,6 +226,6 @@ def explanation_from_json(content: bytes | str, source: str) -> Explanation:
         InvalidData: It is no explanation; the text names `source`.
     """
     try:
-        return _EXPLANATION.validate_json(content)
+        return _explanation_json().validate_json(content)
     except (ValidationError, HoneError) as error:
         raise InvalidData(f"{source} cannot be read") from error
