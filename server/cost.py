@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Final
 
 from optimizers.contract.width import FASTER_BELOW
@@ -25,6 +27,7 @@ _TRY_SIZES_EVERY: Final = 16
 _TRY_WIDTHS_EVERY: Final = 32
 """Usual runs between two of another size or width, so that no belief is kept for ever."""
 
+_WIDTHS_KEPT: Final = 7
 _SOON: Final = 4
 _SETTLED_AFTER: Final = 256
 """Of the first so many runs every fourth tries another size: a heavy model's were hardly measured
@@ -186,24 +189,48 @@ def _bounded(surprise: float, expected: float) -> float:
 
 
 class Width:
-    """Whether a run that takes all threads is sooner over, as the last such runs showed."""
+    """Whether a run that takes all threads is sooner over, as the last such runs showed.
 
-    __slots__ = ("_ratio", "_tries")
+    Of several runs the median counts, since all threads must be undisturbed for a wide run to be
+    quick: one that something else held up says nothing. It is tried again soon after it was given
+    up, because what it is compared with may be of a time when the whole machine was faster.
+    """
+
+    __slots__ = ("_last", "_left", "_pause", "is_faster")
 
     def __init__(self, ratio: float) -> None:
         """Start from a wide run's time over a narrow one's; 1.0 or more: narrow it is."""
-        self._ratio = ratio
-        self._tries = 0
+        self.is_faster = ratio < FASTER_BELOW
+        self._last = _trusted(ratio)
+        self._pause = _TRY_WIDTHS_EVERY if self.is_faster else _SOON
+        self._left = self._pause
 
     def pays(self) -> bool:
         """What to do now for a caller who is alone: what is faster, now and then the other."""
-        self._tries += 1
-        is_faster = self._ratio < FASTER_BELOW
-        return is_faster if self._tries % _TRY_WIDTHS_EVERY else not is_faster
+        self._left -= 1
+        if self._left:
+            return self.is_faster
+        self._left = self._pause
+        return not self.is_faster
 
     def observe(self, ratio: float) -> None:
         """A wide run took `ratio` of what a narrow one would have been expected to."""
-        self._ratio += _RATE * (min(ratio, 2 * self._ratio) - self._ratio)
+        if self.is_faster:
+            self._last.append(ratio)
+            if median(self._last) >= 1:
+                self.is_faster = False
+                self._left = self._pause = _SOON
+        elif ratio < FASTER_BELOW:
+            self.is_faster = True
+            self._last = _trusted(ratio)
+            self._left = self._pause = _TRY_WIDTHS_EVERY
+        else:
+            self._pause = min(2 * self._pause, _TRY_WIDTHS_EVERY)
+
+
+def _trusted(ratio: float) -> deque[float]:
+    """The last ratios where one was seen that counts as several."""
+    return deque([ratio] * (_WIDTHS_KEPT // 2), _WIDTHS_KEPT)
 
 
 class Costs:

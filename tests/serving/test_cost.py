@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.cost import CostCurve
+from server.cost import CostCurve, Width
 
 SECONDS = st.floats(1e-9, 100.0)
 
@@ -54,3 +57,41 @@ def test_a_size_that_is_found_to_be_cheaper_is_taken() -> None:
         rows = curve.rows_to_try(8)
         curve.observe(rows, 0.5 + 0.5 * rows)
     assert curve.knee == 8
+
+
+def alone(width: Width, runs: int, wide_s: Callable[[], float], narrow_s: float) -> list[bool]:
+    """A caller who is alone asks again and again; which of its runs were wide."""
+    chosen = []
+    for _ in range(runs):
+        wide = width.pays()
+        chosen.append(wide)
+        if wide:
+            width.observe(wide_s() / narrow_s)
+    return chosen
+
+
+def test_a_caller_who_is_alone_keeps_the_faster_width_though_others_get_in_its_way() -> None:
+    draw = random.Random(0)
+    width = Width(0.6)
+
+    def disturbed() -> float:
+        return 0.6 * (draw.uniform(1.5, 4) if draw.random() < 0.25 else draw.uniform(0.9, 1.1))
+
+    assert sum(alone(width, 2000, disturbed, 1.0)) > 0.9 * 2000
+
+
+def test_a_width_that_is_slower_is_tried_seldom() -> None:
+    draw = random.Random(0)
+    for ratio in (0.5, 1.5):  # whatever it looked like at first
+        chosen = alone(Width(ratio), 2000, lambda: draw.uniform(1.1, 1.5), 1.0)
+        assert 0.02 * 2000 < sum(chosen) < 0.1 * 2000
+
+
+def test_a_first_look_that_was_wrong_and_a_machine_that_became_slower_are_soon_forgotten() -> None:
+    assert all(alone(Width(2.0), 40, lambda: 0.6, 1.0)[4:31])
+    width = Width(0.6)
+    # All runs take twice as long as they did when narrow ones were measured last…
+    while width.is_faster:
+        alone(width, 1, lambda: 1.2, 1.0)
+    # …and so do the narrow ones that follow.
+    assert all(alone(width, 30, lambda: 1.2, 2.0)[4:])
