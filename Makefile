@@ -12,6 +12,8 @@ DEMO_STATE ?= demo-state
 BIN := $(VENV)/bin
 # Tests start hundreds of processes; each would compile our sources if their byte code were not kept.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
+# A server that is installed does not compile its sources either when it starts.
+BENCHMARKS := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m benchmarks
 TORCH := $(BIN)/pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
@@ -56,11 +58,11 @@ check: setup
 	scripts/make-proto --check
 
 bench: setup
-	$(BIN)/python -m benchmarks --output benchmarks/RESULTS.md
+	$(BENCHMARKS) --output benchmarks/RESULTS.md
 
 bench-peers: setup
 	$(BIN)/python -m benchmarks.peers.environments
-	$(BIN)/python -m benchmarks --output benchmarks/RESULTS.md
+	$(BENCHMARKS) --output benchmarks/RESULTS.md
 
 bench-search: setup $(VENV)/.gains
 	$(BIN)/python -m benchmarks.search --output docs/search-benchmark.md

@@ -71,6 +71,7 @@ def main() -> None:
         versions=", ".join([f"CPython {platform.python_version()}", *_versions()]),
         minutes=(time.perf_counter() - start) / 60,
         peers=", ".join(one.product for one in peers) or "none installed; run `make bench-peers`",
+        steadiness=str(bench.steadiness),
     )
     print(report)
     if options.output:
@@ -81,18 +82,18 @@ def main() -> None:
 
 
 def _parts(quick: bool) -> dict[str, Callable[[Bench], Part]]:
-    """The benchmarks' parts by name, in order."""
-    rounds = 1 if quick else 3
+    """The benchmarks' parts by name, in order; many short rounds: disturbances come and go."""
+    few, many = (1, 1) if quick else (3, 7)
     return {
         "light": lambda bench: light.measure(
             bench,
             in_flight=(1, 32) if quick else light.IN_FLIGHT,
-            seconds=0.3 if quick else 1.0,
-            rounds=rounds,
+            seconds=0.3 if quick else 0.6,
+            rounds=1 if quick else 5,
         ),
-        "heavy": lambda bench: heavy.measure(bench, seconds=0.6 if quick else 4.0, rounds=rounds),
+        "heavy": lambda bench: heavy.measure(bench, seconds=0.6 if quick else 2.0, rounds=many),
         "neighbour": lambda bench: neighbour.measure(
-            bench, seconds=1.0 if quick else 4.0, rounds=rounds
+            bench, seconds=1.0 if quick else 4.0, rounds=few
         ),
         "footprint": lambda bench: footprint.measure(
             bench,
@@ -101,7 +102,7 @@ def _parts(quick: bool) -> dict[str, Callable[[Bench], Part]]:
             reloads=5 if quick else 50,
         ),
         "overload": lambda bench: overload.measure(
-            bench, seconds=1.0 if quick else 4.0, rounds=rounds
+            bench, seconds=1.0 if quick else 3.0, rounds=many
         ),
     }
 

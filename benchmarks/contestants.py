@@ -13,7 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ from benchmarks.load import SERVICE, Target, Window, closed_loop, grpc_body
 from benchmarks.models import MODELS, Array, Model
 from benchmarks.peers.environments import Peer
 from benchmarks.processes import free_port, is_alive, running
+from benchmarks.steadiness import Steadiness
 from server.client import CallFailed, Client
 from server.pb import open_inference_pb2 as inference
 
@@ -44,12 +45,14 @@ class Bench:
         directory: Scratch space.
         answers: Model name → the raw runtime's answer to its request.
         peers: Those that take part.
+        steadiness: Of the machine, looked at before each window.
     """
 
     repository: Path
     directory: Path
     answers: dict[str, Array]
     peers: Sequence[Peer]
+    steadiness: Steadiness = field(default_factory=Steadiness)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +98,7 @@ class Contestant:
     def window(self, model: Model, in_flight: int, seconds: float) -> Window:
         """One window of load, its answers checked before and after."""
         target = self.target(model)
+        self.bench.steadiness.look()
         warm_up_s = 1.0 if model.is_heavy else 0.3
         found = closed_loop(target, self.process, in_flight, warm_up_s=warm_up_s, seconds=seconds)
         self.check(model)

@@ -23,17 +23,31 @@ that of the whole process tree. Weights are random, shapes are real: tiny 64-64-
 - hone: `hone serve`, as installed; the table is about the transport it prefers
 - peers: {peers}
 
+Others may have used the machine too: {steadiness}.
+
 ## Verdicts
 """
 
 
 def render(
-    parts: Sequence[Part], *, when: str, machine: str, versions: str, minutes: float, peers: str
+    parts: Sequence[Part],
+    *,
+    when: str,
+    machine: str,
+    versions: str,
+    minutes: float,
+    peers: str,
+    steadiness: str,
 ) -> str:
     """The report as Markdown."""
     lines = [
         _INTRODUCTION.format(
-            when=when, machine=machine, versions=versions, minutes=minutes, peers=peers
+            when=when,
+            machine=machine,
+            versions=versions,
+            minutes=minutes,
+            peers=peers,
+            steadiness=steadiness,
         ),
         verdicts([row for part in parts for row in part.rows]),
     ]
