@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated, Any, Final, Self, TypeVar
 
-from pydantic import BeforeValidator, PlainSerializer
-
 from optimizers.contract.below import why_not_below
 from optimizers.contract.documents import Document, Path, cut, shown, shown_key
 from optimizers.contract.duration import duration_s
@@ -17,6 +15,7 @@ from optimizers.contract.padding import PaddingPolicy, padding_policy
 from optimizers.contract.preprocessing import Preprocessing, preprocessing_from_data
 from optimizers.contract.recipe import Recipe, recipe_from_data
 from optimizers.contract.search import Search, search_from_data
+from optimizers.contract.stored import StoredBy
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _HASH_LIKE: Final = re.compile(r"[0-9a-f]{8,64}")
@@ -175,16 +174,16 @@ def profile_document(text: str, source: str, name: str) -> Profile:
     return _profile(Document(text, source), (), name)
 
 
-def _stored_profile(data: object) -> object:
-    if not isinstance(data, dict):
+def _stored_profile(data: object) -> Profile:
+    if isinstance(data, Profile):
         return data
+    if not isinstance(data, dict):
+        raise ValueError(f"expected a profile's mapping, got {type(data).__name__}")
     body = {key: value for key, value in data.items() if key != "name"}
     return _profile(Document.from_data(body, "stored profile"), (), str(data.get("name", "")))
 
 
-StoredProfile = Annotated[
-    Profile, BeforeValidator(_stored_profile), PlainSerializer(lambda profile: profile.to_data())
-]
+StoredProfile = Annotated[Profile, StoredBy(_stored_profile, Profile.to_data)]
 """A profile as a field of a stored value."""
 
 

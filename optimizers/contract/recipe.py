@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from optimizers.contract.documents import Document, Path, shown, unknown_key
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.steps import STEPS_BY_NAME, Step, misplaced, step_name
+from optimizers.contract.stored import StoredBy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +50,13 @@ def recipe_from_data(data: object, document: Document, path: Path = ()) -> Recip
     return Recipe(steps=steps)
 
 
-def _stored_recipe(data: object) -> object:
+def _stored_recipe(data: object) -> Recipe:
     if isinstance(data, Recipe):
         return data
     return recipe_from_data(data, Document("", "stored recipe"))
 
 
-StoredRecipe = Annotated[
-    Recipe, BeforeValidator(_stored_recipe), PlainSerializer(lambda recipe: recipe.to_data())
-]
+StoredRecipe = Annotated[Recipe, StoredBy(_stored_recipe, Recipe.to_data)]
 """A recipe as a field of a stored value: JSON like in `hone.yaml`, checked when read back."""
 
 
