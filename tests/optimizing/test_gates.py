@@ -160,7 +160,7 @@ BAD: dict[str, tuple[faults.Fault, Gate]] = {
 
 INT8 = DynamicInt8(per_channel=False)
 SOUND = {"a favoured class": Fp16()}
-"""What a fault is planted in that is too fine beside what integer kernels lose on some processors."""
+"""What a fault is planted in that is too fine beside what integer kernels lose."""
 
 
 @pytest.mark.parametrize("name", BAD)
