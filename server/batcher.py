@@ -35,7 +35,6 @@ from server.waiting import (
     shapes_and_size,
 )
 
-_NO_WAIT: Final = (0.0,)
 _CROWD_RUNS: Final = 8
 """Runs for which a second caller is remembered: nobody is alone just after meeting another."""
 
@@ -137,6 +136,8 @@ class Batcher:
         self._in_hand = 0
         self._crowded_until = 0.0
         self._flush_is_due = False
+        self._splits = True
+        """Whether outputs were seen to have a row for each row of the inputs, or not looked at."""
         self._may_hurry = False
         """Whether the next request, if it is the only one, need not wait for others that come in
         the same turn of the loop: the last turn had one only, and runs take no time to speak of."""
@@ -186,7 +187,8 @@ class Batcher:
             if curve.is_observed and curve.seconds(rows) <= self._policy.inline_s:
                 self._may_hurry = False
                 loop.call_soon(self._turn_is_over)
-                return self._run_at_once(feeds, outputs, curve, now, rows, 1)
+                alike = Alike(rows, shapes, size_bytes, outputs)
+                return self._run_at_once(feeds, alike, curve, now, 1, 0.0)
         waiting = Waiting(feeds, rows, outputs, now, loop.create_future(), deadline)
         curve = self._costs.curve(waiting.shapes, waiting.size_bytes, rows)
         waiting.cost_s = rows * curve.row_s
@@ -230,6 +232,8 @@ class Batcher:
         """
         if self._line.items or not self._free_lanes or (count == 1 and not self._may_hurry):
             return 0
+        if not self._splits:
+            return 0
         rows, policy = alike.rows, self._policy
         curve = self._costs.curve(alike.shapes, alike.size_bytes, rows)
         if not curve.is_observed or curve.seconds(rows) > policy.inline_s:
@@ -240,19 +244,24 @@ class Batcher:
         most = min(policy.max_batch, curve.rows_to_try(there), curve.rows_within(policy.inline_s))
         return max(1, most // rows)
 
-    def infer_at_once(self, feeds: Feeds, alike: Alike, count: int) -> Arrays:
+    def infer_at_once(
+        self, feeds: Feeds, alike: Alike, count: int, waited_s: float = 0.0
+    ) -> Arrays:
         """Answer `count` requests by one run in the calling thread; see `most_at_once`.
 
         Args:
             feeds: Their inputs, joined.
             alike: What each of them is like.
             count: How many there are.
+            waited_s: How long they have been here.
 
         Returns:
             One array per output wanted, joined likewise.
 
         Raises:
+            ModelFailed: The outputs do not split into the requests' rows; they never will.
             RunFailed: The runtime refused these inputs.
+            OutOfMemory: It could not allocate what the run needs.
             SessionClosed: The variant was closed meanwhile.
         """
         now = self._clock()
@@ -261,7 +270,7 @@ class Batcher:
             self._may_hurry = False
             if count == 1:
                 asyncio.get_running_loop().call_soon(self._turn_is_over)
-        return self._run_at_once(feeds, alike.outputs, curve, now, alike.rows * count, count)
+        return self._run_at_once(feeds, alike, curve, now, count, waited_s)
 
     @property
     def waiting(self) -> int:
@@ -329,17 +338,21 @@ class Batcher:
     def _run_at_once(
         self,
         feeds: Feeds,
-        outputs: tuple[str, ...],
+        alike: Alike,
         curve: CostCurve,
         now: float,
-        rows: int,
-        requests: int,
+        count: int,
+        waited_s: float,
     ) -> Arrays:
         """The shortest way for those that need not wait: there is no line."""
-        results = self._runner.run(feeds, outputs)
+        rows = alike.rows * count
+        results = self._runner.run(feeds, alike.outputs)
         took = self._clock() - now
+        if count > 1 and not _splits(results, rows):
+            self._splits = False
+            raise ModelFailed("the model's outputs do not have one row per input row")
         curve.observe(rows, took)
-        self._observer.ran(rows, _NO_WAIT * requests, took)
+        self._observer.ran(rows, (waited_s,) * count, took)
         return results
 
     def _flush(self) -> None:
@@ -544,11 +557,16 @@ def _join(batch: list[Waiting]) -> Feeds:
     }
 
 
+def _splits(results: Arrays, rows: int) -> bool:
+    """Whether each output has one row per row of the inputs."""
+    return all(array.ndim > 0 and array.shape[0] == rows for array in results)
+
+
 def _deliver(batch: list[Waiting], rows: int, results: list[NDArray[Any]]) -> None:
     if len(batch) == 1:
         batch[0].answer(results)
         return
-    if any(array.ndim == 0 or array.shape[0] != rows for array in results):
+    if not _splits(results, rows):
         for waiting in batch:
             waiting.fail(ModelFailed("the model's outputs do not have one row per input row"))
         return

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import median
+from statistics import median_low
 from typing import Final
 
 from optimizers.contract.width import FASTER_BELOW
@@ -193,14 +193,16 @@ class Width:
 
     Of several runs the median counts, since all threads must be undisturbed for a wide run to be
     quick: one that something else held up says nothing. It is tried again soon after it was given
-    up, because what it is compared with may be of a time when the whole machine was faster.
+    up, because what it is compared with may be of a time when the whole machine was faster. The
+    first one counts for nothing: the wide session is opened for it.
     """
 
-    __slots__ = ("_last", "_left", "_pause", "is_faster")
+    __slots__ = ("_had_first", "_last", "_left", "_pause", "is_faster")
 
     def __init__(self, ratio: float) -> None:
         """Start from a wide run's time over a narrow one's; 1.0 or more: narrow it is."""
         self.is_faster = ratio < FASTER_BELOW
+        self._had_first = False
         self._last = _trusted(ratio)
         self._pause = _TRY_WIDTHS_EVERY if self.is_faster else _SOON
         self._left = self._pause
@@ -215,9 +217,11 @@ class Width:
 
     def observe(self, ratio: float) -> None:
         """A wide run took `ratio` of what a narrow one would have been expected to."""
-        if self.is_faster:
+        if not self._had_first:
+            self._had_first = True
+        elif self.is_faster:
             self._last.append(ratio)
-            if median(self._last) >= 1:
+            if median_low(self._last) >= 1:
                 self.is_faster = False
                 self._left = self._pause = _SOON
         elif ratio < FASTER_BELOW:

@@ -7,8 +7,9 @@ set, copies a context and waits a turn of the loop before it begins.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import grpc
@@ -16,12 +17,20 @@ from google.protobuf.message import Message
 
 from server.rpc.status import describe
 
+_log = logging.getLogger(__name__)
+
 _AMPLE_S: Final = 0.05
 """Who waits for at least so long gets an answer in time that is worked out at once."""
 
 
-Together = Callable[[Sequence[Any]], Sequence[bytes | None]]
-"""Answers requests that came together; None for each that is to be answered by itself."""
+class AnswersTogether(Protocol):
+    """Who can answer several requests that came in one burst better than one after another."""
+
+    def takes(self, request: Any) -> bool:
+        """Whether it is to be asked about a request at all."""
+
+    def answer(self, requests: Sequence[Any]) -> Sequence[bytes | None]:
+        """The answer to each; None for those that go the usual way."""
 
 
 class DirectMethod(NamedTuple):
@@ -33,13 +42,13 @@ class DirectMethod(NamedTuple):
         read: Makes of a request's bytes what `call` takes, or raises DecodeError.
         call: Takes the request and the caller's deadline on the monotonic clock, or None.
         not_a_message: What a caller is told whose bytes are no such message.
-        together: Asked first about what came in one burst, from callers who are in no hurry.
+        together: Asked about what came in one burst, from callers who are in no hurry.
     """
 
     read: Callable[[bytes], Any]
     call: Callable[[Any, float | None], Coroutine[Any, Any, Message | bytes]]
     not_a_message: str
-    together: Together | None = None
+    together: AnswersTogether | None = None
 
 
 @runtime_checkable
@@ -77,36 +86,32 @@ class Arrival(NamedTuple):
     deadline: float | None
 
 
-def begin(
-    method: DirectMethod, arrivals: Sequence[Arrival], server: Answering
-) -> Iterator[DirectCall]:
-    """Start to answer calls that came together; what became of those that are not over yet."""
-    if method.together is not None:
-        arrivals = _answered_together(method.together, arrivals, server)
-    for call_id, request, deadline in arrivals:
-        call = DirectCall(call_id, method.call(request, deadline), server)
-        if not call.step():
-            yield call
+def begin(method: DirectMethod, arrival: Arrival, server: Answering) -> DirectCall | None:
+    """Start to answer a call; what it became if it is not over yet."""
+    call_id, request, deadline = arrival
+    call = DirectCall(call_id, method.call(request, deadline), server)
+    return None if call.step() else call
 
 
-def _answered_together(
-    together: Together, arrivals: Sequence[Arrival], server: Answering
+def can_wait(method: DirectMethod, arrival: Arrival) -> bool:
+    """Whether a call may be answered together with what comes behind it in the same burst."""
+    together, deadline = method.together, arrival.deadline
+    if together is None or not together.takes(arrival.request):
+        return False
+    return deadline is None or deadline > time.monotonic() + _AMPLE_S
+
+
+def answer_together(
+    together: AnswersTogether, arrivals: Sequence[Arrival], server: Answering
 ) -> list[Arrival]:
-    """Answer what can be answered together; the others."""
-    in_hurry = time.monotonic() + _AMPLE_S
-    left: list[Arrival] = []
-    calm: list[Arrival] = []
-    for arrival in arrivals:
-        is_calm = arrival.deadline is None or arrival.deadline > in_hurry
-        (calm if is_calm else left).append(arrival)
+    """Answer the calls of a burst that can be answered together; the others."""
     try:
-        answers = together([arrival.request for arrival in calm])
-    except Exception as error:
-        code, text = describe(error)
-        for arrival in calm:
-            server.refuse(arrival.call_id, code, text)
-        return left
-    for arrival, answer in zip(calm, answers, strict=True):
+        answers = together.answer([arrival.request for arrival in arrivals])
+    except Exception:
+        _log.exception("a burst of requests is answered one by one")
+        return list(arrivals)
+    left = []
+    for arrival, answer in zip(arrivals, answers, strict=True):
         if answer is None:
             left.append(arrival)
         else:

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from optimizers.contract.documents import shown
 from server.errors import FailedPrecondition, InvalidRequest, NotReady
-from server.rpc.direct import AnswersDirectly, DirectMethod, Together
+from server.rpc.direct import AnswersDirectly, AnswersTogether, DirectMethod
 from server.rpc.status import describe
 
 _Answer = TypeVar("_Answer")
@@ -48,7 +48,7 @@ class Unary:
     call: Callable[[Any, float | None], Coroutine[Any, Any, Message | bytes]]
     read: Callable[[bytes], Any] | None = None
     is_direct: bool = False
-    together: Together | None = None
+    together: AnswersTogether | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,6 @@ class Streaming:
 
     request: type[Message]
     call: Callable[[Any, float | None], AsyncIterator[Message]]
-    read: Callable[[bytes], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +238,8 @@ def _handler(
 
 
 def _reader(method: Unary | Streaming | Duplex) -> Callable[[bytes], Any]:
-    return method.read or method.request.FromString
+    read = None if isinstance(method, Streaming) else method.read
+    return read or method.request.FromString
 
 
 def _direct(service: Service) -> dict[str, DirectMethod]:

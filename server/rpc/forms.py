@@ -29,6 +29,9 @@ _LONGEST_BYTES: Final = 8192
 _NOT_PLAIN: Final = ("BYTES", "BOOL")
 """Datatypes whose content is checked, not only its length."""
 
+_MEANT: Final = frozenset(("priority", "timeout", "variant"))
+"""Parameters that are the same in many requests; others, such as a trace's id, are in none."""
+
 _ID, _RAW_INPUT = 3, 7
 _LENGTH_DELIMITED: Final = 2
 
@@ -58,11 +61,12 @@ class Form:
         model_version: Likewise.
         parameters: Those of the requests, checked.
         alike: What the requests have in common in the batcher's eyes.
+        gives_texts: Whether any output wanted is of datatype BYTES.
         same: The bytes that all requests share, piece by piece.
     """
 
     __slots__ = (
-        *("_id", "_inputs", "_places", "alike"),
+        *("_id", "_inputs", "_places", "alike", "gives_texts"),
         *("model_name", "model_version", "owner", "parameters", "same"),
     )
 
@@ -72,6 +76,7 @@ class Form:
         request: pb.ModelInferRequest,
         parameters: Mapping[str, Parameter],
         decoded: DecodedRequest,
+        gives_texts: bool,
         inputs: tuple[_Input, ...],
         id_place: _Span | None,
         places: tuple[_Span, ...],
@@ -84,6 +89,7 @@ class Form:
         self.same = [content[start:end] for start, end in places]
         self._places = places
         shapes, size_bytes = shapes_and_size(decoded.feeds, decoded.rows)
+        self.gives_texts = gives_texts
         self.alike = Alike(decoded.rows, shapes, size_bytes, decoded.outputs)
         self._inputs = inputs
         self._id = id_place
@@ -150,6 +156,10 @@ class InferenceRequest:
             self.model_name = message.model_name
             self.model_version = message.model_version
 
+    def let_go(self) -> None:
+        """Keep only whom it asks and its id: all else has been taken out of it."""
+        self.content, self.form, self._message = b"", None, None
+
     @property
     def message(self) -> pb.ModelInferRequest:
         """All of it."""
@@ -202,7 +212,7 @@ class Forms:
             return
         kind = _kind(request.content)
         if len(self._known) >= _MOST_KINDS and kind not in self._known:
-            self._known.clear()
+            del self._known[next(iter(self._known))]
         # One with the same bytes was another owner's.
         others = [one for one in self._known.get(kind, ()) if one.same != form.same]
         self._known[kind] = (form, *others[: _MOST_ALIKE - 1])
@@ -222,16 +232,17 @@ def _form(
 ) -> Form | None:
     """The form of a request; None where more than its tensors and id may differ."""
     message, content = request.message, request.content
-    if not _is_plain(message, signature):
+    if not _is_plain(message, signature) or not _MEANT.issuperset(parameters):
         return None
     fields = _fields(content)
+    if fields is None:
+        return None
     ids = [place for number, place in fields if number == _ID]
     tensors = [place for number, place in fields if number == _RAW_INPUT]
     if len(ids) > 1 or len(tensors) != len(message.inputs):
         return None
     places = _between([*ids, *tensors], len(content))
-    if sum([end - start for start, end in places]) > _LONGEST_BYTES:
-        return None
+    texts = {spec.name for spec in signature.outputs if spec.datatype == "BYTES"}
     order = {tensor.name: index for index, tensor in enumerate(message.inputs)}
     inputs = tuple(
         _Input(
@@ -243,7 +254,8 @@ def _form(
         for spec in signature.inputs
     )
     id_place = ids[0] if ids else None
-    return Form(owner, message, parameters, decoded, inputs, id_place, places, content)
+    gives_texts = not texts.isdisjoint(decoded.outputs)
+    return Form(owner, message, parameters, decoded, gives_texts, inputs, id_place, places, content)
 
 
 def _is_plain(message: pb.ModelInferRequest, signature: Signature) -> bool:
@@ -264,15 +276,23 @@ def _between(places: Sequence[_Span], size: int) -> tuple[_Span, ...]:
     return tuple([span for span in around if span.start < span.end])
 
 
-def _fields(content: bytes) -> list[tuple[int, _Span]]:
-    """Number and place of each field of a message, in order; none if any has no length."""
-    fields, at = [], 0
+def _fields(content: bytes) -> list[tuple[int, _Span]] | None:
+    """Number and place of each field of a message, in order.
+
+    None where a field has no length, or where what would be the same in every request is too long.
+    """
+    fields, at, same = [], 0, 0
     while at < len(content):
+        start = at
         tag, at = _varint(content, at)
         if tag & 7 != _LENGTH_DELIMITED:
-            return []
+            return None
         length, at = _varint(content, at)
-        fields.append((tag >> 3, _Span(at, at + length)))
+        number = tag >> 3
+        same += at - start + (0 if number in (_ID, _RAW_INPUT) else length)
+        if same > _LONGEST_BYTES:
+            return None
+        fields.append((number, _Span(at, at + length)))
         at += length
     return fields
 

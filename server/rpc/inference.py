@@ -117,7 +117,7 @@ class Inference:
         self._forms = Forms()
         self._layouts: dict[ModelVersion, Layouts] = {}
         together = Together(registry, lambda model: self._layouts.get(model))
-        self._together = together.answer if tracing is None else None
+        self._together = together if tracing is None else None
         self._memory = memory
         self.accepting = True
         """Whether readiness may be claimed; false while the server stops."""
@@ -241,7 +241,7 @@ class Inference:
                 decoded = decode_request(request.message, model.signature, self._memory)
                 _check_rows(model, decoded.feeds, decoded.rows)
                 self._forms.learn(layouts, request, parameters, model.signature, decoded)
-            del request  # its arrays are copies; while it waits, only they take memory
+            request.let_go()  # its arrays are copies; while it waits, only they take memory
             if timeline is not None:
                 timeline.served_by = (model.name, str(model.version), opened.variant)
             arrays = await opened.infer(

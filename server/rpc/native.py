@@ -12,7 +12,15 @@ from google.protobuf.message import DecodeError
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 from pygrpc_native.aio import Server
 
-from server.rpc.direct import Arrival, DirectCall, DirectMethod, begin
+from server.rpc.direct import (
+    Arrival,
+    DirectCall,
+    DirectMethod,
+    answer_together,
+    begin,
+    can_wait,
+)
+from server.rpc.status import describe
 
 _LOOK_EVERY_S: Final = 0.05
 _LOOKS: Final = 3
@@ -59,20 +67,21 @@ class NativeServer(Server):
         return port
 
     def _on_events(self, events: list[tuple[Any, ...]]) -> None:
-        arrived: dict[DirectMethod, list[Arrival]] = {}
+        burst: dict[DirectMethod, list[Arrival]] = {}
         for event in events:
             kind, call_id, method_id, content, _, details = event
             if kind == EVENT_CANCEL:
-                self._begin(arrived)  # it may be among them
-                arrived = {}
+                self._answer_together(burst)  # it may be among them
+                burst = {}
                 self._cancel(call_id)
             elif self._stopping or (method := self._directly[method_id]) is None:
                 super()._on_events([event])
-            else:
-                arrival = self._read(method, call_id, content, details[2])
-                if arrival is not None:
-                    arrived.setdefault(method, []).append(arrival)
-        self._begin(arrived)
+            elif (arrival := self._read(method, call_id, content, details[2])) is not None:
+                if can_wait(method, arrival):
+                    burst.setdefault(method, []).append(arrival)
+                else:
+                    self._begin(method, arrival)
+        self._answer_together(burst)
 
     def _read(
         self, method: DirectMethod, call_id: int, content: bytes, remaining_s: float | None
@@ -88,13 +97,22 @@ class NativeServer(Server):
         except DecodeError:
             self.refuse(call_id, grpc.StatusCode.INVALID_ARGUMENT, method.not_a_message)
             return None
+        except Exception as error:
+            self.refuse(call_id, *describe(error))
+            return None
         deadline = None if remaining_s is None else time.monotonic() + remaining_s
         return Arrival(call_id, request, deadline)
 
-    def _begin(self, arrived: Mapping[DirectMethod, Sequence[Arrival]]) -> None:
-        for method, arrivals in arrived.items():
-            for call in begin(method, arrivals, self):
-                self._under_way[call.call_id] = call
+    def _answer_together(self, burst: Mapping[DirectMethod, Sequence[Arrival]]) -> None:
+        for method, arrivals in burst.items():
+            assert method.together is not None, "who can wait can be answered together"
+            for arrival in answer_together(method.together, arrivals, self):
+                self._begin(method, arrival)
+
+    def _begin(self, method: DirectMethod, arrival: Arrival) -> None:
+        call = begin(method, arrival, self)
+        if call is not None:
+            self._under_way[arrival.call_id] = call
 
     def answer(self, call_id: int, data: bytes) -> None:
         """Send an answer; the call is over."""

@@ -3,22 +3,24 @@
 What one request of a small model costs is mostly what is done for it besides the run; here that is
 done once for all that came in one burst. Only what nothing stands against goes this way: requests
 of a known form without parameters, to a variant whose runs are short and for which nobody waits.
-All others are answered one by one.
+All others go the usual way, where they may still share runs.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
-from optimizers.contract.errors import RunFailed, SessionClosed
-from server.batcher import Batcher
-from server.errors import ServingError
+from optimizers.contract.errors import HoneError
 from server.model import ModelVersion
+from server.opened import OpenVariant
 from server.registry import Registry
 from server.rpc.forms import Form, InferenceRequest
 from server.rpc.layouts import Layouts
-from server.waiting import Arrays
+
+_LONGEST_S: Final = 0.005
+"""For a burst; what is left by then waits in line, where deadlines are looked at."""
 
 
 class Together:
@@ -31,66 +33,91 @@ class Together:
 
         Args:
             registry: What serves.
-            layouts: A version's layouts, which own the forms of its requests; None: it has none.
+            layouts: A version's layouts, for which its requests' forms were learned; None: it has
+                none yet.
         """
         self._registry = registry
         self._layouts = layouts
 
+    def takes(self, request: InferenceRequest) -> bool:
+        """Whether a request may be answered together with others."""
+        form = request.form
+        return form is not None and not form.parameters and not form.gives_texts
+
     def answer(self, requests: Sequence[InferenceRequest]) -> list[bytes | None]:
-        """The serialised answer to each request; None for those that must go the usual way."""
+        """The serialised answer to each request; None for those that go the usual way."""
+        start = time.perf_counter()
         answers: list[bytes | None] = [None] * len(requests)
         places: dict[Form, list[int]] = {}
         for place, request in enumerate(requests):
-            form = request.form
-            if form is not None and not form.parameters:
-                places.setdefault(form, []).append(place)
+            if request.form is not None:
+                places.setdefault(request.form, []).append(place)
         for form, theirs in places.items():
-            found = self._of_one_form(form, [requests[place] for place in theirs])
+            found = self._of_one_form(form, [requests[place] for place in theirs], start)
             for place, answer in zip(theirs, found, strict=False):
                 answers[place] = answer
         return answers
 
-    def _of_one_form(self, form: Form, requests: Sequence[InferenceRequest]) -> list[bytes]:
+    def _of_one_form(
+        self, form: Form, requests: Sequence[InferenceRequest], start: float
+    ) -> list[bytes]:
         """Answers to the first few of them; to all, as a rule."""
+        answers: list[bytes] = []
         try:
             model, address = self._registry.find(form.model_name, form.model_version)
-        except ServingError:
-            return []
-        layouts, opened = self._layouts(model), model.active
-        if address or layouts is not form.owner or layouts is None or opened.at_once is None:
-            return []
-        answers: list[bytes] = []
-        while left := len(requests) - len(answers):
-            start = time.perf_counter()
-            count = opened.at_once.most_at_once(form.alike, left)
-            part = requests[len(answers) : len(answers) + count]
-            arrays = _run(opened.at_once, form, part) if count else None
-            if arrays is None:
-                break
-            answers += layouts.encode_each(
-                model_name=model.name,
-                version=model.version,
-                variant=opened.variant,
-                request_ids=[request.id for request in part],
-                names=form.alike.outputs,
-                arrays=arrays,
-            )
-            model.last_used_s = start
-            opened.metrics.succeeded([time.perf_counter() - start] * count)
+            layouts, opened = self._layouts(model), model.active
+            if address or layouts is None or layouts is not form.owner:
+                return []
+            while len(answers) < len(requests) and time.perf_counter() < start + _LONGEST_S:
+                part = _next_run(opened, form, requests[len(answers) :])
+                if not part:
+                    break
+                answers += _run(model, opened, layouts, form, part, start)
+        except HoneError:
+            # Each finds out by itself what is wrong, and whether with it or with another one.
+            return answers
         return answers
 
 
-def _run(batcher: Batcher, form: Form, requests: Sequence[InferenceRequest]) -> Arrays | None:
-    """What one run gives for all of them; None where each must be answered by itself."""
-    count = len(requests)
+def _next_run(
+    opened: OpenVariant, form: Form, requests: Sequence[InferenceRequest]
+) -> Sequence[InferenceRequest]:
+    """The first of them that may share a run now."""
+    if opened.at_once is None:
+        return ()
+    return requests[: opened.at_once.most_at_once(form.alike, len(requests))]
+
+
+def _run(
+    model: ModelVersion,
+    opened: OpenVariant,
+    layouts: Layouts,
+    form: Form,
+    requests: Sequence[InferenceRequest],
+    start: float,
+) -> list[bytes]:
+    """Answer requests by one run; they came at `start`.
+
+    Raises:
+        HoneError: It failed.
+    """
+    assert opened.at_once is not None, "a run was allowed"
+    count, totals = len(requests), opened.metrics.version
+    totals.in_flight += count
     try:
         feeds = form.joined([request.content for request in requests])
-        arrays = batcher.infer_at_once(feeds, form.alike, count)
-    except (RunFailed, SessionClosed):
-        return None
-    rows = form.alike.rows * count
-    for array in arrays:
-        is_split = count == 1 or (array.ndim > 0 and array.shape[0] == rows)
-        if not is_split or array.dtype.hasobject:
-            return None
-    return arrays
+        waited_s = time.perf_counter() - start
+        arrays = opened.at_once.infer_at_once(feeds, form.alike, count, waited_s)
+        answers = layouts.encode_each(
+            model_name=model.name,
+            version=model.version,
+            variant=opened.variant,
+            request_ids=[request.id for request in requests],
+            names=form.alike.outputs,
+            arrays=arrays,
+        )
+    finally:
+        totals.in_flight -= count
+    model.last_used_s = start
+    opened.metrics.succeeded([time.perf_counter() - start] * count)
+    return answers

@@ -403,6 +403,15 @@ async def test_what_came_together_may_run_at_once_if_that_holds_up_nobody() -> N
         batcher.infer_at_once({"x": -values}, alike, 3)
 
 
+async def test_outputs_that_do_not_split_are_tried_at_once_only_once() -> None:
+    bench = Bench(inline_s=RUN_S)
+    batcher, alike = bench.batcher, Alike(1, ((1,),), 8, ("y",))
+    three = {"x": np.ones((3, 1))}
+    with pytest.raises(ModelFailed):
+        batcher.infer_at_once(three, alike._replace(rows=2), 2)
+    assert (bench.notebook.runs, batcher.most_at_once(alike, 3)) == ([], 0)
+
+
 async def test_nobody_runs_at_once_before_those_who_wait() -> None:
     bench = Bench(inline_s=RUN_S)
     alike = Alike(1, ((1,),), 8, ("y",))

@@ -88,7 +88,7 @@ def test_a_width_that_is_slower_is_tried_seldom() -> None:
 
 
 def test_a_first_look_that_was_wrong_and_a_machine_that_became_slower_are_soon_forgotten() -> None:
-    assert all(alone(Width(2.0), 40, lambda: 0.6, 1.0)[4:31])
+    assert all(alone(Width(2.0), 40, lambda: 0.6, 1.0)[8:39])
     width = Width(0.6)
     # All runs take twice as long as they did when narrow ones were measured last…
     while width.is_faster:

@@ -12,7 +12,7 @@ import pytest
 from pygrpc_native import EVENT_CANCEL
 
 from server.pb import open_inference_pb2 as pb
-from server.rpc.direct import DirectMethod, Together
+from server.rpc.direct import AnswersTogether, DirectMethod
 from server.rpc.native import NativeServer
 
 PATH = "/echo.Echo/Say"
@@ -22,7 +22,7 @@ Call = Callable[[Any, float | None], Any]
 
 @asynccontextmanager
 async def serving(
-    call: Call, together: Together | None = None, **options: int
+    call: Call, together: AnswersTogether | None = None, **options: int
 ) -> AsyncIterator[tuple[NativeServer, Any]]:
     """A server whose only method is `call`, and what asks it for an answer's bytes."""
 
@@ -219,6 +219,11 @@ class Burst:
     def fail(self, call_id: int, code: int, text: str) -> None:
         self.errors[call_id] = code, text
 
+    async def is_answered(self, count: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.answers) < count:
+                await asyncio.sleep(0)
+
     def comes(self, *names: str, remaining_s: float | None = None, gone: int | None = None) -> None:
         """Calls 0, 1, … each naming a model; the caller of `gone` leaves at once."""
         details = ("", (), remaining_s)
@@ -236,38 +241,48 @@ async def by_itself(request: Any, deadline: float | None) -> bytes:
     return f"{request.name} by itself".encode()
 
 
-def but_for_b(requests: Sequence[Any]) -> list[bytes | None]:
-    """Answers all but those named b."""
-    return [None if one.name == "b" else f"{one.name} together".encode() for one in requests]
+class ButForB:
+    """Takes all but those named c, and answers all but those named b."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def takes(self, request: Any) -> bool:
+        return bool(request.name != "c")
+
+    def answer(self, requests: Sequence[Any]) -> list[bytes | None]:
+        self.asked.append(len(requests))
+        return [None if one.name == "b" else f"{one.name} together".encode() for one in requests]
+
+
+class Breaks(ButForB):
+    """Has a fault."""
+
+    def answer(self, requests: Sequence[Any]) -> list[bytes | None]:
+        raise ZeroDivisionError("secret")
 
 
 async def test_what_came_in_one_burst_may_be_answered_together_and_the_rest_by_itself() -> None:
-    asked: list[int] = []
-
-    def together(requests: Sequence[Any]) -> list[bytes | None]:
-        asked.append(len(requests))
-        return but_for_b(requests)
-
+    together = ButForB()
     async with serving(by_itself, together) as (server, _):
         burst = Burst(server)
-        burst.comes("a", "b", "c")
-        assert burst.answers == {0: b"a together", 2: b"c together"}
-        while len(burst.answers) < 3:
-            await asyncio.sleep(0)
+        burst.comes("a", "b", "c", "d")
+        assert burst.answers == {0: b"a together", 3: b"d together"}
+        await burst.is_answered(4)
         assert burst.answers[1] == b"b by itself"
-        assert asked == [3]
+        assert burst.answers[2] == b"c by itself"
+        assert together.asked == [3]
         assert not server._calls
 
 
 @pytest.mark.parametrize(("remaining_s", "is_together"), [(None, True), (5.0, True), (0.01, False)])
-async def test_who_is_in_a_hurry_does_not_wait_for_others(
+async def test_who_is_in_a_hurry_is_not_answered_together_with_others(
     remaining_s: float | None, is_together: bool
 ) -> None:
-    async with serving(by_itself, but_for_b) as (server, _):
+    async with serving(by_itself, ButForB()) as (server, _):
         burst = Burst(server)
-        burst.comes("a", "c", remaining_s=remaining_s)
-        while len(burst.answers) < 2:
-            await asyncio.sleep(0)
+        burst.comes("a", "d", remaining_s=remaining_s)
+        await burst.is_answered(2)
         assert burst.answers[0] == (b"a together" if is_together else b"a by itself")
 
 
@@ -282,7 +297,7 @@ async def test_a_caller_who_is_gone_within_the_burst_is_not_worked_for() -> None
             raise
         return b"never"
 
-    async with serving(call, but_for_b) as (server, _):
+    async with serving(call, ButForB()) as (server, _):
         burst = Burst(server)
         burst.comes("a", "b", gone=1)
         async with asyncio.timeout(5):
@@ -291,14 +306,25 @@ async def test_a_caller_who_is_gone_within_the_burst_is_not_worked_for() -> None
         assert (burst.answers, burst.errors, ended) == ({0: b"a together"}, {}, ["b"])
 
 
-async def test_what_nobody_expected_together_is_told_to_every_caller() -> None:
-    def together(requests: Sequence[Any]) -> list[bytes | None]:
-        raise ZeroDivisionError("secret")
-
-    async with serving(by_itself, together) as (server, _):
+async def test_where_answering_together_has_a_fault_each_is_answered_by_itself(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(by_itself, Breaks()) as (server, _):
         burst = Burst(server)
         burst.comes("a", "b")
-        assert burst.answers == {}
-        assert {code for code, _ in burst.errors.values()} == {grpc.StatusCode.INTERNAL.value[0]}
-        assert len(burst.errors) == 2
-        assert "secret" not in str(burst.errors)
+        await burst.is_answered(2)
+        assert burst.answers == {0: b"a by itself", 1: b"b by itself"}
+    assert "answered one by one" in caplog.text
+
+
+async def test_bytes_that_cannot_be_read_take_nobody_with_them() -> None:
+    async with serving(by_itself, ButForB()) as (server, _):
+        burst = Burst(server)
+        details = ("", (), None)
+        good = pb.ModelReadyRequest(name="a").SerializeToString()
+        contents = [good, b"\xff", good]
+        server._on_events(
+            [(EVENT_CALL, at, 0, content, None, details) for at, content in enumerate(contents)]
+        )
+        assert burst.answers == {0: b"a together", 2: b"a together"}
+        assert burst.errors == {1: (grpc.StatusCode.INVALID_ARGUMENT.value[0], "no such message")}
