@@ -40,8 +40,9 @@ def test_correcting_biases_takes_the_shift_off_the_answers(
     tmp_path: Path, context: StepContext
 ) -> None:
     model, x = separable(tmp_path / "model.onnx"), pictures(48)
-    plain = quantised(model, StaticInt8(), context)
-    right = quantised(model, StaticInt8(correct_bias=True), context)
+    # Of 8 bits on every processor: with u8s8 some have to do with 7.
+    plain = quantised(model, StaticInt8(scheme="u8u8"), context)
+    right = quantised(model, StaticInt8(scheme="u8u8", correct_bias=True), context)
     before, after = (mean_answers_apart(model, each.model, x) for each in (plain, right))
     # Answers are rounded to 1/255 of their range after the bias; its mean error is far smaller.
     assert after < 0.35 * before
