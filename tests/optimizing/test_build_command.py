@@ -51,7 +51,7 @@ def test_what_a_search_found_is_kept_beside_its_variant(tmp_path: Path) -> None:
     profile = tmp_path / "edge.yaml"
     profile.write_text(
         "search: {sampler: grid, trials: 2, minutes: 4, steps: [dynamic_int8], planner: false}\n"
-        "goal: {optimize: [size], require: ['agreement >= 0.8']}\n"
+        "goal: {optimize: [size], require: ['agreement >= 0.8', 'sqnr >= 10 dB']}\n"
     )
     done = build(
         *(model, "--profile-file", profile, "-o", tmp_path / "out/variant"),
