@@ -35,6 +35,7 @@ from server.waiting import (
     shapes_and_size,
 )
 
+_DO_NOT_SPLIT: Final = "the model's outputs do not have one row per input row"
 _CROWD_RUNS: Final = 8
 """Runs for which a second caller is remembered: nobody is alone just after meeting another."""
 
@@ -185,10 +186,7 @@ class Batcher:
             shapes, size_bytes = shapes_and_size(feeds, rows)
             curve = self._costs.curve(shapes, size_bytes, rows)
             if curve.is_observed and curve.seconds(rows) <= self._policy.inline_s:
-                self._may_hurry = False
-                loop.call_soon(self._turn_is_over)
-                alike = Alike(rows, shapes, size_bytes, outputs)
-                return self._run_at_once(feeds, alike, curve, now, 1, 0.0)
+                return self.infer_at_once(feeds, Alike(rows, shapes, size_bytes, outputs), 1)
         waiting = Waiting(feeds, rows, outputs, now, loop.create_future(), deadline)
         curve = self._costs.curve(waiting.shapes, waiting.size_bytes, rows)
         waiting.cost_s = rows * curve.row_s
@@ -230,9 +228,9 @@ class Batcher:
         0: they have to wait in line, because others do, or because a run would hold up the event
         loop; or, of one by itself, because more may come in the same turn of the loop.
         """
-        if self._line.items or not self._free_lanes or (count == 1 and not self._may_hurry):
+        if self._line.items or not self._free_lanes or not self._splits:
             return 0
-        if not self._splits:
+        if count == 1 and not self._may_hurry:
             return 0
         rows, policy = alike.rows, self._policy
         curve = self._costs.curve(alike.shapes, alike.size_bytes, rows)
@@ -270,7 +268,14 @@ class Batcher:
             self._may_hurry = False
             if count == 1:
                 asyncio.get_running_loop().call_soon(self._turn_is_over)
-        return self._run_at_once(feeds, alike, curve, now, count, waited_s)
+        results = self._runner.run(feeds, alike.outputs)
+        took, rows = self._clock() - now, alike.rows * count
+        if count > 1 and not _splits(results, rows):
+            self._splits = False
+            raise ModelFailed(_DO_NOT_SPLIT)
+        curve.observe(rows, took)
+        self._observer.ran(rows, (waited_s,) * count, took)
+        return results
 
     @property
     def waiting(self) -> int:
@@ -334,26 +339,6 @@ class Batcher:
 
     def _turn_is_over(self) -> None:
         self._may_hurry = True
-
-    def _run_at_once(
-        self,
-        feeds: Feeds,
-        alike: Alike,
-        curve: CostCurve,
-        now: float,
-        count: int,
-        waited_s: float,
-    ) -> Arrays:
-        """The shortest way for those that need not wait: there is no line."""
-        rows = alike.rows * count
-        results = self._runner.run(feeds, alike.outputs)
-        took = self._clock() - now
-        if count > 1 and not _splits(results, rows):
-            self._splits = False
-            raise ModelFailed("the model's outputs do not have one row per input row")
-        curve.observe(rows, took)
-        self._observer.ran(rows, (waited_s,) * count, took)
-        return results
 
     def _flush(self) -> None:
         if self._flush_is_due:
@@ -568,7 +553,7 @@ def _deliver(batch: list[Waiting], rows: int, results: list[NDArray[Any]]) -> No
         return
     if not _splits(results, rows):
         for waiting in batch:
-            waiting.fail(ModelFailed("the model's outputs do not have one row per input row"))
+            waiting.fail(ModelFailed(_DO_NOT_SPLIT))
         return
     start = 0
     for waiting in batch:

@@ -20,11 +20,10 @@ import json
 import os
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from optimizers.contract.directory import write_atomically
 from optimizers.contract.errors import InvalidData, InvalidDocument
@@ -35,6 +34,7 @@ from optimizers.contract.preprocessing import Preprocessing
 from optimizers.contract.profile import StoredProfile, Task
 from optimizers.contract.recipe import StoredRecipe
 from optimizers.contract.runtime import SessionSpec
+from optimizers.contract.stored import adapter
 
 SPEC_FILE: Final = "spec.json"
 PROGRESS_FILE: Final = "progress.jsonl"
@@ -183,27 +183,6 @@ class Built:
     made_from: Ingredients | None = None
 
 
-# Made when they are first needed: a server that starts needs none of them.
-@cache
-def _spec_json() -> TypeAdapter[JobSpec]:
-    return TypeAdapter(JobSpec)
-
-
-@cache
-def _built_json() -> TypeAdapter[Built]:
-    return TypeAdapter(Built)
-
-
-@cache
-def _progress_json() -> TypeAdapter[Progress]:
-    return TypeAdapter(Progress)
-
-
-@cache
-def _result_json() -> TypeAdapter[JobResult]:
-    return TypeAdapter(JobResult)
-
-
 def job_id(
     *,
     model: str,
@@ -239,7 +218,7 @@ def write_spec(directory: Path, spec: JobSpec) -> None:
 
     An address that an operator wrote with a password stands there with it.
     """
-    content = _spec_json().dump_json(spec, indent=2) + b"\n"
+    content = adapter(JobSpec).dump_json(spec, indent=2) + b"\n"
     write_atomically(directory / SPEC_FILE, content, is_private=True)
 
 
@@ -250,20 +229,20 @@ def read_spec(directory: Path) -> JobSpec:
         InvalidDocument: It is missing or does not fit.
     """
     try:
-        return _spec_json().validate_json((directory / SPEC_FILE).read_bytes())
+        return adapter(JobSpec).validate_json((directory / SPEC_FILE).read_bytes())
     except (OSError, ValidationError) as error:
         raise InvalidDocument(f"job {directory.name}: {SPEC_FILE} cannot be read") from error
 
 
 def write_built(directory: Path, built: Built) -> None:
     """Say that the candidate in a job's directory is complete."""
-    write_atomically(directory / BUILT_FILE, _built_json().dump_json(built, indent=2) + b"\n")
+    write_atomically(directory / BUILT_FILE, adapter(Built).dump_json(built, indent=2) + b"\n")
 
 
 def read_built(directory: Path) -> Built | None:
     """What was built, or None while the candidate is not complete."""
     try:
-        return _built_json().validate_json((directory / BUILT_FILE).read_bytes())
+        return adapter(Built).validate_json((directory / BUILT_FILE).read_bytes())
     except (OSError, ValidationError):
         return None
 
@@ -271,7 +250,7 @@ def read_built(directory: Path) -> Built | None:
 def append_progress(directory: Path, progress: Progress) -> None:
     """Add one line of progress."""
     with (directory / PROGRESS_FILE).open("ab") as file:
-        file.write(_progress_json().dump_json(progress) + b"\n")
+        file.write(adapter(Progress).dump_json(progress) + b"\n")
 
 
 def last_progress(directory: Path) -> Progress | None:
@@ -286,7 +265,7 @@ def last_progress(directory: Path) -> Progress | None:
     for line in reversed(lines):
         if line.endswith(b"\n"):
             try:
-                return _progress_json().validate_json(line)
+                return adapter(Progress).validate_json(line)
             except ValidationError:
                 continue
     return None
@@ -312,7 +291,9 @@ def pauses_of(directory: Path) -> tuple[float, float]:
 
 def write_result(directory: Path, result: JobResult) -> None:
     """Write how a job ended."""
-    write_atomically(directory / RESULT_FILE, _result_json().dump_json(result, indent=2) + b"\n")
+    write_atomically(
+        directory / RESULT_FILE, adapter(JobResult).dump_json(result, indent=2) + b"\n"
+    )
 
 
 def read_result(directory: Path) -> JobResult | None:
@@ -326,6 +307,6 @@ def read_result(directory: Path) -> JobResult | None:
     except FileNotFoundError:
         return None
     try:
-        return _result_json().validate_json(content)
+        return adapter(JobResult).validate_json(content)
     except ValidationError as error:
         raise InvalidData(f"job {directory.name}: {RESULT_FILE} cannot be read") from error

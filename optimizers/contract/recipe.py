@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from optimizers.contract.documents import Document, Path, shown, unknown_key
 from optimizers.contract.errors import InvalidDocument
 from optimizers.contract.steps import STEPS_BY_NAME, Step, misplaced, step_name
-from optimizers.contract.stored import StoredBy
+from optimizers.contract.stored import StoredBy, adapter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +80,7 @@ def _step(data: object, document: Document, path: Path) -> Step:
                 (*path, name, key), f"expected finite numbers, got {shown(parameters[key])}"
             )
     try:
-        step: Step = _adapter(name).validate_python(parameters)
+        step: Step = adapter(kind).validate_python(parameters)
     except InvalidDocument as error:
         raise document.error((*path, name), str(error)) from error
     except ValidationError as error:
@@ -100,8 +99,3 @@ def _is_finite(value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_finite, value))
     return not isinstance(value, float) or math.isfinite(value)
-
-
-@cache
-def _adapter(name: str) -> TypeAdapter[Any]:
-    return TypeAdapter(STEPS_BY_NAME[name])

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
 from pydantic_core import CoreSchema, core_schema
+
+_T = TypeVar("_T")
+
+
+_adapters: dict[type, TypeAdapter[Any]] = {}
+
+
+def adapter(kind: type[_T]) -> TypeAdapter[_T]:
+    """What reads and writes values of a type; made when it is first needed, since it takes time."""
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,10 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from optimizers.contract.directory import write_atomically
 from optimizers.contract.errors import HoneError, InvalidData
@@ -27,6 +26,7 @@ from optimizers.contract.evidence import Evidence, Proposal
 from optimizers.contract.goal import FigureName
 from optimizers.contract.profile import StoredProfile
 from optimizers.contract.recipe import StoredRecipe
+from optimizers.contract.stored import adapter
 
 TRIALS_FILE: Final = "trials.jsonl"
 EXPLANATION_FILE: Final = "explanation.json"
@@ -163,21 +163,10 @@ class Explanation:
         raise KeyError(number)
 
 
-# Made when they are first needed: a server that starts needs none of them.
-@cache
-def _trial_json() -> TypeAdapter[Trial]:
-    return TypeAdapter(Trial)
-
-
-@cache
-def _explanation_json() -> TypeAdapter[Explanation]:
-    return TypeAdapter(Explanation)
-
-
 def append_trial(directory: Path, trial: Trial) -> None:
     """Add one line on a trial."""
     with (directory / TRIALS_FILE).open("ab") as file:
-        file.write(_trial_json().dump_json(trial) + b"\n")
+        file.write(adapter(Trial).dump_json(trial) + b"\n")
 
 
 def trials_since(directory: Path, offset: int = 0) -> tuple[tuple[Trial, ...], int]:
@@ -196,13 +185,13 @@ def trials_since(directory: Path, offset: int = 0) -> tuple[tuple[Trial, ...], i
     found = []
     for line in complete.splitlines():
         with suppress(ValidationError, HoneError):
-            found.append(_trial_json().validate_json(line))
+            found.append(adapter(Trial).validate_json(line))
     return tuple(found), offset + len(complete)
 
 
 def write_explanation(directory: Path, explanation: Explanation) -> None:
     """Write what is known of a search into its job's directory."""
-    content = _explanation_json().dump_json(explanation, indent=2)
+    content = adapter(Explanation).dump_json(explanation, indent=2)
     write_atomically(directory / EXPLANATION_FILE, content + b"\n")
 
 
@@ -226,6 +215,6 @@ def explanation_from_json(content: bytes | str, source: str) -> Explanation:
         InvalidData: It is no explanation; the text names `source`.
     """
     try:
-        return _explanation_json().validate_json(content)
+        return adapter(Explanation).validate_json(content)
     except (ValidationError, HoneError) as error:
         raise InvalidData(f"{source} cannot be read") from error

@@ -123,13 +123,13 @@ class DirectCall:
     """A call under way, as little of a task as it takes."""
 
     __slots__ = (
-        *("_coroutine", "call_id", "_has_to_tell", "_is_gone", "_over", "_server", "_waits_for"),
+        *("_call_id", "_coroutine", "_has_to_tell", "_is_gone", "_over", "_server", "_waits_for"),
     )
 
     def __init__(
         self, call_id: int, coroutine: Coroutine[Any, Any, Message | bytes], server: Answering
     ) -> None:
-        self.call_id = call_id
+        self._call_id = call_id
         self._coroutine = coroutine
         self._server = server
         self._is_gone = False
@@ -162,14 +162,14 @@ class DirectCall:
         except StopIteration as stop:
             answer = stop.value
             data = answer if isinstance(answer, bytes) else answer.SerializeToString()
-            self._server.answer(self.call_id, data)
+            self._server.answer(self._call_id, data)
         except asyncio.CancelledError:
             if self._is_gone:
-                self._server.forget(self.call_id)
+                self._server.forget(self._call_id)
             else:
-                self._server.refuse(self.call_id, grpc.StatusCode.CANCELLED, "Cancelled")
+                self._server.refuse(self._call_id, grpc.StatusCode.CANCELLED, "Cancelled")
         except Exception as error:
-            self._server.refuse(self.call_id, *describe(error))
+            self._server.refuse(self._call_id, *describe(error))
         else:
             self._waits_for = future
             if future is None:  # it only lets others go first

@@ -108,10 +108,7 @@ class Form:
 
     def decoded(self, content: bytes) -> DecodedRequest:
         """What a request that matches asks; its arrays are copies."""
-        feeds = {}
-        for name, (start, end), dtype, shape in self._inputs:
-            feeds[name] = np.frombuffer(content[start:end], dtype).reshape(shape)
-        return DecodedRequest(feeds, self.alike.rows, self.alike.outputs)
+        return DecodedRequest(self.joined((content,)), self.alike.rows, self.alike.outputs)
 
     def joined(self, contents: Sequence[bytes]) -> dict[str, NDArray[Any]]:
         """The inputs of requests that match, one's rows behind another's."""

@@ -43,12 +43,15 @@ class Layouts:
                 names=names,
                 arrays=arrays,
             ).SerializeToString()
-        parts = [self._head(model_name, version, variant, names, arrays)]
-        if request_id:
-            parts += _id_field(request_id)
-        for array in arrays:
-            parts += (_RAW_TAG, _length(array.nbytes), array.tobytes())
-        return b"".join(parts)
+        [answer] = self.encode_each(
+            model_name=model_name,
+            version=version,
+            variant=variant,
+            request_ids=(request_id,),
+            names=names,
+            arrays=arrays,
+        )
+        return answer
 
     def encode_each(
         self,

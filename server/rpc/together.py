@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from optimizers.contract.errors import HoneError
+from server.batcher import Batcher
 from server.model import ModelVersion
-from server.opened import OpenVariant
 from server.registry import Registry
 from server.rpc.forms import Form, InferenceRequest
 from server.rpc.layouts import Layouts
@@ -65,32 +65,24 @@ class Together:
         answers: list[bytes] = []
         try:
             model, address = self._registry.find(form.model_name, form.model_version)
-            layouts, opened = self._layouts(model), model.active
-            if address or layouts is None or layouts is not form.owner:
+            layouts, batcher = self._layouts(model), model.active.at_once
+            if address or layouts is None or layouts is not form.owner or batcher is None:
                 return []
             while len(answers) < len(requests) and time.perf_counter() < start + _LONGEST_S:
-                part = _next_run(opened, form, requests[len(answers) :])
-                if not part:
+                left = requests[len(answers) :]
+                count = batcher.most_at_once(form.alike, len(left))
+                if not count:
                     break
-                answers += _run(model, opened, layouts, form, part, start)
+                answers += _run(model, batcher, layouts, form, left[:count], start)
         except HoneError:
             # Each finds out by itself what is wrong, and whether with it or with another one.
             return answers
         return answers
 
 
-def _next_run(
-    opened: OpenVariant, form: Form, requests: Sequence[InferenceRequest]
-) -> Sequence[InferenceRequest]:
-    """The first of them that may share a run now."""
-    if opened.at_once is None:
-        return ()
-    return requests[: opened.at_once.most_at_once(form.alike, len(requests))]
-
-
 def _run(
     model: ModelVersion,
-    opened: OpenVariant,
+    batcher: Batcher,
     layouts: Layouts,
     form: Form,
     requests: Sequence[InferenceRequest],
@@ -101,13 +93,13 @@ def _run(
     Raises:
         HoneError: It failed.
     """
-    assert opened.at_once is not None, "a run was allowed"
-    count, totals = len(requests), opened.metrics.version
+    count, opened = len(requests), model.active
+    totals = opened.metrics.version
     totals.in_flight += count
     try:
         feeds = form.joined([request.content for request in requests])
         waited_s = time.perf_counter() - start
-        arrays = opened.at_once.infer_at_once(feeds, form.alike, count, waited_s)
+        arrays = batcher.infer_at_once(feeds, form.alike, count, waited_s)
         answers = layouts.encode_each(
             model_name=model.name,
             version=model.version,
