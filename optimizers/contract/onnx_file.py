@@ -17,6 +17,7 @@ from typing import Final
 
 from optimizers.contract.errors import InvalidModel
 from optimizers.contract.processors import aside
+from optimizers.contract.varint import read_varint
 
 NEWEST_OPSET: Final = 26
 
@@ -203,15 +204,15 @@ def _fields(view: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, i
     """Fields of one message as (number, start, end); a varint's value v comes as start = -v-1."""
     position = start
     while position < end:
-        tag, position = _varint(view, position)
+        tag, position = read_varint(view, position)
         number, wire_type = tag >> 3, tag & 7
         if number == 0:
             raise ValueError("field number 0")
         if wire_type == 0:
-            value, position = _varint(view, position)
+            value, position = read_varint(view, position)
             yield number, -value - 1, 0
         elif wire_type == 2:
-            length, position = _varint(view, position)
+            length, position = read_varint(view, position)
             if position + length > end:
                 raise ValueError("a field reaches beyond its message")
             yield number, position, position + length
@@ -222,16 +223,3 @@ def _fields(view: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, i
             raise ValueError(f"wire type {wire_type}")
     if position != end:
         raise ValueError("a field reaches beyond its message")
-
-
-def _varint(view: mmap.mmap, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = view[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number is too long")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizers.contract.signature import NUMPY_DTYPES, Signature
+from optimizers.contract.varint import read_varint
 from server.pb import open_inference_pb2 as pb
 from server.rpc.codec import DecodedRequest
 from server.rpc.parameters import Parameter
@@ -281,10 +282,10 @@ def _fields(content: bytes) -> list[tuple[int, _Span]] | None:
     fields, at, same = [], 0, 0
     while at < len(content):
         start = at
-        tag, at = _varint(content, at)
+        tag, at = read_varint(content, at)
         if tag & 7 != _LENGTH_DELIMITED:
             return None
-        length, at = _varint(content, at)
+        length, at = read_varint(content, at)
         number = tag >> 3
         same += at - start + (0 if number in (_ID, _RAW_INPUT) else length)
         if same > _LONGEST_BYTES:
@@ -292,15 +293,3 @@ def _fields(content: bytes) -> list[tuple[int, _Span]] | None:
         fields.append((number, _Span(at, at + length)))
         at += length
     return fields
-
-
-def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """A protobuf varint and where it ends."""
-    value = shift = 0
-    while True:
-        byte = content[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
