@@ -420,10 +420,10 @@ def followed(server: Server) -> Iterator[subprocess.Popen[str]]:
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     with process:
-        assert process.stdout is not None
-        while not re.match("1 of 2 trials, .* s left$", process.stdout.readline()):
-            assert process.poll() is None
         try:
+            assert process.stdout is not None
+            while not re.match("1 of 2 trials, .* s left$", process.stdout.readline()):
+                assert process.poll() is None
             yield process
         finally:
             process.kill()

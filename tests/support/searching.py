@@ -68,11 +68,6 @@ def search(directory: Path, spec: JobSpec) -> None:
         started_unix_s=time.time(),
     )
     append_trial(directory, first)
-    append_progress(directory, Progress(unix_s=time.time(), stage="search", fraction=0.1))
-    first = replace(
-        first, state=TrialState.ABANDONED, figures=(latency(0.9),), reason=LOST, seconds=1.5
-    )
-    append_trial(directory, first)
     told = Explanation(
         study=f"study-{spec.id}",
         model=spec.model,
@@ -80,9 +75,16 @@ def search(directory: Path, spec: JobSpec) -> None:
         profile=spec.profile.without_secrets(),
         data={"search": 100, "gate": 400},
         trials=(first,),
-        seconds=2.0,
+        seconds=1.0,
         seconds_left=100.0,
     )
+    write_explanation(directory, told)
+    append_progress(directory, Progress(unix_s=time.time(), stage="search", fraction=0.1))
+    first = replace(
+        first, state=TrialState.ABANDONED, figures=(latency(0.9),), reason=LOST, seconds=1.5
+    )
+    append_trial(directory, first)
+    told = replace(told, trials=(first,), seconds=2.0)
     write_explanation(directory, told)
     second = replace(
         first,
