@@ -20,7 +20,7 @@ cli = typer.Typer(
 )
 
 
-def main() -> NoReturn:
+def run() -> NoReturn:
     """Run the command line; a refusal is one line on stderr and exit code 1."""
     try:
         cli()
