@@ -21,10 +21,11 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from optimizers.contract.below import why_not_below
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.directory import flush
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.manifest import MODEL_FILE, StepRecord, StoredFile
-from optimizers.contract.onnx_file import file_sha256, read_onnx_file
+from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.runtime import SessionSpec
 
 _ENTRY_FILE: Final = "entry.json"

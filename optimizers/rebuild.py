@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from optimizers.contract.data_files import data_sha256
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.directory import read_variant
 from optimizers.contract.errors import InvalidData, InvalidModel, NotSupported
 from optimizers.contract.host import this_host
@@ -17,7 +18,7 @@ from optimizers.contract.ingredients import Ingredients, code_sha256, installed_
 from optimizers.contract.job import CANDIDATE_DIRECTORY, JobSpec, write_spec
 from optimizers.contract.manifest import GOLDEN_FILE, Manifest
 from optimizers.contract.named_models import models_sha256, named_models
-from optimizers.contract.onnx_file import file_sha256, read_onnx_file
+from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.preprocessing import Preprocessing
 from optimizers.contract.recipe import Recipe
 from optimizers.worker import build_only

@@ -26,10 +26,11 @@ from typing import Final
 
 import optimizers
 from optimizers.contract.converted import REPORT_FILE, ConversionReport, read_report
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.directory import flush
 from optimizers.contract.errors import HoneError, InvalidModel
 from optimizers.contract.manifest import MODEL_FILE
-from optimizers.contract.onnx_file import file_sha256, read_onnx_file
+from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.packages import how_to_install_optimisers, missing_packages
 from optimizers.contract.processors import beside_a_worker, processors_for_workers
 from server.child_process import end_of, kill_group, start_process

@@ -12,10 +12,10 @@ import numpy as np
 from benchmarks.gains.subjects import subject
 from optimizers.contract.data_files import data_sha256
 from optimizers.contract.declaration import Choice, Real, Value
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.goal import FigureName, Goal, Requirement, parse_requirement
 from optimizers.contract.host import cpu_budget
 from optimizers.contract.job import JobSpec
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.preprocessing import Preprocessing
 from optimizers.contract.profile import Profile, Task
 from optimizers.contract.runtime import SessionSpec

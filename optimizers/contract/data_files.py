@@ -11,9 +11,9 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.directory import write_atomically
 from optimizers.contract.errors import InvalidData
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.preprocessing import Preprocessing
 
 FOLDER_SUFFIX: Final = ".images"

@@ -14,6 +14,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from optimizers.contract.arrays import read_arrays, write_arrays
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.errors import VariantDamaged
 from optimizers.contract.manifest import (
     GOLDEN_FILE,
@@ -24,7 +25,6 @@ from optimizers.contract.manifest import (
     manifest_to_json,
     read_manifest,
 )
-from optimizers.contract.onnx_file import file_sha256
 
 _INPUT, _OUTPUT = "input:", "output:"
 _PRIVATE: Final = 0o600

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.errors import InvalidModel
-from optimizers.contract.processors import aside
 from optimizers.contract.varint import read_varint
 
 NEWEST_OPSET: Final = 26
@@ -24,8 +23,6 @@ NEWEST_OPSET: Final = 26
 _LARGEST_DEPTH: Final = 64
 _MOST_REMEMBERED: Final = 256
 _LONGEST_SHOWN: Final = 80
-_PART_BYTES: Final = 1 << 19
-"""A third of a millisecond's work."""
 
 # Field numbers of onnx.proto: which submessages can hold tensors, graphs or versions.
 _CHILDREN: Final[dict[str, dict[int, str]]] = {
@@ -79,20 +76,6 @@ class OnnxFile:
         if len(digests) == 1:
             return digests[0]
         return hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """Digest of one file's bytes, in hexadecimal. Lets others run after every part of it.
-
-    A kernel that does not preempt lets a busy thread run for milliseconds before those get their
-    turn that answer requests on the same processor.
-    """
-    digest, part = hashlib.sha256(), memoryview(bytearray(_PART_BYTES))
-    with aside(), path.open("rb", buffering=0) as file:
-        while size := file.readinto(part):
-            digest.update(part[:size])
-            os.sched_yield()
-    return digest.hexdigest()
 
 
 def read_onnx_file(path: Path) -> OnnxFile:

@@ -21,8 +21,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from optimizers.contract.difference import largest_difference
+from optimizers.contract.digests import file_crc32
 from optimizers.contract.host import Host
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.processors import aside
 from optimizers.contract.runtime import Feeds, SessionSpec, session_options, signature_of
 from optimizers.contract.samples import random_feeds
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 _MODEL: Final = "model.onnx"
 _WEIGHTS: Final = "weights.bin"
-_DIGESTS: Final = "sha256"
+_CHECKSUMS: Final = "crc32"
 _DIGITS: Final = 24
 _SMALLEST_FILE_BYTES: Final = 1 << 20
 _SMALLEST_WEIGHT_BYTES: Final = 1024
@@ -106,8 +106,8 @@ def _delete(path: Path) -> None:
 def _is_whole(directory: Path) -> bool:
     """Whether every byte is as it was written; a mapped weight that flipped computes on."""
     try:
-        wanted = (directory / _DIGESTS).read_text(encoding="ascii").split()
-        return wanted == [file_sha256(directory / name) for name in (_MODEL, _WEIGHTS)]
+        wanted = (directory / _CHECKSUMS).read_text(encoding="ascii").split()
+        return wanted == [file_crc32(directory / name) for name in (_MODEL, _WEIGHTS)]
     except OSError:
         return False
 
@@ -166,9 +166,9 @@ def _write(model: Path, spec: SessionSpec, directory: Path) -> None:
         scale = float(np.max(np.abs(one), initial=1.0)) if one.dtype.kind == "f" else 1.0
         if not largest_difference(one, other) <= _LARGEST_DIFFERENCE * scale:
             raise ValueError("the packed model answers differently")
-    digests = [file_sha256(directory / name) for name in (_MODEL, _WEIGHTS)]
-    (directory / _DIGESTS).write_text("\n".join(digests), encoding="ascii")
-    for name in (_MODEL, _WEIGHTS, _DIGESTS):
+    checksums = [file_crc32(directory / name) for name in (_MODEL, _WEIGHTS)]
+    (directory / _CHECKSUMS).write_text("\n".join(checksums), encoding="ascii")
+    for name in (_MODEL, _WEIGHTS, _CHECKSUMS):
         with (directory / name).open("rb") as file:
             os.fsync(file.fileno())
 

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from optimizers.contract.addresses import without_password
 from optimizers.contract.below import why_not_below
 from optimizers.contract.data_files import data_sha256, entries_below
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.errors import (
     InvalidData,
     InvalidDocument,
@@ -30,7 +31,7 @@ from optimizers.contract.errors import (
 from optimizers.contract.host import Host
 from optimizers.contract.ingredients import code_sha256, installed_versions
 from optimizers.contract.job import JobSpec
-from optimizers.contract.onnx_file import file_sha256, read_onnx_file
+from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.study import Explanation
 from optimizers.search.store import Store
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Final
 
 from optimizers.contract.addresses import without_password
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.errors import HoneError, InvalidData, NotSupported
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.packages import how_to_install_cluster, missing_packages
 
 _BLOBS: Final = "blobs"

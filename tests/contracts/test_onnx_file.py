@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.errors import InvalidModel
-from optimizers.contract.onnx_file import file_sha256, read_onnx_file
+from optimizers.contract.onnx_file import read_onnx_file
 from tests.support import models
 
 

@@ -84,7 +84,7 @@ def _packed_answers(model: Path, directory: Path) -> NDArray[Any]:
         return session.run({"x": floats(2, 768)})[0]
 
 
-@pytest.mark.parametrize("missing", ["weights.bin", "sha256", "model.onnx"])
+@pytest.mark.parametrize("missing", ["weights.bin", "crc32", "model.onnx"])
 def test_what_was_not_finished_is_written_anew(model: Path, tmp_path: Path, missing: str) -> None:
     packed = pack(model, tmp_path / "packed")
     assert packed is not None

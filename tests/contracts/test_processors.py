@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.memory import mapped_memory, unmap_pages
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.processors import (
     PROCESSORS_VARIABLE,
     answering_threads_are,

@@ -18,6 +18,7 @@ import pytest
 
 from optimizers import pipeline
 from optimizers.artefacts import Artefact, Artefacts
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.distillation import Distill
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.goal import FigureName, Goal
@@ -32,7 +33,6 @@ from optimizers.contract.job import (
 )
 from optimizers.contract.manifest import MODEL_FILE, StepRecord
 from optimizers.contract.named_models import models_sha256
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Profile, Task
 from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.quantization import DynamicInt8, StaticInt8

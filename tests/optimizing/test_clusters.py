@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from optimizers.calibration import Groups, load_arrays, load_groups
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.evaluation import Estimate
 from optimizers.contract.goal import FigureName, Goal, parse_requirement
 from optimizers.contract.host import this_host
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Task
 from optimizers.contract.runtime import Session, SessionSpec
 from optimizers.contract.signature import Signature, TensorSpec

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from optimizers.calibration import load_arrays, load_drawn
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.errors import InvalidData
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.signature import Signature, TensorSpec
 from optimizers.evaluation.disjoint import check_disjoint
 

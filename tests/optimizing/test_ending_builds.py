@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.distillation import Distill
 from optimizers.contract.job import JobSpec, JobState
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Profile, Task
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.runtime import SessionSpec

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from optimizers.contract.difference import INCOMPARABLE
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.evaluation import Evaluation, Gate, Verdict
 from optimizers.contract.goal import FigureName, Goal, parse_requirement
@@ -21,7 +22,6 @@ from optimizers.contract.manifest import (
     manifest_to_json,
     read_manifest,
 )
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Task
 from optimizers.contract.quantization import DynamicInt8, Fp16, StaticInt8
 from optimizers.contract.recipe import Recipe

@@ -16,9 +16,9 @@ from PIL import Image
 
 from optimizers.calibration import Arrays, load_arrays
 from optimizers.contract.data_files import data_sha256, require_data
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.errors import InvalidData
 from optimizers.contract.job import JobSpec, read_built, read_result, write_spec
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.preprocessing import preprocessing_document
 from optimizers.contract.profile import Task, profile_document
 from optimizers.contract.runtime import Session, SessionSpec

@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.distillation import Distill, Finetune
 from optimizers.contract.documents import Document
 from optimizers.contract.errors import InvalidData, InvalidDocument, InvalidModel
@@ -26,7 +27,6 @@ from optimizers.contract.job import (
 )
 from optimizers.contract.manifest import MODEL_FILE
 from optimizers.contract.named_models import models_sha256, named_models
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Profile, Task
 from optimizers.contract.recipe import Recipe, recipe_from_data
 from optimizers.contract.runtime import Session, SessionSpec

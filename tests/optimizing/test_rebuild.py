@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.directory import seal
 from optimizers.contract.distillation import Distill
 from optimizers.contract.ingredients import Ingredients
 from optimizers.contract.job import CANDIDATE_DIRECTORY, JobSpec, read_built, write_spec
 from optimizers.contract.manifest import MANIFEST_FILE, Manifest, read_manifest
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Profile
 from optimizers.contract.pruning import PruneChannels
 from optimizers.contract.quantization import StaticInt8

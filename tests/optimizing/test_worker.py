@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.job import (
     CANDIDATE_DIRECTORY,
@@ -27,7 +28,6 @@ from optimizers.contract.job import (
     write_spec,
 )
 from optimizers.contract.manifest import MODEL_FILE
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Profile, Task
 from optimizers.contract.quantization import DynamicInt8
 from optimizers.contract.recipe import Recipe

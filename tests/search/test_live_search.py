@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from optimizers.contract.declaration import Choice
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.directory import read_variant
 from optimizers.contract.evaluation import Verdict
 from optimizers.contract.goal import parse_requirement
@@ -29,7 +30,6 @@ from optimizers.contract.job import (
     read_result,
     write_spec,
 )
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.search import Sampler, Search
 from optimizers.contract.study import (
     FRONT_FILE,

@@ -26,6 +26,7 @@ from optuna.storages import RDBStorage
 
 from optimizers.artefacts import Artefacts
 from optimizers.contract.data_files import data_sha256
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.errors import HoneError, InvalidData, NotSupported
 from optimizers.contract.goal import FigureName, Goal
 from optimizers.contract.host import this_host
@@ -40,7 +41,7 @@ from optimizers.contract.job import (
     write_spec,
 )
 from optimizers.contract.manifest import StepRecord
-from optimizers.contract.onnx_file import file_sha256, read_onnx_file
+from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.quantization import DynamicInt8
 from optimizers.contract.recipe import Recipe
 from optimizers.contract.search import Sampler

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.directory import VariantDirectory
 from optimizers.contract.evaluation import Verdict
 from optimizers.contract.host import this_host
 from optimizers.contract.ingredients import Ingredients
 from optimizers.contract.job import JobState
 from optimizers.contract.manifest import ORIGINAL
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Task
 from optimizers.contract.runtime import SessionSpec
 from server.app import App

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.distillation import Finetune
 from optimizers.contract.goal import FigureName, Goal, parse_requirement
 from optimizers.contract.host import cpu_budget
 from optimizers.contract.job import JobSpec
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Profile, Task
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.search import Sampler, Search

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from optimizers.contract.digests import file_sha256
 from optimizers.contract.job import JobSpec
-from optimizers.contract.onnx_file import file_sha256
 from optimizers.contract.profile import Profile, Task
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.search import Search
