@@ -10,7 +10,6 @@ import platform
 import signal
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
 import onnxruntime
@@ -46,6 +45,7 @@ from server.rpc.status import use_triton_codes
 from server.rpc.traced import keep_metadata
 from server.rpc.transport import Connections, choose_transport, new_server
 from server.shared_memory import SharedMemory, SharedMemoryLimits
+from server.version import product_version
 from server.watch import RepositoryWatch
 from server.yielding import Yielding
 
@@ -317,14 +317,6 @@ def _shared_memory(config: ServerConfig) -> SharedMemory | None:
     if not config.allow_shared_memory:
         return None
     return SharedMemory(SharedMemoryLimits(tensor_bytes=config.max_message_bytes))
-
-
-def product_version() -> str:
-    """The installed version of Hone."""
-    try:
-        return version("hone-server")
-    except PackageNotFoundError:
-        return "0+unknown"
 
 
 def _cache(config: ServerConfig, metrics: Metrics) -> ResponseCache | None:

@@ -12,9 +12,7 @@ import uvloop
 from optimizers.contract.errors import HoneError
 from server import logs
 from server.app import App, serve
-from server.cli.exchange import console
 from server.config import ServerConfig, server_config
-from server.story import tell_story
 
 _SWITCH_INTERVAL_S: Final = 0.001
 """What a thread that loads a model may keep the event loop waiting."""
@@ -171,6 +169,9 @@ async def _serve(config: ServerConfig, story: bool) -> None:
         metrics = f"http://{config.host}:{app.metrics_port}/metrics"
         print(f"Ready grpc={public} metrics={metrics} admin={admin}", flush=True)
         if story:
+            from server.cli.exchange import console  # nobody else needs it, nor what it imports
+            from server.story import tell_story
+
             try:
                 await tell_story(console, public=public, admin=admin, metrics=metrics)
             except HoneError as error:
