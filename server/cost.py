@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping
@@ -50,6 +51,20 @@ class Measured:
     seconds: Mapping[int, float]
     row_bytes: int
     shapes: Shapes | None
+
+    def cheapest_row_s(self, within_s: float, max_rows: int) -> float:
+        """What a row takes in the cheapest run of at most so long and so many rows.
+
+        Infinite where none is so short.
+        """
+        return min(
+            (
+                seconds / rows
+                for rows, seconds in self.seconds.items()
+                if seconds <= within_s and rows <= max_rows
+            ),
+            default=math.inf,
+        )
 
 
 class CostCurve:

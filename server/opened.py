@@ -35,7 +35,7 @@ from server.triton_batching import Batching
 from server.waiting import NO_TERMS, Arrays, Terms
 
 _INLINE_BELOW_S: Final = 100e-6
-"""A run of one row that costs less than this is cheaper than a hand-over to another thread."""
+"""A row that takes less than this costs less than to let its request wait for another thread."""
 
 _LONGEST_INLINE_S: Final = 1e-3
 """How long the event loop may be held up by one run."""
@@ -131,13 +131,14 @@ class OpenVariant:
         self.opening = opening
         self.metrics = metrics
         findings, spec = opening.findings, opening.session.spec
+        row_s = findings.measured.cheapest_row_s(_LONGEST_INLINE_S, findings.max_batch)
         self.policy = BatchPolicy(
             lanes=spec.lanes,
             max_batch=findings.max_batch,
             max_queue_items=bounds.items,
             max_queue_bytes=bounds.size_bytes,
             max_queue_s=bounds.seconds,
-            inline_s=(_LONGEST_INLINE_S if findings.measured.seconds[1] < _INLINE_BELOW_S else 0.0),
+            inline_s=_LONGEST_INLINE_S if row_s < _INLINE_BELOW_S else 0.0,
             batching=batching,
         )
         self._batcher = Batcher(

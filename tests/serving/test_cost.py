@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.cost import CostCurve, Width
+from server.cost import CostCurve, Measured, Width
 
 SECONDS = st.floats(1e-9, 100.0)
 
@@ -95,3 +96,12 @@ def test_a_first_look_that_was_wrong_and_a_machine_that_became_slower_are_soon_f
         alone(width, 1, lambda: 1.2, 1.0)
     # …and so do the narrow ones that follow.
     assert all(alone(width, 30, lambda: 1.2, 2.0)[4:])
+
+
+def test_the_cheapest_row_is_looked_for_where_runs_are_short_enough_and_rows_may_join() -> None:
+    measured = Measured(seconds={1: 4.0, 2: 5.0, 8: 6.0, 32: 16.0}, row_bytes=4, shapes=((1,),))
+    assert measured.cheapest_row_s(10.0, 32) == 6.0 / 8
+    assert measured.cheapest_row_s(16.0, 32) == 0.5
+    assert measured.cheapest_row_s(16.0, 2) == 2.5
+    assert measured.cheapest_row_s(16.0, 1) == 4.0
+    assert measured.cheapest_row_s(3.9, 32) == math.inf
