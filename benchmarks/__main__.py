@@ -83,7 +83,7 @@ def main() -> None:
 
 def _parts(quick: bool) -> dict[str, Callable[[Bench], Part]]:
     """The benchmarks' parts by name, in order; many short rounds: disturbances come and go."""
-    few, many = (1, 1) if quick else (3, 7)
+    few, many = (1, 1) if quick else (3, 18)
     return {
         "light": lambda bench: light.measure(
             bench,
@@ -91,7 +91,7 @@ def _parts(quick: bool) -> dict[str, Callable[[Bench], Part]]:
             seconds=0.3 if quick else 0.6,
             rounds=1 if quick else 5,
         ),
-        "heavy": lambda bench: heavy.measure(bench, seconds=0.6 if quick else 2.0, rounds=many),
+        "heavy": lambda bench: heavy.measure(bench, seconds=0.6 if quick else 1.0, rounds=many),
         "neighbour": lambda bench: neighbour.measure(
             bench, seconds=1.0 if quick else 4.0, rounds=few
         ),
@@ -102,7 +102,7 @@ def _parts(quick: bool) -> dict[str, Callable[[Bench], Part]]:
             reloads=5 if quick else 50,
         ),
         "overload": lambda bench: overload.measure(
-            bench, seconds=1.0 if quick else 3.0, rounds=many
+            bench, seconds=1.0 if quick else 1.5, rounds=many
         ),
     }
 

@@ -99,7 +99,7 @@ class Contestant:
         """One window of load, its answers checked before and after."""
         target = self.target(model)
         self.bench.steadiness.look()
-        warm_up_s = 1.0 if model.is_heavy else 0.3
+        warm_up_s = 0.5 if model.is_heavy else 0.3
         found = closed_loop(target, self.process, in_flight, warm_up_s=warm_up_s, seconds=seconds)
         self.check(model)
         return found

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from statistics import median
 from typing import Final
 
@@ -29,6 +31,7 @@ _SWEEP: Final = tuple(Arrangement(*one, batch) for one in _LANES_THREADS for bat
 _WIDE: Final = Arrangement(1, CPUS, 1)
 _FINALISTS: Final = 2
 _LONGEST_RUN_S: Final = 0.5
+_CLIENT_STARTS_S: Final = 0.2
 _LIMITS: Final = {
     "minilm": {8: (97, 100), 32: (97, 100), 1: (1.0, 0.5)},
     "resnet18": {8: (95, 100), 32: (95, 100), 1: (2.5, 1.2)},
@@ -66,15 +69,27 @@ def _one(
     runs = Runs()
     rates: dict[Arrangement, list[float]] = {one: [] for one in _finalists(swept)}
     wide: list[float] = []
+
+    def alone(one: Arrangement) -> None:
+        rates[one].append(_beside_noop(model, raw, one, noop, rate, seconds))
+
+    def alone_wide() -> None:
+        wide.append(raw.window(_WIDE, seconds / 2).p50_ms)
+
+    def served(by: Contestant, in_flight: int, seconds: float) -> None:
+        runs.measure([by], model, in_flight, seconds=seconds)
+
+    looks: list[Callable[[], None]] = [
+        *(partial(alone, one) for one in rates),
+        *(partial(served, server, in_flight, seconds) for in_flight in MANY),
+        partial(served, plain, 1, seconds / 2),
+        partial(served, server, 1, seconds / 2),
+        alone_wide,
+    ]
     for turn in range(rounds):
         print(f"{model.name}, against raw: round {turn + 1} of {rounds}", flush=True)
-        for one, values in rates.items():
-            with _moving(model, noop, rate, seconds):
-                values.append(raw.window(one, seconds).rate)
-        for in_flight in MANY:
-            runs.measure([server], model, in_flight, seconds=seconds, turn=turn)
-        runs.measure([server, plain], model, 1, seconds=seconds / 2, turn=turn)
-        wide.append(raw.window(_WIDE, seconds / 2).p50_ms)
+        for look in looks if turn % 2 == 0 else reversed(looks):
+            look()
     best = max(rates, key=lambda one: median(rates[one]))
     return Part(
         rows=[
@@ -94,22 +109,26 @@ def _sweep(
     print(f"{model.name}: {len(_SWEEP)} raw arrangements", flush=True)
     for one in _SWEEP:  # sessions are open before anything is timed
         raw.window(one, 0.001)
-    found = {}
-    for one in _SWEEP:
-        with _moving(model, noop, rate, seconds):
-            found[one] = raw.window(one, seconds).rate
-    return found
+    return {one: _beside_noop(model, raw, one, noop, rate, seconds) for one in _SWEEP}
 
 
-@contextmanager
-def _moving(model: Model, noop: Contestant, rate: float, seconds: float) -> Iterator[None]:
-    """A no-op server takes the model's requests at `rate` meanwhile.
+def _beside_noop(
+    model: Model,
+    raw: Runtime,
+    arrangement: Arrangement,
+    noop: Contestant,
+    rate: float,
+    seconds: float,
+) -> float:
+    """Rows a second while a no-op server takes the model's requests at `rate`.
 
     So the raw runtime is measured beside a client and a transport that move as many bytes as
     Hone's do, and what that costs any server is not charged to Hone.
     """
-    with offered(noop.target(model), seconds + _LONGEST_RUN_S, in_flight=MANY[-1], rate=rate):
-        yield
+    lasts = _CLIENT_STARTS_S + seconds + _LONGEST_RUN_S
+    with offered(noop.target(model), lasts, in_flight=MANY[-1], rate=rate):
+        time.sleep(_CLIENT_STARTS_S)
+        return raw.window(arrangement, seconds).rate
 
 
 def _finalists(swept: dict[Arrangement, float]) -> list[Arrangement]:

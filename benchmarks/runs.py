@@ -43,9 +43,9 @@ class Runs:
         in_flight: int,
         *,
         seconds: float,
-        turn: int,
+        turn: int = 0,
     ) -> None:
-        """One window of each contestant."""
+        """One window of each contestant; backwards in every odd `turn`."""
         for one in contestants if turn % 2 == 0 else reversed(contestants):
             found = one.window(model, in_flight, seconds)
             self._runs.append(
