@@ -83,7 +83,7 @@ def main() -> None:
 
 def _parts(quick: bool) -> dict[str, Callable[[Bench], Part]]:
     """The benchmarks' parts by name, in order; many short rounds: disturbances come and go."""
-    few, many = (1, 1) if quick else (3, 18)
+    few, many = (1, 1) if quick else (5, 18)
     return {
         "light": lambda bench: light.measure(
             bench,

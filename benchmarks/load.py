@@ -162,7 +162,8 @@ def offered(
         target: Where to.
         seconds: How long h2load runs.
         in_flight: Most requests under way.
-        rate: Requests a second, evenly spaced; None for as many as `in_flight` allow.
+        rate: Requests a second, those of every 10 ms together; None for as many as `in_flight`
+            allow.
         deadline_s: Each request's gRPC deadline; with one, refusals are no failure.
 
     Raises:

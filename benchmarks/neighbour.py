@@ -74,7 +74,8 @@ def measure(bench: Bench, *, seconds: float, rounds: int) -> Part:
         tables=[
             Table(
                 title="Neighbours",
-                note=f"tiny at an even {RATE} requests/s. Loaded and unloaded: {RESNET18.name}, "
+                note=f"tiny at {RATE} requests/s, which h2load sends in bursts every 10 ms. "
+                f"Loaded and unloaded: {RESNET18.name}, "
                 f"without pause. Swapped: {MINILM.name} between its original and a variant, "
                 "without pause. Optimised: while a job builds a dynamic int8 variant of "
                 f"{MINILM.name} and tries to measure it.",
