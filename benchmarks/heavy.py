@@ -76,14 +76,11 @@ def _one(
     def alone_wide() -> None:
         wide.append(raw.window(_WIDE, seconds / 2).p50_ms)
 
-    def served(by: Contestant, in_flight: int, seconds: float) -> None:
-        runs.measure([by], model, in_flight, seconds=seconds)
-
     looks: list[Callable[[], None]] = [
         *(partial(alone, one) for one in rates),
-        *(partial(served, server, in_flight, seconds) for in_flight in MANY),
-        partial(served, plain, 1, seconds / 2),
-        partial(served, server, 1, seconds / 2),
+        *(partial(runs.measure, [server], model, many, seconds=seconds) for many in MANY),
+        partial(runs.measure, [plain], model, 1, seconds=seconds / 2),
+        partial(runs.measure, [server], model, 1, seconds=seconds / 2),
         alone_wide,
     ]
     for turn in range(rounds):

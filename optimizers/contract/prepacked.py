@@ -107,9 +107,13 @@ def _is_whole(directory: Path) -> bool:
     """Whether every byte is as it was written; a mapped weight that flipped computes on."""
     try:
         wanted = (directory / _CHECKSUMS).read_text(encoding="ascii").split()
-        return wanted == [file_crc32(directory / name) for name in (_MODEL, _WEIGHTS)]
+        return wanted == _checksums(directory)
     except OSError:
         return False
+
+
+def _checksums(directory: Path) -> list[str]:
+    return [file_crc32(directory / name) for name in (_MODEL, _WEIGHTS)]
 
 
 @contextlib.contextmanager
@@ -166,8 +170,7 @@ def _write(model: Path, spec: SessionSpec, directory: Path) -> None:
         scale = float(np.max(np.abs(one), initial=1.0)) if one.dtype.kind == "f" else 1.0
         if not largest_difference(one, other) <= _LARGEST_DIFFERENCE * scale:
             raise ValueError("the packed model answers differently")
-    checksums = [file_crc32(directory / name) for name in (_MODEL, _WEIGHTS)]
-    (directory / _CHECKSUMS).write_text("\n".join(checksums), encoding="ascii")
+    (directory / _CHECKSUMS).write_text("\n".join(_checksums(directory)), encoding="ascii")
     for name in (_MODEL, _WEIGHTS, _CHECKSUMS):
         with (directory / name).open("rb") as file:
             os.fsync(file.fileno())
