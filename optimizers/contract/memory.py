@@ -16,7 +16,7 @@ _libc = ctypes.CDLL(None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidentMemory:
-    """Proportional set size: shared pages count by their share.
+    """Pages of a process that are in memory; whether shared ones count whole, who counted says.
 
     Attributes:
         anonymous_bytes: Heap and other private memory.
@@ -39,13 +39,18 @@ class ResidentMemory:
         )
 
 
-def mapped_memory() -> ResidentMemory:
-    """What this process holds, at a glance: a page that is mapped twice counts twice.
+def mapped_memory(process_id: int | None = None) -> ResidentMemory:
+    """What a process holds, by default this one, at a glance: what is mapped twice counts twice.
 
-    Unlike `resident_memory` it visits no page, and so holds nobody up who serves meanwhile.
+    Unlike `resident_memory` it visits no page, and so holds nobody up who serves meanwhile; and
+    it is the same whoever else has the same files mapped.
+
+    Raises:
+        OSError: The process is gone.
     """
+    who = "self" if process_id is None else str(process_id)
     numbers = {}
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+    for line in Path(f"/proc/{who}/status").read_text(encoding="ascii").splitlines():
         name, _, rest = line.partition(":")
         if name.startswith("Rss"):
             numbers[name] = int(rest.split()[0]) * 1024
@@ -74,15 +79,16 @@ def release_memory() -> None:
         _libc.malloc_trim(0)
 
 
-def resident_memory(process_id: int | None = None) -> ResidentMemory:
-    """Read `/proc/PID/smaps_rollup` of a process, by default this one.
+def resident_memory() -> ResidentMemory:
+    """What this process holds of its own: a page that n processes have mapped counts as 1/n.
+
+    It differs with what else runs. Read from `/proc/self/smaps_rollup` (proportional set size).
 
     Raises:
-        OSError: The process is gone, or its numbers may not be read.
+        OSError: Its numbers may not be read.
     """
-    who = "self" if process_id is None else str(process_id)
     numbers = {}
-    for line in Path(f"/proc/{who}/smaps_rollup").read_text(encoding="ascii").splitlines():
+    for line in Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines():
         name, _, rest = line.partition(":")
         fields = rest.split()
         if len(fields) == 2 and fields[1] == "kB":

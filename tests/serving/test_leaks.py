@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optimizers.contract.memory import resident_memory
+from optimizers.contract.memory import mapped_memory
 from server.client import Client, inference_request
 from server.pb import open_inference_pb2 as inference
 from tests.support import models
@@ -90,5 +90,5 @@ async def memory(process: int) -> int:
     looks = []
     for _ in range(5):
         await asyncio.sleep(0.1)
-        looks.append(resident_memory(process).total_bytes)
+        looks.append(mapped_memory(process).total_bytes)
     return min(looks)

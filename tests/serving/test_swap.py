@@ -11,7 +11,7 @@ import numpy as np
 
 from optimizers.contract.evaluation import Verdict
 from optimizers.contract.host import this_host
-from optimizers.contract.memory import resident_memory
+from optimizers.contract.memory import mapped_memory
 from optimizers.contract.runtime import Session, SessionSpec
 from server.client import Client, inference_request
 from server.pb import management_pb2 as management
@@ -83,9 +83,9 @@ async def test_fifty_swaps_under_load_lose_nothing_and_leave_nothing(tmp_path: P
                     await operator.call("RollBack", back, management.RouteResponse)
                     await asyncio.sleep(0.02)
                     if turn == ROUNDS // 3:
-                        settled = resident_memory(server.process.pid).total_bytes
+                        settled = mapped_memory(server.process.pid).total_bytes
                 await asyncio.sleep(0.5)
-                after = resident_memory(server.process.pid).total_bytes
+                after = mapped_memory(server.process.pid).total_bytes
             over.set()
         still_open = [one.id for one in await variants(server.admin, "net") if one.open]
         told = [event.kind for event in await events(server.admin, "net")]
