@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizers.contract.runtime import Feeds
+from optimizers.contract.runtime import Arrays, Feeds, Over
 from server.cost import CostCurve, Costs
 from server.errors import DeadlineExceeded, ModelFailed, QueueTimeout
 from server.policy import BatchPolicy
@@ -27,7 +26,6 @@ from server.waiting import (
     LAST_LEVEL,
     NO_TERMS,
     Alike,
-    Arrays,
     Joint,
     Terms,
     Waiting,
@@ -46,10 +44,6 @@ _TIMERS_ARE_LATE_S: Final = 0.002
 class Started(Protocol):
     """A run on a lane."""
 
-    @property
-    def future(self) -> Future[Arrays]:
-        """Gets the answer or the error."""
-
     def terminate(self) -> None:
         """End it soon."""
 
@@ -65,9 +59,9 @@ class Runner(Protocol):
         """Compute in the calling thread."""
 
     def start(
-        self, feeds: Feeds, outputs: Sequence[str] | None = None, *, wide: bool = False
+        self, feeds: Feeds, outputs: Sequence[str] | None, over: Over, *, wide: bool = False
     ) -> Started:
-        """Compute on a lane."""
+        """Compute on a lane; `over` is told the answer or the error, in any thread."""
 
 
 class Observer(Protocol):
@@ -442,12 +436,10 @@ class Batcher:
         self._free_lanes -= running.lanes
         self._running.add(running)
         batch, outputs = running.batch, running.batch[0].outputs
-        loop = asyncio.get_running_loop()
+        tell = asyncio.get_running_loop().call_soon_threadsafe
 
-        def finished(run: Future[Arrays]) -> None:
-            error = run.exception()
-            results = None if error else run.result()
-            loop.call_soon_threadsafe(self._lane_is_free, running, results, error)
+        def over(results: Arrays | None, error: Exception | None) -> None:
+            tell(self._lane_is_free, running, results, error)
 
         inline = running.curve.is_observed and running.expected_s <= self._policy.inline_s
         try:
@@ -455,46 +447,59 @@ class Batcher:
             if inline:
                 results = self._runner.run(feeds, outputs)
             else:
-                started = self._runner.start(feeds, outputs, wide=running.wide)
+                running.joint.run = self._runner.start(feeds, outputs, over, wide=running.wide)
         except Exception as error:
             self._finish(running, None, error)
             return
         if inline:
             self._finish(running, results, None)
-        else:
-            running.joint.run = started
-            started.future.add_done_callback(finished)
 
     def _lane_is_free(
-        self, running: _Running, results: Arrays | None, error: BaseException | None
+        self, running: _Running, results: Arrays | None, error: Exception | None
     ) -> None:
-        try:
-            self._finish(running, results, error)
-        finally:
-            self._flush()
+        if results is None or self._line.items:
+            try:
+                self._finish(running, results, error)
+            finally:
+                self._flush()
+            return
+        # Nobody waits for the lane, but somebody for the answer: books are kept behind it.
+        took = self._vacate(running)
+        _deliver(running.batch, running.rows, results)
+        asyncio.get_running_loop().call_soon(self._was_answered, running, took)
 
-    def _finish(
-        self, running: _Running, results: Arrays | None, error: BaseException | None
-    ) -> None:
-        self._free_lanes += running.lanes
-        self._running.discard(running)
+    def _was_answered(self, running: _Running, took: float) -> None:
+        self._account_for(running, took)
+        self._flush()
+
+    def _finish(self, running: _Running, results: Arrays | None, error: Exception | None) -> None:
+        took = self._vacate(running)
         batch = running.batch
-        if self._traces:
-            self._note(running)
-        took = self._clock() - running.started
-        was_ended = results is None and not running.joint.callers
-        if results is not None or (was_ended and took > running.expected_s):
+        if results is not None:
+            _deliver(batch, running.rows, results)
+            self._account_for(running, took)
+            return
+        if not running.joint.callers and took > running.expected_s:
             # Were ended runs to teach nothing, too low an estimate would let in for ever what
             # cannot be answered in time.
             self._learn(running, took)
-        if results is not None:
-            _deliver(batch, running.rows, results)
-            self._observer.ran(running.rows, [running.started - w.since for w in batch], took)
-        elif len(batch) == 1:
+        if len(batch) == 1:
             batch[0].fail(error or ModelFailed("the model gave no answer"))
         elif running.joint.callers:
             # One of them may be at fault: let every request fail or succeed on its own.
             self._put_back(batch)
+
+    def _vacate(self, running: _Running) -> float:
+        """Free a run's lanes; how many seconds it had them."""
+        self._free_lanes += running.lanes
+        self._running.discard(running)
+        if self._traces:
+            self._note(running)
+        return self._clock() - running.started
+
+    def _account_for(self, running: _Running, took: float) -> None:
+        self._learn(running, took)
+        self._observer.ran(running.rows, [running.started - w.since for w in running.batch], took)
 
     def _learn(self, running: _Running, took: float) -> None:
         if running.wide:

@@ -17,10 +17,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizers.contract.runtime import Feeds
+from optimizers.contract.runtime import Arrays, Feeds
 from server.totals import CacheTotals
-
-Arrays = list[NDArray[Any]]
 
 _KEY_BYTES: Final = 32
 _ENTRY_BYTES: Final = 512

@@ -18,7 +18,7 @@ from optimizers.contract.onnx_file import read_onnx_file
 from optimizers.contract.padding import PaddingPolicy
 from optimizers.contract.prepacked import packed_weights, prepacked_model
 from optimizers.contract.processors import aside
-from optimizers.contract.runtime import Feeds, Session, SessionSpec
+from optimizers.contract.runtime import Arrays, Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
 from optimizers.contract.width import FASTER_BELOW, widen
 from server.batcher import Batcher
@@ -32,7 +32,7 @@ from server.probe import Findings, probe
 from server.room import Room
 from server.totals import VariantMetrics
 from server.triton_batching import Batching
-from server.waiting import NO_TERMS, Arrays, Terms
+from server.waiting import NO_TERMS, Terms
 
 _INLINE_BELOW_S: Final = 100e-6
 """A row that takes less than this costs less than to let its request wait for another thread."""

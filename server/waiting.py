@@ -9,10 +9,9 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
-from optimizers.contract.runtime import Feeds
+from optimizers.contract.runtime import Arrays, Feeds
 from server.timeline import Timeline
 
-Arrays = list[NDArray[Any]]
 Shapes = tuple[tuple[int, ...], ...]
 """Shapes of one row of each input, in the signature's order."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,8 +23,9 @@ from optimizers.contract.errors import (
     RunFailed,
     SessionClosed,
 )
+from optimizers.contract.lanes import Lanes
 from optimizers.contract.onnx_file import read_onnx_file
-from optimizers.contract.processors import aside, everywhere, use_all
+from optimizers.contract.processors import aside, everywhere
 from optimizers.contract.provider_options import Provider, ProviderOptions
 from optimizers.contract.providers import open_inference_session
 from optimizers.contract.signature import Signature, tensor_spec
@@ -32,6 +34,12 @@ _log = logging.getLogger(__name__)
 
 Feeds = Mapping[str, NDArray[Any]]
 """Input name → array of the signature's datatype and shape."""
+
+Arrays = list[NDArray[Any]]
+"""One array per requested output."""
+
+Over = Callable[[Arrays | None, Exception | None], None]
+"""Is told how a run ended, in the thread that computed: its answer, or else the error."""
 
 Optimization = Literal["all", "extended", "basic", "disabled"]
 
@@ -42,6 +50,9 @@ _LEVELS: Final = {
     "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
 _ERRORS_ONLY: Final = 4
+_SPINS_ON_US: Final = 2000
+"""A caller who is alone asks again within that time, even where runs empty the caches. Threads that
+had gone to sleep meanwhile cost a run of 30 ms 0.7 ms."""
 _SHRINK: Final = "memory.enable_memory_arena_shrinkage"
 _CLOSED: Final = "this variant was closed while the request waited; try again"
 
@@ -57,7 +68,7 @@ class SessionSpec:
         max_batch: Most rows joined into one run, at least 1; 1 serves every request alone.
         arena: Whether the runtime keeps freed memory for itself.
         optimization: onnxruntime's graph optimisation level.
-        spinning: Whether threads without work burn CPU to wake faster, while a run goes on.
+        spinning: Whether threads without work burn CPU to wake faster, for 2 ms after a run too.
         provider_options: What the provider is told besides.
     """
 
@@ -81,11 +92,9 @@ class Run:
     """One computation on a lane.
 
     Attributes:
-        future: Gets one array per requested output, or the error.
         options: What this run alone was told.
     """
 
-    future: Future[list[NDArray[Any]]]
     options: onnxruntime.RunOptions
 
     def terminate(self) -> None:
@@ -130,7 +139,7 @@ class Session:
         self._inline_options = onnxruntime.RunOptions()
         self._under_way: set[onnxruntime.RunOptions] = set()
         self._is_ended = False
-        self._lanes = ThreadPoolExecutor(spec.lanes, "lane", initializer=use_all)
+        self._lanes = Lanes(spec.lanes)
 
     def widen(self, threads: int) -> None:
         """Let wide runs take `threads`; 0: there are none.
@@ -143,7 +152,7 @@ class Session:
 
     def run(
         self, feeds: Feeds, outputs: Sequence[str] | None = None, *, wide: bool = False
-    ) -> list[NDArray[Any]]:
+    ) -> Arrays:
         """Compute in the calling thread.
 
         Args:
@@ -162,25 +171,43 @@ class Session:
         return self._compute(feeds, outputs, wide, self._inline_options)
 
     def start(
-        self, feeds: Feeds, outputs: Sequence[str] | None = None, *, wide: bool = False
+        self,
+        feeds: Feeds,
+        outputs: Sequence[str] | None,
+        over: Over,
+        *,
+        wide: bool = False,
     ) -> Run:
         """Compute on a lane; like `run`, but returns at once and can be ended.
+
+        Args:
+            feeds: One array per input.
+            outputs: Names of the outputs wanted, None for all in the signature's order.
+            over: Is told the answer, or the error that `run` would raise.
+            wide: Whether to use all threads at once, where `widen` made that possible.
 
         Raises:
             SessionClosed: The session is closed.
         """
         options = onnxruntime.RunOptions()
-        try:
-            future = self._lanes.submit(self._on_lane, feeds, outputs, wide, options)
-        except RuntimeError as error:
-            raise SessionClosed(_CLOSED) from error
-        return Run(future, options)
+        if not self._lanes.start(partial(self._on_lane, feeds, outputs, over, wide, options)):
+            raise SessionClosed(_CLOSED)
+        return Run(options)
 
     def submit(
-        self, feeds: Feeds, outputs: Sequence[str] | None = None
-    ) -> Future[list[NDArray[Any]]]:
+        self, feeds: Feeds, outputs: Sequence[str] | None = None, *, wide: bool = False
+    ) -> Future[Arrays]:
         """Compute on a lane; like `start`, for whoever waits for the answer in any case."""
-        return self.start(feeds, outputs).future
+        future: Future[Arrays] = Future()
+
+        def over(results: Arrays | None, error: Exception | None) -> None:
+            if results is None:
+                future.set_exception(error)
+            else:
+                future.set_result(results)
+
+        self.start(feeds, outputs, over, wide=wide)
+        return future
 
     def terminate(self) -> None:
         """End the runs under way, and every later one, with `RunFailed`."""
@@ -191,7 +218,7 @@ class Session:
 
     def close(self) -> None:
         """Wait for what is running and free the session's memory."""
-        self._lanes.shutdown(wait=True)
+        self._lanes.close()
         if self._device is not None:
             self._device.close()
         self._device = self._narrow = self._wide = None
@@ -238,16 +265,21 @@ class Session:
         self,
         feeds: Feeds,
         outputs: Sequence[str] | None,
+        over: Over,
         wide: bool,
         options: onnxruntime.RunOptions,
-    ) -> list[NDArray[Any]]:
+    ) -> None:
         self._under_way.add(options)
         try:
             if self._is_ended:
                 options.terminate = True
-            return self._compute(feeds, outputs, wide, options)
-        finally:
+            results = self._compute(feeds, outputs, wide, options)
+        except Exception as error:
             self._under_way.discard(options)
+            over(None, error)
+        else:
+            self._under_way.discard(options)
+            over(results, None)
 
     def _compute(
         self,
@@ -255,7 +287,7 @@ class Session:
         outputs: Sequence[str] | None,
         wide: bool,
         options: onnxruntime.RunOptions,
-    ) -> list[NDArray[Any]]:
+    ) -> Arrays:
         session = self._session(wide=wide)
         if session is None:
             raise SessionClosed(_CLOSED)
@@ -296,5 +328,5 @@ def session_options(spec: SessionSpec) -> onnxruntime.SessionOptions:
     options.graph_optimization_level = _LEVELS[spec.optimization]
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spec.spinning)))
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPINS_ON_US))
     return options

@@ -145,7 +145,7 @@ def test_a_caller_who_is_alone_is_answered_where_the_packed_model_is_gone(
         [wanted] = session.run(feeds)
         session.widen(2)
         drop_packed(tmp_path, "a" * 64)
-        np.testing.assert_array_equal(session.start(feeds, wide=True).future.result()[0], wanted)
+        np.testing.assert_array_equal(session.submit(feeds, wide=True).result()[0], wanted)
         assert session.wide_threads == 0
         assert "gets no more threads for a caller who is alone" in caplog.text
 
@@ -157,7 +157,7 @@ def test_a_lone_request_of_many_rows_holds_no_memory_after_the_next(tmp_path: Pa
         session.widen(2)
         held = []
         for rows in (many[:1], many, many[:1]):
-            session.start({"x": rows}, wide=True).future.result()
+            session.submit({"x": rows}, wide=True).result()
             held.append(mapped_memory().anonymous_bytes)
     assert held[1] - held[0] > many.nbytes / 2, "its answer lies in the arena still"
     assert held[2] - held[0] < many.nbytes / 4

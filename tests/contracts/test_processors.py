@@ -93,8 +93,7 @@ async def test_while_something_is_done_aside_the_loop_has_a_processor_of_its_own
         done = asyncio.wrap_future(executor.submit(work))
         assert begun.wait(10)
         assert os.sched_getaffinity(0) == {min(ALL)}
-        run = session.start({"x": np.zeros((1, 4), np.float32)})
-        await asyncio.wrap_future(run.future)
+        await asyncio.wrap_future(session.submit({"x": np.zeros((1, 4), np.float32)}))
         lane = next(one for one in threading.enumerate() if one.name.startswith("lane"))
         assert lane.native_id is not None
         assert os.sched_getaffinity(lane.native_id) == ALL, "lanes run everywhere"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from optimizers.contract.errors import RunFailed, SessionClosed
-from optimizers.contract.runtime import Feeds
+from optimizers.contract.runtime import Feeds, Over
 from server.batcher import Batcher
 from server.cost import CostCurve, Costs, Measured
 from server.errors import DeadlineExceeded, InvalidRequest, ModelFailed, Overloaded, QueueTimeout
@@ -34,10 +33,15 @@ PROPORTIONAL = {1: RUN_S, 2: 2 * RUN_S, 4: 4 * RUN_S, 8: 8 * RUN_S}
 class HandRun:
     """A run whose end is in the test's hand."""
 
-    def __init__(self, wide: bool) -> None:
-        self.future: Future[Arrays] = Future()
+    def __init__(self, over: Over, wide: bool) -> None:
+        self.over = over
         self.wide = wide
+        self.is_over = False
         self.is_terminated = False
+
+    def end(self, results: Arrays | None, error: Exception | None = None) -> None:
+        self.is_over = True
+        self.over(results, error)
 
     def terminate(self) -> None:
         self.is_terminated = True
@@ -54,7 +58,7 @@ class HandRunner:
 
     @property
     def under_way(self) -> int:
-        return sum(not run.future.done() for _, run in self.started)
+        return sum(not run.is_over for _, run in self.started)
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
         array = feeds["x"]
@@ -63,11 +67,11 @@ class HandRunner:
         return [array * 2]
 
     def start(
-        self, feeds: Feeds, outputs: Sequence[str] | None = None, *, wide: bool = False
+        self, feeds: Feeds, outputs: Sequence[str] | None, over: Over, *, wide: bool = False
     ) -> HandRun:
         if self.is_closed:
             raise SessionClosed("closed")
-        run = HandRun(wide)
+        run = HandRun(over, wide)
         self.started.append((feeds["x"], run))
         self.most_at_once = max(self.most_at_once, self.under_way)
         return run
@@ -75,9 +79,11 @@ class HandRunner:
     def end(self, index: int) -> None:
         array, run = self.started[index]
         try:
-            run.future.set_result(self.run({"x": array}))
+            results = self.run({"x": array})
         except RunFailed as error:
-            run.future.set_exception(error)
+            run.end(None, error)
+        else:
+            run.end(results)
 
     @property
     def rows(self) -> list[int]:
@@ -140,7 +146,7 @@ class Bench:
         await settle()
         while self.runner.under_way:
             for index, (_, run) in enumerate(self.runner.started):
-                if not run.future.done():
+                if not run.is_over:
                     self.runner.end(index)
             await settle()
 
@@ -447,7 +453,7 @@ async def test_outputs_without_one_row_per_input_row_are_an_error_and_not_a_wron
     bench = Bench()
     asked = [bench.ask(1), bench.ask(2)]
     await settle()
-    bench.runner.started[0][1].future.set_result([np.zeros((1, 1))])
+    bench.runner.started[0][1].end([np.zeros((1, 1))])
     for one in asked:
         with pytest.raises(ModelFailed, match="one row per input row"):
             await one
@@ -544,7 +550,7 @@ async def test_a_run_is_ended_when_its_last_caller_has_gone() -> None:
     asked[1].cancel()
     await settle()
     assert run.is_terminated
-    run.future.set_exception(RunFailed("ended", terminated=True))
+    run.end(None, RunFailed("ended", terminated=True))
     await bench.batcher.drain()
     assert bench.runner.rows == [2], "what nobody waits for is not run again"
 
@@ -574,7 +580,7 @@ async def _teach_by_forty_runs_that_are_ended() -> None:
         with pytest.raises(DeadlineExceeded):
             await asked
         _, run = bench.runner.started[-1]
-        run.future.set_exception(RunFailed("ended", terminated=True))
+        run.end(None, RunFailed("ended", terminated=True))
         await settle()
     first = bench.ask(1)
     await settle()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +13,7 @@ from hypothesis import strategies as some
 from numpy.typing import NDArray
 
 from optimizers.contract.errors import RunFailed
-from optimizers.contract.runtime import Feeds
+from optimizers.contract.runtime import Feeds, Over
 from server.batcher import Batcher
 from server.cost import Costs, Measured
 from server.errors import DeadlineExceeded, InvalidRequest, Overloaded, QueueTimeout
@@ -85,7 +84,7 @@ class Run:
     """A run that ends when its time has come, or soon after nobody wants it."""
 
     def __init__(self, machine: Machine, end: Any) -> None:
-        self.future: Future[Arrays] = Future()
+        self.is_over = False
         self._machine = machine
         self._end = end
 
@@ -120,7 +119,7 @@ class Machine:
         return self._ends(batch, feeds, outputs or ())
 
     def start(
-        self, feeds: Feeds, outputs: Sequence[str] | None = None, *, wide: bool = False
+        self, feeds: Feeds, outputs: Sequence[str] | None, over: Over, *, wide: bool = False
     ) -> Run:
         batch = self._checked(feeds, outputs)
         lanes = self.case.lanes if wide else 1
@@ -128,15 +127,18 @@ class Machine:
         self.most_busy_lanes = max(self.most_busy_lanes, self.busy_lanes)
 
         def end(error: RunFailed | None = None) -> None:
-            if run.future.done():
+            if run.is_over:
                 return
+            run.is_over = True
             self.busy_lanes -= lanes
             try:
                 if error is not None:
                     raise error
-                run.future.set_result(self._ends(batch, feeds, outputs or ()))
+                results = self._ends(batch, feeds, outputs or ())
             except RunFailed as failure:
-                run.future.set_exception(failure)
+                over(None, failure)
+            else:
+                over(results, None)
 
         run = Run(self, end)
         speed = 2.0 if wide else 1.0
