@@ -20,8 +20,7 @@ class Lanes:
     """So many threads, which take what there is to do in the order it came.
 
     Who became free last goes on first. A `ThreadPoolExecutor` wakes idle threads that find nothing
-    to do, and makes a future with its locks for everything: behind a run that has emptied the
-    processor's caches, that costs a caller who is alone a fifth of a millisecond.
+    to do, and makes a future with its locks for everything, which a small model's run notices.
     """
 
     def __init__(self, count: int) -> None:
