@@ -32,7 +32,11 @@ class Lanes:
         self._end = weakref.finalize(self, _end, self._board, self._threads)
 
     def start(self, work: Work) -> bool:
-        """Have a lane call `work`, which is to raise nothing; False when they are closed."""
+        """Have a lane call `work`, which is to raise nothing; False when they are closed.
+
+        Raises:
+            RuntimeError: The machine has no more threads; `work` is not called.
+        """
         board = self._board
         with board.lock:
             if board.is_closed:
@@ -42,11 +46,11 @@ class Lanes:
                 lane.work = work
                 lane.bell.release()
                 return True
-            board.to_do.append(work)
             if len(self._threads) < self._count:
                 thread = threading.Thread(target=_work_off, args=(board,), name="lane", daemon=True)
                 thread.start()
                 self._threads.append(thread)
+            board.to_do.append(work)
         return True
 
     def close(self) -> None:
@@ -69,7 +73,9 @@ class _Board:
     """What lanes and those who give them work share."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = (
+            threading.RLock()
+        )  # lanes that are forgotten may end in between, by a collection
         self.to_do: deque[Work] = deque()
         """What no idle lane was there for."""
         self.idle: list[_Lane] = []

@@ -119,3 +119,20 @@ def test_the_interpreter_waits_for_what_is_at_work() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert told.stdout == "done\n"
+
+
+def test_work_no_thread_can_be_had_for_is_refused_and_not_done_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lanes, done = Lanes(1), list[str]()
+
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError):
+            lanes.start(lambda: done.append("refused"))
+    assert lanes.start(lambda: done.append("taken"))
+    lanes.close()
+    assert done == ["taken"]
