@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from optimizers.contract.runtime import Arrays, Feeds, Over
 from server.cost import CostCurve, Costs
@@ -435,24 +434,27 @@ class Batcher:
         """Occupy lanes with a batch; whatever goes wrong, they become free again."""
         self._free_lanes -= running.lanes
         self._running.add(running)
-        batch, outputs = running.batch, running.batch[0].outputs
+        batch = running.batch
+        inline = running.curve.is_observed and running.expected_s <= self._policy.inline_s
+        try:
+            feeds = _join(batch)
+            if not inline:
+                running.joint.run = self._start_on_lane(running, feeds)
+                return
+            results = self._runner.run(feeds, batch[0].outputs)
+        except Exception as error:
+            self._finish(running, None, error)
+            return
+        self._finish(running, results, None)
+
+    def _start_on_lane(self, running: _Running, feeds: Feeds) -> Started:
         tell = asyncio.get_running_loop().call_soon_threadsafe
 
         def over(results: Arrays | None, error: Exception | None) -> None:
             tell(self._lane_is_free, running, results, error)
 
-        inline = running.curve.is_observed and running.expected_s <= self._policy.inline_s
-        try:
-            feeds = _join(batch)
-            if inline:
-                results = self._runner.run(feeds, outputs)
-            else:
-                running.joint.run = self._runner.start(feeds, outputs, over, wide=running.wide)
-        except Exception as error:
-            self._finish(running, None, error)
-            return
-        if inline:
-            self._finish(running, results, None)
+        outputs = running.batch[0].outputs
+        return self._runner.start(feeds, outputs, over, wide=running.wide)
 
     def _lane_is_free(
         self, running: _Running, results: Arrays | None, error: Exception | None
@@ -469,8 +471,10 @@ class Batcher:
         asyncio.get_running_loop().call_soon(self._was_answered, running, took)
 
     def _was_answered(self, running: _Running, took: float) -> None:
-        self._account_for(running, took)
-        self._flush()
+        try:
+            self._account_for(running, took)
+        finally:
+            self._flush()
 
     def _finish(self, running: _Running, results: Arrays | None, error: Exception | None) -> None:
         took = self._vacate(running)
@@ -552,7 +556,7 @@ def _splits(results: Arrays, rows: int) -> bool:
     return all(array.ndim > 0 and array.shape[0] == rows for array in results)
 
 
-def _deliver(batch: list[Waiting], rows: int, results: list[NDArray[Any]]) -> None:
+def _deliver(batch: list[Waiting], rows: int, results: Arrays) -> None:
     if len(batch) == 1:
         batch[0].answer(results)
         return

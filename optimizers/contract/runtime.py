@@ -188,6 +188,7 @@ class Session:
 
         Raises:
             SessionClosed: The session is closed.
+            RuntimeError: The machine has no more threads.
         """
         options = onnxruntime.RunOptions()
         if not self._lanes.start(partial(self._on_lane, feeds, outputs, over, wide, options)):
@@ -275,11 +276,11 @@ class Session:
                 options.terminate = True
             results = self._compute(feeds, outputs, wide, options)
         except Exception as error:
-            self._under_way.discard(options)
             over(None, error)
         else:
-            self._under_way.discard(options)
             over(results, None)
+        finally:
+            self._under_way.discard(options)
 
     def _compute(
         self,

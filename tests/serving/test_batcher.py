@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from optimizers.contract.errors import RunFailed, SessionClosed
-from optimizers.contract.runtime import Feeds, Over
+from optimizers.contract.runtime import Arrays, Feeds, Over
 from server.batcher import Batcher
 from server.cost import CostCurve, Costs, Measured
 from server.errors import DeadlineExceeded, InvalidRequest, ModelFailed, Overloaded, QueueTimeout
@@ -21,7 +21,6 @@ from server.triton_batching import Batching, QueuePolicy
 from server.waiting import Alike, Terms
 from tests.support.virtual_time import run_in_virtual_time
 
-Arrays = list[NDArray[Any]]
 RUN_S = 0.001
 FLAT = {1: RUN_S, 2: RUN_S, 4: RUN_S, 8: RUN_S}
 """More rows cost nothing: joining always pays."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 from numpy.typing import NDArray
 
 from optimizers.contract.errors import RunFailed
-from optimizers.contract.runtime import Feeds, Over
+from optimizers.contract.runtime import Arrays, Feeds, Over
 from server.batcher import Batcher
 from server.cost import Costs, Measured
 from server.errors import DeadlineExceeded, InvalidRequest, Overloaded, QueueTimeout
@@ -23,7 +23,6 @@ from server.triton_batching import Batching, QueuePolicy
 from server.waiting import LAST_LEVEL, Terms
 from tests.support.virtual_time import VirtualLoop, run_in_virtual_time
 
-Arrays = list[NDArray[Any]]
 ROW_S = 0.001
 MOST_ROWS = 16
 """Rows of a request are numbered from `MOST_ROWS` times its own number on."""
