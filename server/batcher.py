@@ -19,6 +19,7 @@ from optimizers.contract.runtime import Arrays, Feeds, Over
 from server.cost import CostCurve, Costs
 from server.errors import DeadlineExceeded, ModelFailed, QueueTimeout
 from server.policy import BatchPolicy
+from server.prompt import Prompt
 from server.room import Admission, Room
 from server.timeline import note_run
 from server.waiting import (
@@ -134,7 +135,7 @@ class Batcher:
         """Whether outputs were seen to have a row for each row of the inputs, or not looked at."""
         self._may_hurry = False
         """Whether the next request, if it is the only one, need not wait for others that come in
-        the same turn of the loop: the last turn had one only, and runs take no time to speak of."""
+        the same turn of the loop: the last turn had one only."""
         self._delay: asyncio.TimerHandle | None = None
         self._traces = False
         self._idle = asyncio.Event()
@@ -175,38 +176,38 @@ class Batcher:
         loop = asyncio.get_running_loop()
         now = self._clock()
         deadline, timeout_s, priority, timeline = terms
-        if self._may_hurry and not self._in_hand and timeline is None:
+        if self._may_hurry and not self._in_hand and self._policy.inline_s and timeline is None:
             shapes, size_bytes = shapes_and_size(feeds, rows)
             curve = self._costs.curve(shapes, size_bytes, rows)
             if curve.is_observed and curve.seconds(rows) <= self._policy.inline_s:
                 return self.infer_at_once(feeds, Alike(rows, shapes, size_bytes, outputs), 1)
-        waiting = Waiting(feeds, rows, outputs, now, loop.create_future(), deadline)
+        waiting = Waiting(feeds, rows, outputs, now, Prompt(loop=loop), deadline)
         curve = self._costs.curve(waiting.shapes, waiting.size_bytes, rows)
         waiting.cost_s = rows * curve.row_s
         if timeout_s or priority or self._admission.has_rules:
             self._admission.place(waiting, timeout_s, priority)
-        self._admission.admit(waiting)
-        if not self._free_lanes:
-            self._admission.require_time(waiting, curve, now, self._busy_s(now))
-        self._admission.enters(waiting)
-        self._line.append(waiting)
-        self._idle.clear()
-        self._in_hand += 1
-        if self._in_hand > 1 and self._runner.wide_threads:
-            self._crowded_until = now + _CROWD_RUNS * curve.seconds(1)
         if timeline is not None:
             self._traces = True
             timeline.queued_at = now
             waiting.timeline = timeline
-        if not self._flush_is_due:
-            self._flush_is_due = True
-            loop.call_soon(self._flush)
+        if self._is_the_only_one(now, deadline):
+            self._in_hand += 1
+            self._start_alone(waiting, curve, now)
+        else:
+            self._stand_in_line(waiting, curve, now)
+            self._in_hand += 1
+            if self._in_hand > 1 and self._runner.wide_threads:
+                self._crowded_until = now + _CROWD_RUNS * curve.seconds(1)
+            if not self._flush_is_due:
+                self._flush_is_due = True
+                loop.call_soon(self._flush)
         ends = _earliest(deadline, waiting.leaves_at)
         timer = None
         if ends is not None:
             timer = loop.call_later(max(0.0, ends - now), self._time_is_up, waiting)
         try:
-            return await waiting.future
+            arrays: Arrays = await waiting.future
+            return arrays
         except asyncio.CancelledError:
             self._withdraw(waiting)
             raise
@@ -232,8 +233,8 @@ class Batcher:
         if count == 1 or alike.shapes is None:
             return 1
         there = rows * count
-        most = min(policy.max_batch, curve.rows_to_try(there), curve.rows_within(policy.inline_s))
-        return max(1, most // rows)
+        most = min(policy.max_batch, curve.rows_to_try(there))
+        return max(1, curve.rows_within(policy.inline_s, most) // rows)
 
     def infer_at_once(
         self, feeds: Feeds, alike: Alike, count: int, waited_s: float = 0.0
@@ -278,6 +279,33 @@ class Batcher:
     async def drain(self) -> None:
         """Wait until nothing waits or runs."""
         await self._idle.wait()
+
+    # Who comes
+
+    def _is_the_only_one(self, now: float, deadline: float | None) -> bool:
+        """Whether a request that comes now need neither wait for others nor stand in line."""
+        return (
+            self._may_hurry
+            and not self._in_hand
+            and not self._policy.inline_s
+            and self._is_calm(now)
+            and not self._policy.batching.max_delay_s
+            and (deadline is None or deadline > now)
+        )
+
+    def _start_alone(self, waiting: Waiting, curve: CostCurve, now: float) -> None:
+        self._idle.clear()
+        wide = self._costs.width.pays()
+        self._start(_Running([waiting], curve, now, self._policy.lanes if wide else 1, wide))
+
+    def _stand_in_line(self, waiting: Waiting, curve: CostCurve, now: float) -> None:
+        """Let a request wait, if it may."""
+        self._admission.admit(waiting)
+        if not self._free_lanes:
+            self._admission.require_time(waiting, curve, now, self._busy_s(now))
+        self._admission.enters(waiting)
+        self._line.append(waiting)
+        self._idle.clear()
 
     # Who leaves early
 
@@ -336,7 +364,7 @@ class Batcher:
     def _flush(self) -> None:
         if self._flush_is_due:
             self._flush_is_due = False
-            self._may_hurry = self._policy.inline_s > 0 and self._line.items == 1
+            self._may_hurry = self._line.items == self._in_hand == 1
         while self._free_lanes > 0 and self._start_next():
             pass
         self._settle()
@@ -373,13 +401,11 @@ class Batcher:
 
     def _is_alone(self, now: float) -> bool:
         """Whether a single caller may have the whole machine."""
-        return (
-            self._runner.wide_threads > 0
-            and self._line.items == 1
-            and not self._running
-            and now >= self._crowded_until
-            and self._costs.width.pays()
-        )
+        return self._line.items == 1 and self._is_calm(now) and self._costs.width.pays()
+
+    def _is_calm(self, now: float) -> bool:
+        """Whether runs may be wide for a while, and none is under way."""
+        return self._runner.wide_threads > 0 and not self._running and now >= self._crowded_until
 
     def _rows_to_take(self, first: Waiting, curve: CostCurve, now: float) -> int:
         """Most rows for a run that `first` leads; 0 when it should wait for others."""
@@ -394,12 +420,12 @@ class Batcher:
         if most < there and batching.preferred:
             most = max((one for one in batching.preferred if one <= most), default=most)
         if curve.seconds(1) <= policy.inline_s:
-            most = min(most, curve.rows_within(policy.inline_s))
+            most = curve.rows_within(policy.inline_s, most)
         else:
             # Several lanes share what waits: each takes its part, not the first one all of it.
             most = min(most, -(-there // self._free_lanes))
         if first.deadline is not None:
-            most = min(most, curve.rows_within(first.deadline - now))
+            most = curve.rows_within(first.deadline - now, most)
         return max(1, most)
 
     def _rows_worth_waiting_for(

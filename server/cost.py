@@ -34,6 +34,12 @@ _SETTLED_AFTER: Final = 256
 """Of the first so many runs every fourth tries another size: a heavy model's were hardly measured
 when it was opened."""
 
+_LONG_AGO: Final = 512
+"""Runs after which a belief is doubted that no run of its size has confirmed."""
+
+_DEAREST_DOUBLE: Final = 3.0
+"""Times of a run that one of twice the rows takes at most, where nobody has looked for long."""
+
 _MOST_CURVES: Final = 64
 _SHORTEST_S: Final = 1e-7
 
@@ -70,13 +76,18 @@ class Measured:
 class CostCurve:
     """Seconds of one run, t(n), as straight lines between powers of two.
 
-    A run of the size that is run most says how fast the machine is just now, which all sizes
-    share; otherwise a busy moment would make one size look worse than another. A run of `n` other
-    rows teaches the two powers beside it in proportion to their part in the prediction (normalised
-    least mean squares). Beyond what was ever run t(n) is proportional.
+    A run of the size that is run most, the knee's, says how fast the machine is just now, which all
+    sizes share; otherwise a busy moment would make one size look worse than another. A run of `n`
+    other rows teaches the two powers beside it in proportion to their part in the prediction
+    (normalised least mean squares), but not the knee. What sizes that share all this take from each
+    other by chance would move one that is not run for long ever further away; so it is believed to
+    lie near the next smaller one. Beyond what was ever run t(n) is proportional.
     """
 
-    __slots__ = ("_knee", "_rows", "_runs", "_seconds", "_tries", "is_observed", "row_s")
+    __slots__ = (
+        *("_knee", "_rows", "_run_at", "_runs", "_seconds", "_tries"),
+        *("is_observed", "row_s"),
+    )
 
     def __init__(self, seconds: Mapping[int, float], max_rows: int, *, is_observed: bool) -> None:
         """Start from measurements.
@@ -90,11 +101,13 @@ class CostCurve:
         self.is_observed = is_observed
         self._rows = [1 << power for power in range(max_rows.bit_length())]
         self._seconds = [_UNMEASURED] * len(self._rows)
+        self._run_at = [0] * len(self._rows)
+        """Of each power: how many runs there had been when it was last run."""
         self._runs = self._tries = 0
-        for rows in sorted(seconds):
-            self._learn(rows, seconds[rows], rate=1.0)
         self._knee, self.row_s = 1, 0.0
         """Seconds of the cheapest row."""
+        for rows in sorted(seconds):
+            self._learn(rows, seconds[rows], rate=1.0)
         self._find_knee()
 
     @property
@@ -113,11 +126,11 @@ class CostCurve:
             return self._seconds[low] + (self._seconds[low + 1] - self._seconds[low]) * rest / width
         return self._seconds[low] * rows / self._rows[low]
 
-    def rows_within(self, seconds: float) -> int:
-        """Most rows, at least 1 and at most the knee, whose run is expected to take `seconds`."""
-        rows = self._knee
+    def rows_within(self, seconds: float, most: int) -> int:
+        """`most`, or the power of two below it whose run is expected to take `seconds` at most."""
+        rows = most
         while rows > 1 and self.seconds(rows) > seconds:
-            rows >>= 1
+            rows = 1 << ((rows - 1).bit_length() - 1)
         return max(1, rows)
 
     def rows_to_try(self, there: int) -> int:
@@ -152,7 +165,10 @@ class CostCurve:
         else:
             self._learn(rows, seconds, _RATE)
         self._runs += 1
+        if rows & (rows - 1) == 0 and rows <= self._rows[-1]:
+            self._run_at[rows.bit_length() - 1] = self._runs
         if self._runs & 15 == 0:
+            self._doubt_hearsay()
             self._find_knee()
 
     def _learn(self, rows: int, seconds: float, rate: float) -> None:
@@ -162,8 +178,9 @@ class CostCurve:
             known[place] = seconds * low / rows
             return
         if low == rows or place + 1 == len(self._rows):
-            surprise = _bounded(seconds * low / rows - known[place], known[place])
-            known[place] += rate * surprise
+            if low != self._knee:
+                surprise = _bounded(seconds * low / rows - known[place], known[place])
+                known[place] += rate * surprise
             return
         high = self._rows[place + 1]
         share = (rows - low) / (high - low)
@@ -174,7 +191,16 @@ class CostCurve:
         surprise = seconds - known[place] * (1 - share) - known[place + 1] * share
         norm = (1 - share) ** 2 + share**2
         for power, part in ((place, 1 - share), (place + 1, share)):
-            known[power] += rate * _bounded(surprise * part / norm, known[power])
+            if self._rows[power] != self._knee:
+                known[power] += rate * _bounded(surprise * part / norm, known[power])
+
+    def _doubt_hearsay(self) -> None:
+        """Of powers that were not run for long, believe only what can be beside the one below."""
+        below = _UNMEASURED
+        for place, seconds in enumerate(self._seconds):
+            if below and seconds and self._runs - self._run_at[place] > _LONG_AGO:
+                self._seconds[place] = max(below, min(_DEAREST_DOUBLE * below, seconds))
+            below = self._seconds[place]
 
     def _rescale(self, factor: float) -> None:
         """All sizes take `factor` times as long as was believed, so the cheapest stays cheapest."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, Protocol
@@ -10,6 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from numpy.typing import NDArray
 
 from optimizers.contract.runtime import Arrays, Feeds
+from server.prompt import Prompt
 from server.timeline import Timeline
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -130,7 +130,7 @@ class Waiting:
         rows: int,
         outputs: tuple[str, ...],
         since: float,
-        future: asyncio.Future[Arrays],
+        future: Prompt,
         deadline: float | None = None,
         leaves_at: float | None = None,
         level: int = 0,
@@ -160,7 +160,7 @@ class Waiting:
     def answer(self, arrays: Arrays) -> None:
         """Give the caller its answer, if it still waits."""
         if not self.future.done():
-            self.future.set_result(arrays)
+            self.future.answer(arrays)
 
     def fail(self, error: BaseException) -> None:
         """Give the caller an error, if it still waits."""

@@ -73,9 +73,8 @@ class _Board:
     """What lanes and those who give them work share."""
 
     def __init__(self) -> None:
-        self.lock = (
-            threading.RLock()
-        )  # lanes that are forgotten may end in between, by a collection
+        self.lock = threading.RLock()
+        """Taken again where a collection ends forgotten lanes while it is held."""
         self.to_do: deque[Work] = deque()
         """What no idle lane was there for."""
         self.idle: list[_Lane] = []

@@ -308,7 +308,8 @@ class Session:
                     f"not enough memory to run the model on these inputs: {complaint(error)}"
                 ) from error
             raise RunFailed(f"the model could not be run: {complaint(error)}") from error
-        return [np.asarray(result) for result in results]
+        # An array, as a rule; numpy itself is far away when a long run has emptied the caches.
+        return [one if type(one) is np.ndarray else np.asarray(one) for one in results]
 
 
 def signature_of(session: onnxruntime.InferenceSession) -> Signature:

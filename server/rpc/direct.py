@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 import grpc
 from google.protobuf.message import Message
 
+from server.prompt import Prompt
 from server.rpc.status import describe
 
 _log = logging.getLogger(__name__)
@@ -174,8 +175,11 @@ class DirectCall:
             self._waits_for = future
             if future is None:  # it only lets others go first
                 asyncio.get_running_loop().call_soon(self.step)
+                return False
+            future._asyncio_future_blocking = False
+            if isinstance(future, Prompt):
+                future.go_on = self.step
             else:
-                future._asyncio_future_blocking = False
                 future.add_done_callback(self._wake)
             return False
         self._waits_for = None

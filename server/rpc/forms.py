@@ -63,12 +63,14 @@ class Form:
         parameters: Those of the requests, checked.
         alike: What the requests have in common in the batcher's eyes.
         gives_texts: Whether any output wanted is of datatype BYTES.
+        runs_at_once: Whether what answered the last such request by itself has short runs, which
+            several may share; so it is taken to be until then.
         same: The bytes that all requests share, piece by piece.
     """
 
     __slots__ = (
         *("_id", "_inputs", "_places", "alike", "gives_texts"),
-        *("model_name", "model_version", "owner", "parameters", "same"),
+        *("model_name", "model_version", "owner", "parameters", "runs_at_once", "same"),
     )
 
     def __init__(
@@ -91,6 +93,7 @@ class Form:
         self._places = places
         shapes, size_bytes = shapes_and_size(decoded.feeds, decoded.rows)
         self.gives_texts = gives_texts
+        self.runs_at_once = True
         self.alike = Alike(decoded.rows, shapes, size_bytes, decoded.outputs)
         self._inputs = inputs
         self._id = id_place

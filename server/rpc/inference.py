@@ -226,6 +226,7 @@ class Inference:
             if form is not None and form.owner is not layouts:
                 form = None
             if form is not None:
+                form.runs_at_once = opened.at_once is not None
                 parameters = form.parameters
             else:
                 parameters = decode_parameters(request.message.parameters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -15,13 +15,29 @@ _ID_TAG: Final = b"\x1a"  # field 3 of ModelInferResponse, length-delimited
 _RAW_TAG: Final = b"\x32"  # field 6, likewise
 
 
+class _Layout(NamedTuple):
+    """What answers by one variant share whose tensors have the same names and shapes.
+
+    Attributes:
+        head: An answer without id and numbers.
+        leads: What stands before each tensor's numbers.
+        sizes: Bytes of each tensor.
+        has_texts: Whether one of them is of texts, whose bytes are not as many in every answer.
+    """
+
+    head: bytes
+    leads: tuple[bytes, ...]
+    sizes: tuple[int, ...]
+    has_texts: bool
+
+
 class Layouts:
     """The forms seen of one model version's answers."""
 
-    __slots__ = ("_answers",)
+    __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._answers: dict[tuple[Any, ...], bytes] = {}
+        self._known: dict[tuple[Any, ...], _Layout] = {}
 
     def encode(
         self,
@@ -34,7 +50,11 @@ class Layouts:
         arrays: Sequence[NDArray[Any]],
     ) -> bytes:
         """The bytes of `encode_response`, of which all but the id and the numbers are kept."""
-        if any(array.dtype.hasobject for array in arrays):
+        key = (variant, names, *[array.shape for array in arrays])
+        layout = self._known.get(key)
+        if layout is None:
+            layout = self._learn(key, model_name, version, arrays)
+        if layout.has_texts:
             return encode_response(
                 model_name=model_name,
                 version=version,
@@ -43,15 +63,10 @@ class Layouts:
                 names=names,
                 arrays=arrays,
             ).SerializeToString()
-        [answer] = self.encode_each(
-            model_name=model_name,
-            version=version,
-            variant=variant,
-            request_ids=(request_id,),
-            names=names,
-            arrays=arrays,
-        )
-        return answer
+        parts = [layout.head, *_id_field(request_id)] if request_id else [layout.head]
+        for lead, array in zip(layout.leads, arrays, strict=True):
+            parts += (lead, array.tobytes())
+        return b"".join(parts)
 
     def encode_each(
         self,
@@ -69,45 +84,48 @@ class Layouts:
         """
         count = len(request_ids)
         own = arrays if count == 1 else [array[: array.shape[0] // count] for array in arrays]
-        head = self._head(model_name, version, variant, names, own)
-        tensors = [(_RAW_TAG + _length(one.nbytes), one.nbytes) for one in own]
+        key = (variant, names, *[array.shape for array in own])
+        layout = self._known.get(key)
+        if layout is None:
+            layout = self._learn(key, model_name, version, own)
         contents = [array.tobytes() for array in arrays]
         answers = []
         for index, request_id in enumerate(request_ids):
-            parts = [head]
-            if request_id:
-                parts += _id_field(request_id)
-            for (lead, size), content in zip(tensors, contents, strict=True):
+            parts = [layout.head, *_id_field(request_id)] if request_id else [layout.head]
+            for lead, size, content in zip(layout.leads, layout.sizes, contents, strict=True):
                 parts += (lead, content[index * size : (index + 1) * size])
             answers.append(b"".join(parts))
         return answers
 
-    def _head(
+    def _learn(
         self,
+        key: tuple[Any, ...],
         model_name: str,
         version: int,
-        variant: str,
-        names: tuple[str, ...],
         arrays: Sequence[NDArray[Any]],
-    ) -> bytes:
-        """An answer without id and numbers."""
-        key = (variant, names, *[array.shape for array in arrays])
-        head = self._answers.get(key)
-        if head is None:
-            response = encode_response(
-                model_name=model_name,
-                version=version,
-                variant=variant,
-                request_id="",
-                names=names,
-                arrays=arrays,
-            )
-            del response.raw_output_contents[:]
-            head = response.SerializeToString()
-            if len(self._answers) >= _MOST_LAYOUTS:
-                self._answers.clear()
-            self._answers[key] = head
-        return head
+    ) -> _Layout:
+        """The layout of the first answer of its form; `key` has the variant, names and shapes."""
+        variant, names, *_ = key
+        response = encode_response(
+            model_name=model_name,
+            version=version,
+            variant=variant,
+            request_id="",
+            names=names,
+            arrays=arrays,
+        )
+        del response.raw_output_contents[:]
+        sizes = tuple(array.nbytes for array in arrays)
+        layout = _Layout(
+            head=response.SerializeToString(),
+            leads=tuple(_RAW_TAG + _length(size) for size in sizes),
+            sizes=sizes,
+            has_texts=any(array.dtype.hasobject for array in arrays),
+        )
+        if len(self._known) >= _MOST_LAYOUTS:
+            self._known.clear()
+        self._known[key] = layout
+        return layout
 
 
 def _id_field(request_id: str) -> tuple[bytes, bytes, bytes]:

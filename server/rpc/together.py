@@ -42,7 +42,9 @@ class Together:
     def takes(self, request: InferenceRequest) -> bool:
         """Whether a request may be answered together with others."""
         form = request.form
-        return form is not None and not form.parameters and not form.gives_texts
+        return (
+            form is not None and form.runs_at_once and not form.parameters and not form.gives_texts
+        )
 
     def answer(self, requests: Sequence[InferenceRequest]) -> list[bytes | None]:
         """The serialised answer to each request; None for those that go the usual way."""

@@ -408,6 +408,18 @@ async def test_what_came_together_may_run_at_once_if_that_holds_up_nobody() -> N
         batcher.infer_at_once({"x": -values}, alike, 3)
 
 
+async def test_runs_at_once_grow_to_where_rows_are_cheapest_whatever_was_believed() -> None:
+    """As on lanes: now and then twice as many rows are tried, and they are found to be cheap."""
+    bench = Bench(seconds={1: RUN_S, 2: RUN_S, 4: 3 * RUN_S, 8: 9 * RUN_S}, inline_s=20 * RUN_S)
+    batcher, alike = bench.batcher, Alike(1, ((1,),), 8, ("y",))
+    curve = bench.costs.usual
+    assert batcher.most_at_once(alike, 8) == 2
+    for _ in range(2000):
+        curve.observe(batcher.most_at_once(alike, 8), RUN_S)
+    assert curve.knee == 8
+    assert batcher.most_at_once(alike, 8) in {4, 8}
+
+
 async def test_outputs_that_do_not_split_are_tried_at_once_only_once() -> None:
     bench = Bench(inline_s=RUN_S)
     batcher, alike = bench.batcher, Alike(1, ((1,),), 8, ("y",))
@@ -730,6 +742,39 @@ async def test_a_caller_who_is_alone_gets_all_threads_and_two_share_the_lanes() 
     assert bench.runner.started[2][1].wide
     bench.runner.end(2)
     await again
+
+
+async def test_who_was_alone_before_does_not_stand_in_line_and_company_shares_the_lanes() -> None:
+    bench = Bench(seconds=PROPORTIONAL, lanes=2, wide_threads=2)
+    first = bench.ask(1)
+    await settle()
+    bench.runner.end(0)
+    await first
+    again, company = bench.ask(2), bench.ask(3)
+    await asyncio.sleep(0)  # each has begun, and nothing else has
+    assert [run.wide for _, run in bench.runner.started[1:]] == [True]
+    assert (bench.batcher.waiting, bench.room.items) == (1, 1), "company waits"
+    bench.runner.end(1)
+    await settle()
+    assert not bench.runner.started[2][1].wide
+    bench.runner.end(2)
+    assert [(await one)[0].tolist() for one in (again, company)] == [[[4.0]], [[6.0]]]
+    assert (bench.notebook.runs, bench.room.items, bench.batcher.is_idle) == ([1, 1, 1], 0, True)
+
+
+async def test_who_does_not_stand_in_line_is_ended_at_its_deadline_all_the_same() -> None:
+    bench = Bench(seconds=PROPORTIONAL, lanes=2, wide_threads=2)
+    first = bench.ask(1)
+    await settle()
+    bench.runner.end(0)
+    await first
+    late = bench.ask(2, deadline=0.05)
+    await asyncio.sleep(0)
+    assert len(bench.runner.started) == 2
+    with pytest.raises(DeadlineExceeded, match="while the model ran"):
+        await late
+    assert bench.runner.started[1][1].is_terminated
+    bench.runner.end(1)
 
 
 async def test_places_of_those_who_left_are_cleared_away() -> None:

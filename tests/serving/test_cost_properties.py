@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -39,7 +40,9 @@ def test_whatever_was_seen_a_run_takes_time_and_the_knee_is_a_run_that_may_be(
         assert learned.row_s > 0
         for there in (1, 2, most):
             assert 1 <= learned.rows_to_try(there) <= min(there, most)
-            assert 1 <= learned.rows_within(1e-3 * there) <= learned.knee
+            within = learned.rows_within(1e-3 * there, there)
+            assert 1 <= within <= there
+            assert within == 1 or learned.seconds(within) <= 1e-3 * there
 
 
 @settings(deadline=None, derandomize=True)
@@ -106,6 +109,27 @@ def test_runs_that_the_straight_line_misjudges_never_make_a_belief_negative() ->
         learned.observe(3, 1.0)
         assert min(learned.seconds(rows) for rows in range(1, 9)) > 0.05
     assert learned.seconds(3) == pytest.approx(1.0, rel=0.05)
+
+
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(
+    odd_rows=some.sampled_from([3, 5, 6, 7]),
+    off=some.floats(0.7, 1.3),
+    seed=some.integers(0, 1000),
+)
+def test_sizes_that_are_not_run_stay_where_they_were_beside_those_that_are(
+    odd_rows: int, off: float, seed: int
+) -> None:
+    """Whatever the line between two powers misjudges, again and again, and however noisily."""
+    law, noise = {rows: 1e-3 * (1 + rows) for rows in POWERS}, Random(seed)
+    learned = curve(law)
+    for _ in range(3000):
+        learned.observe(odd_rows, off * 1e-3 * (1 + odd_rows) * noise.uniform(0.8, 1.6))
+        for rows in (1, 2, 4):
+            learned.observe(rows, law[rows] * noise.uniform(0.8, 1.6))
+    for rows in (1, 2, 4):
+        assert 0.5 * law[rows] < learned.seconds(rows) < 2 * law[rows]
+    assert learned.seconds(4) <= learned.seconds(16) <= 3 * 3 * learned.seconds(4) * (1 + 1e-9)
 
 
 @settings(deadline=None, derandomize=True, max_examples=20)

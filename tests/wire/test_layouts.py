@@ -23,7 +23,7 @@ def test_few_are_kept() -> None:
     layouts = Layouts()
     for rows in range(1, 3 * _MOST_LAYOUTS):
         answer(layouts, "", (np.zeros(rows, np.float32),))
-        assert len(layouts._answers) <= _MOST_LAYOUTS
+        assert len(layouts._known) <= _MOST_LAYOUTS
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
