@@ -20,10 +20,19 @@ class Prompt(asyncio.Future[Any]):
     go_on: Callable[[], object] | None = None
 
     def answer(self, result: Any) -> None:
-        """Set the result, of which the waiter has made use when this returns."""
+        """Set the result, of which the waiter has made use when this returns.
+
+        What goes wrong there is told to the loop, as for any callback; whoever answers has others
+        to answer too.
+        """
         self.set_result(result)
-        if self.go_on is not None:
+        if self.go_on is None:
+            return
+        try:
             self.go_on()
+        except Exception as error:
+            said = {"message": "a waiter could not go on", "exception": error, "future": self}
+            self.get_loop().call_exception_handler(said)
 
     def set_exception(self, error: type | BaseException, /) -> None:
         """As any future does."""

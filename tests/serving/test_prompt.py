@@ -18,6 +18,19 @@ async def test_an_answer_is_made_use_of_before_it_is_given() -> None:
     assert seen == [7]
 
 
+async def test_who_answers_does_not_fail_with_a_waiter_and_the_loop_is_told() -> None:
+    loop, told = asyncio.get_running_loop(), list[object]()
+    loop.set_exception_handler(lambda loop, context: told.append(str(context["exception"])))
+    future = Prompt()
+
+    def fail() -> None:
+        raise ValueError("planted")
+
+    future.go_on = fail
+    future.answer(7)
+    assert (future.result(), told) == (7, ["planted"])
+
+
 async def test_errors_and_cancellations_come_in_a_turn_of_their_own() -> None:
     """Whoever gives them is in the middle of something."""
     failed, cancelled, seen = Prompt(), Prompt(), list[str]()
