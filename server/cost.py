@@ -76,17 +76,16 @@ class Measured:
 class CostCurve:
     """Seconds of one run, t(n), as straight lines between powers of two.
 
-    A run of the size that is run most, the knee's, says how fast the machine is just now, which all
-    sizes share; otherwise a busy moment would make one size look worse than another. A run of `n`
-    other rows teaches the two powers beside it in proportion to their part in the prediction
-    (normalised least mean squares), but not the knee. What sizes that share all this take from each
-    other by chance would move one that is not run for long ever further away; so it is believed to
-    lie near the next smaller one. Beyond what was ever run t(n) is proportional.
+    A run of the size that is run most says how fast the machine is just now, which all sizes
+    share; otherwise a busy moment would make one size look worse than another. A run of `n` other
+    rows teaches the two powers beside it in proportion to their part in the prediction (normalised
+    least mean squares). Where it moves the size that is run most, that takes it back from all, and
+    a size that is not run would be moved ever further away; so one that was not run for long is
+    believed to lie near the next smaller one. Beyond what was ever run t(n) is proportional.
     """
 
     __slots__ = (
-        *("_knee", "_rows", "_run_at", "_runs", "_seconds", "_tries"),
-        *("is_observed", "row_s"),
+        *("_knee", "_rows", "_run_at", "_runs", "_seconds", "_tries", "is_observed", "row_s"),
     )
 
     def __init__(self, seconds: Mapping[int, float], max_rows: int, *, is_observed: bool) -> None:
@@ -104,10 +103,10 @@ class CostCurve:
         self._run_at = [0] * len(self._rows)
         """Of each power: how many runs there had been when it was last run."""
         self._runs = self._tries = 0
-        self._knee, self.row_s = 1, 0.0
-        """Seconds of the cheapest row."""
         for rows in sorted(seconds):
             self._learn(rows, seconds[rows], rate=1.0)
+        self._knee, self.row_s = 1, 0.0
+        """Seconds of the cheapest row."""
         self._find_knee()
 
     @property
@@ -127,11 +126,14 @@ class CostCurve:
         return self._seconds[low] * rows / self._rows[low]
 
     def rows_within(self, seconds: float, most: int) -> int:
-        """`most`, or the power of two below it whose run is expected to take `seconds` at most."""
+        """`most`, at least 1, or the largest power of two below it whose run takes `seconds`.
+
+        1 where none is expected to be so short.
+        """
         rows = most
         while rows > 1 and self.seconds(rows) > seconds:
             rows = 1 << ((rows - 1).bit_length() - 1)
-        return max(1, rows)
+        return rows
 
     def rows_to_try(self, there: int) -> int:
         """Rows for the next run when `there` wait: the knee, and now and then twice or half."""
@@ -178,9 +180,8 @@ class CostCurve:
             known[place] = seconds * low / rows
             return
         if low == rows or place + 1 == len(self._rows):
-            if low != self._knee:
-                surprise = _bounded(seconds * low / rows - known[place], known[place])
-                known[place] += rate * surprise
+            surprise = _bounded(seconds * low / rows - known[place], known[place])
+            known[place] += rate * surprise
             return
         high = self._rows[place + 1]
         share = (rows - low) / (high - low)
@@ -191,8 +192,7 @@ class CostCurve:
         surprise = seconds - known[place] * (1 - share) - known[place + 1] * share
         norm = (1 - share) ** 2 + share**2
         for power, part in ((place, 1 - share), (place + 1, share)):
-            if self._rows[power] != self._knee:
-                known[power] += rate * _bounded(surprise * part / norm, known[power])
+            known[power] += rate * _bounded(surprise * part / norm, known[power])
 
     def _doubt_hearsay(self) -> None:
         """Of powers that were not run for long, believe only what can be beside the one below."""

@@ -35,7 +35,7 @@ def test_a_short_run_between_a_cheap_size_and_a_dear_one_is_no_gift() -> None:
     curve = CostCurve({1: 1e-6, 2: 1e-6, 4: 1e-3}, 32, is_observed=True)
     for _ in range(16):
         curve.observe(3, 1e-7)
-    assert curve.seconds(2) == 1e-6
+    assert 0 < curve.seconds(2) < 1e-6
     assert 0 < curve.seconds(4) < 1e-3
 
 
