@@ -191,16 +191,12 @@ class Batcher:
             timeline.queued_at = now
             waiting.timeline = timeline
         if self._is_the_only_one(now, deadline):
-            self._in_hand += 1
-            self._start_alone(waiting, curve, now)
+            self._idle.clear()
+            self._start([waiting], curve, now, wide=self._costs.width.pays())
+            self._settle()  # it may not have come to a run
         else:
             self._stand_in_line(waiting, curve, now)
-            self._in_hand += 1
-            if self._in_hand > 1 and self._runner.wide_threads:
-                self._crowded_until = now + _CROWD_RUNS * curve.seconds(1)
-            if not self._flush_is_due:
-                self._flush_is_due = True
-                loop.call_soon(self._flush)
+        self._in_hand += 1
         ends = _earliest(deadline, waiting.leaves_at)
         timer = None
         if ends is not None:
@@ -293,19 +289,19 @@ class Batcher:
             and (deadline is None or deadline > now)
         )
 
-    def _start_alone(self, waiting: Waiting, curve: CostCurve, now: float) -> None:
-        self._idle.clear()
-        wide = self._costs.width.pays()
-        self._start(_Running([waiting], curve, now, self._policy.lanes if wide else 1, wide))
-
     def _stand_in_line(self, waiting: Waiting, curve: CostCurve, now: float) -> None:
-        """Let a request wait, if it may."""
+        """Let a request wait, if it may, until this turn of the loop is over."""
         self._admission.admit(waiting)
         if not self._free_lanes:
             self._admission.require_time(waiting, curve, now, self._busy_s(now))
         self._admission.enters(waiting)
         self._line.append(waiting)
         self._idle.clear()
+        if self._in_hand and self._runner.wide_threads:
+            self._crowded_until = now + _CROWD_RUNS * curve.seconds(1)
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
     # Who leaves early
 
@@ -396,7 +392,7 @@ class Batcher:
         batch = self._line.take_batch(first, rows, may_join)
         for waiting in batch:
             self._admission.left(waiting)
-        self._start(_Running(batch, curve, now, self._policy.lanes if wide else 1, wide))
+        self._start(batch, curve, now, wide=wide)
         return True
 
     def _is_alone(self, now: float) -> bool:
@@ -456,12 +452,12 @@ class Batcher:
 
     # Runs
 
-    def _start(self, running: _Running) -> None:
+    def _start(self, batch: list[Waiting], curve: CostCurve, now: float, *, wide: bool) -> None:
         """Occupy lanes with a batch; whatever goes wrong, they become free again."""
+        running = _Running(batch, curve, now, self._policy.lanes if wide else 1, wide)
         self._free_lanes -= running.lanes
         self._running.add(running)
-        batch = running.batch
-        inline = running.curve.is_observed and running.expected_s <= self._policy.inline_s
+        inline = curve.is_observed and running.expected_s <= self._policy.inline_s
         try:
             feeds = _join(batch)
             if not inline:

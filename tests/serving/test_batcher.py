@@ -744,12 +744,18 @@ async def test_a_caller_who_is_alone_gets_all_threads_and_two_share_the_lanes() 
     await again
 
 
-async def test_who_was_alone_before_does_not_stand_in_line_and_company_shares_the_lanes() -> None:
+async def bench_of_a_caller_who_was_alone() -> Bench:
+    """Two lanes on which one wide run is over."""
     bench = Bench(seconds=PROPORTIONAL, lanes=2, wide_threads=2)
     first = bench.ask(1)
     await settle()
     bench.runner.end(0)
     await first
+    return bench
+
+
+async def test_who_was_alone_before_does_not_stand_in_line_and_company_shares_the_lanes() -> None:
+    bench = await bench_of_a_caller_who_was_alone()
     again, company = bench.ask(2), bench.ask(3)
     await asyncio.sleep(0)  # each has begun, and nothing else has
     assert [run.wide for _, run in bench.runner.started[1:]] == [True]
@@ -762,12 +768,16 @@ async def test_who_was_alone_before_does_not_stand_in_line_and_company_shares_th
     assert (bench.notebook.runs, bench.room.items, bench.batcher.is_idle) == ([1, 1, 1], 0, True)
 
 
+async def test_who_does_not_stand_in_line_and_cannot_run_leaves_nothing_to_wait_for() -> None:
+    bench = await bench_of_a_caller_who_was_alone()
+    bench.runner.is_closed = True
+    with pytest.raises(SessionClosed):
+        await bench.ask(2)
+    assert bench.batcher.is_idle
+
+
 async def test_who_does_not_stand_in_line_is_ended_at_its_deadline_all_the_same() -> None:
-    bench = Bench(seconds=PROPORTIONAL, lanes=2, wide_threads=2)
-    first = bench.ask(1)
-    await settle()
-    bench.runner.end(0)
-    await first
+    bench = await bench_of_a_caller_who_was_alone()
     late = bench.ask(2, deadline=0.05)
     await asyncio.sleep(0)
     assert len(bench.runner.started) == 2
