@@ -45,6 +45,11 @@ class Layer:
     groups: int
     share: float
 
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether it is a convolution of which every output sees one channel."""
+        return self.groups > 1 and self.groups == self.weight_shape[0]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Final, Literal
 
 from optimizers.contract.declaration import FASTER, TRUER
-from optimizers.contract.evidence import Evidence, Layer
+from optimizers.contract.evidence import Evidence
 from optimizers.contract.goal import FigureName, Goal, Relation, Requirement
 from optimizers.contract.search import Search
 
@@ -160,7 +160,7 @@ class Reading:
     @property
     def depthwise(self) -> float:
         """Share of the time of convolutions that see one channel each."""
-        return sum(one.share for one in self.evidence.layers if _is_depthwise(one))
+        return sum(one.share for one in self.evidence.layers if one.is_depthwise)
 
     @property
     def gates(self) -> float:
@@ -247,7 +247,3 @@ def _tolerates_nothing(one: Requirement) -> bool:
         case FigureName.AGREEMENT | FigureName.COSINE, Relation.ABSOLUTE:
             return one.limit >= 1
     return False
-
-
-def _is_depthwise(layer: Layer) -> bool:
-    return layer.groups > 1 and layer.groups == layer.weight_shape[0]

@@ -50,10 +50,7 @@ class Layouts:
         arrays: Sequence[NDArray[Any]],
     ) -> bytes:
         """The bytes of `encode_response`, of which all but the id and the numbers are kept."""
-        key = (variant, names, *[array.shape for array in arrays])
-        layout = self._known.get(key)
-        if layout is None:
-            layout = self._learn(key, model_name, version, arrays)
+        layout = self._layout(model_name, version, variant, names, arrays)
         if layout.has_texts:
             return encode_response(
                 model_name=model_name,
@@ -63,7 +60,7 @@ class Layouts:
                 names=names,
                 arrays=arrays,
             ).SerializeToString()
-        parts = [layout.head, *_id_field(request_id)] if request_id else [layout.head]
+        parts = _beginning(layout, request_id)
         for lead, array in zip(layout.leads, arrays, strict=True):
             parts += (lead, array.tobytes())
         return b"".join(parts)
@@ -84,28 +81,29 @@ class Layouts:
         """
         count = len(request_ids)
         own = arrays if count == 1 else [array[: array.shape[0] // count] for array in arrays]
-        key = (variant, names, *[array.shape for array in own])
-        layout = self._known.get(key)
-        if layout is None:
-            layout = self._learn(key, model_name, version, own)
+        layout = self._layout(model_name, version, variant, names, own)
         contents = [array.tobytes() for array in arrays]
         answers = []
         for index, request_id in enumerate(request_ids):
-            parts = [layout.head, *_id_field(request_id)] if request_id else [layout.head]
+            parts = _beginning(layout, request_id)
             for lead, size, content in zip(layout.leads, layout.sizes, contents, strict=True):
                 parts += (lead, content[index * size : (index + 1) * size])
             answers.append(b"".join(parts))
         return answers
 
-    def _learn(
+    def _layout(
         self,
-        key: tuple[Any, ...],
         model_name: str,
         version: int,
+        variant: str,
+        names: tuple[str, ...],
         arrays: Sequence[NDArray[Any]],
     ) -> _Layout:
-        """The layout of the first answer of its form; `key` has the variant, names and shapes."""
-        variant, names, *_ = key
+        """The layout of an answer, learned from the first of its form."""
+        key = (variant, names, *[array.shape for array in arrays])
+        layout = self._known.get(key)
+        if layout is not None:
+            return layout
         response = encode_response(
             model_name=model_name,
             version=version,
@@ -128,9 +126,12 @@ class Layouts:
         return layout
 
 
-def _id_field(request_id: str) -> tuple[bytes, bytes, bytes]:
+def _beginning(layout: _Layout, request_id: str) -> list[bytes]:
+    """An answer's parts before its first tensor."""
+    if not request_id:
+        return [layout.head]
     text = request_id.encode()
-    return _ID_TAG, _length(len(text)), text
+    return [layout.head, _ID_TAG, _length(len(text)), text]
 
 
 def _length(size: int) -> bytes:

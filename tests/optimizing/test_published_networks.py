@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from optimizers.contract.evidence import Evidence, Layer
+from optimizers.contract.evidence import Evidence
 from optimizers.contract.goal import Goal
 from optimizers.contract.runtime import SessionSpec
 from optimizers.contract.search import Search
@@ -56,18 +56,14 @@ def test_depthwise_convolutions_that_take_long_are_made_narrower_first(
 ) -> None:
     """A ShuffleNet itself is so near the limit of 10 % that looks fall on either side of it."""
     seen = evidence["shufflenet"]
-    taken = sum(one.share for one in seen.layers if is_depthwise(one))
+    taken = sum(one.share for one in seen.layers if one.is_depthwise)
 
     scaled = [
-        replace(one, share=one.share * share / taken) if is_depthwise(one) else one
+        replace(one, share=one.share * share / taken) if one.is_depthwise else one
         for one in seen.layers
     ]
 
     assert next(iter(proposals(replace(seen, layers=tuple(scaled))))) == first
-
-
-def is_depthwise(layer: Layer) -> bool:
-    return layer.groups == layer.weight_shape[0] > 1
 
 
 def test_only_what_has_residual_blocks_may_lose_some(evidence: Mapping[str, Evidence]) -> None:
