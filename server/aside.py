@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from optimizers.contract.processors import answering_threads_are, use_all
+from optimizers.contract.turns import take_long_turns
 
 _THREADS: Final = 8
 _TRANSPORT: Final = "grpc-native-io"
@@ -28,8 +29,13 @@ def executor_aside() -> ThreadPoolExecutor:
         if thread.name == _DISPATCH and thread.native_id is not None
     ]
     answering_threads_are((threading.get_native_id(), *dispatching, *_threads_called(_TRANSPORT)))
+    return ThreadPoolExecutor(_THREADS, "aside", initializer=_begin)
+
+
+def _begin() -> None:
     # Whoever starts a thread while others stand aside is on one processor, and so is the thread.
-    return ThreadPoolExecutor(_THREADS, "aside", initializer=use_all)
+    use_all()
+    take_long_turns()
 
 
 def _threads_called(name: str) -> list[int]:
