@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -65,12 +66,23 @@ def unmap_pages(path: Path) -> None:
     Freeing a mapping of 100 MB takes the kernel milliseconds. An object that does so when it dies
     holds the interpreter meanwhile; here nobody waits.
     """
-    name = os.fsencode(path.resolve()) + b"\n"
     with aside():
-        for line in Path("/proc/self/maps").read_bytes().splitlines(keepends=True):
-            if line.endswith(name):
-                start, end = (int(address, 16) for address in line.split(b" ", 1)[0].split(b"-"))
-                _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
+        for start, end in _mappings(path, Path("/proc/self/maps").read_bytes()):
+            _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
+
+
+def _mappings(path: Path, maps: bytes) -> Iterator[tuple[int, int]]:
+    """Where a file is mapped: first address, and the one behind the last.
+
+    Nothing is done for each of the thousand other lines, which would keep the interpreter.
+    """
+    ending = b" " + os.fsencode(path.resolve()) + b"\n"
+    at = maps.find(ending)
+    while at >= 0:
+        line = maps[maps.rfind(b"\n", 0, at) + 1 : at]
+        start, end = (int(address, 16) for address in line.split(b" ", 1)[0].split(b"-"))
+        yield start, end
+        at = maps.find(ending, at + 1)
 
 
 def release_memory() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -222,7 +223,9 @@ class Session:
         self._lanes.close()
         if self._device is not None:
             self._device.close()
-        self._device = self._narrow = self._wide = None
+        self._device = self._wide = None
+        time.sleep(0)  # each session holds the interpreter for a millisecond when it dies
+        self._narrow = None
 
     def _session(self, *, wide: bool) -> onnxruntime.InferenceSession | None:
         """The narrow session or, for whoever is the only one who runs, the wide one."""

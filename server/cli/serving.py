@@ -14,8 +14,8 @@ from server import logs
 from server.app import App, serve
 from server.config import ServerConfig, server_config
 
-_SWITCH_INTERVAL_S: Final = 0.001
-"""What a thread that loads a model may keep the event loop waiting."""
+_SWITCH_INTERVAL_S: Final = 0.0001
+"""What a thread that loads a model may keep the event loop waiting, of which others notice more."""
 
 
 def serve_command(
