@@ -83,7 +83,7 @@ def main() -> None:
 
 def _parts(quick: bool) -> dict[str, Callable[[Bench], Part]]:
     """The benchmarks' parts by name, in order; many short rounds: disturbances come and go."""
-    few, many = (1, 1) if quick else (5, 18)
+    some, many = (1, 1) if quick else (9, 24)
     return {
         "light": lambda bench: light.measure(
             bench,
@@ -93,7 +93,7 @@ def _parts(quick: bool) -> dict[str, Callable[[Bench], Part]]:
         ),
         "heavy": lambda bench: heavy.measure(bench, seconds=0.6 if quick else 1.0, rounds=many),
         "neighbour": lambda bench: neighbour.measure(
-            bench, seconds=1.0 if quick else 4.0, rounds=few
+            bench, seconds=1.0 if quick else 4.0, rounds=some
         ),
         "footprint": lambda bench: footprint.measure(
             bench,
@@ -102,7 +102,7 @@ def _parts(quick: bool) -> dict[str, Callable[[Bench], Part]]:
             reloads=5 if quick else 50,
         ),
         "overload": lambda bench: overload.measure(
-            bench, seconds=1.0 if quick else 1.5, rounds=many
+            bench, seconds=1.0 if quick else 1.5, rounds=2 * some
         ),
     }
 

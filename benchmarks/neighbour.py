@@ -28,6 +28,8 @@ goal:
 _ENDED: Final = frozenset(
     {"succeeded", "refused", "failed", "cancelled", "interrupted", "awaiting_measurement"}
 )
+_RELOAD_EVERY_S: Final = 0.15
+_SWAP_EVERY_S: Final = 0.6
 _LEAD_S: Final = 0.3
 _JOB_S: Final = 90
 _STATE: Final = "state-neighbour"
@@ -75,10 +77,10 @@ def measure(bench: Bench, *, seconds: float, rounds: int) -> Part:
             Table(
                 title="Neighbours",
                 note=f"tiny at {RATE} requests/s, which h2load sends in bursts every 10 ms. "
-                f"Loaded and unloaded: {RESNET18.name}, "
-                f"without pause. Swapped: {MINILM.name} between its original and a variant, "
-                "without pause. Optimised: while a job builds a dynamic int8 variant of "
-                f"{MINILM.name} and tries to measure it.",
+                f"Loaded and unloaded: {RESNET18.name}, every {_RELOAD_EVERY_S:g} s. Swapped: "
+                f"{MINILM.name} to a variant and back, every {_SWAP_EVERY_S:g} s, or without "
+                "pause where it takes longer. Optimised: while a job builds a dynamic int8 variant "
+                f"of {MINILM.name} and tries to measure it.",
                 heads=("another is", "times", "steady p99 ms", "p99 ms meanwhile"),
                 lines=[
                     (what, str(deeds[what]), spread(steady[what]), spread(busy[what]))
@@ -117,34 +119,46 @@ class Others:
 
     async def reload(self, seconds: float) -> tuple[float, float]:
         """Unload and load again and again."""
-        start = time.time()
-        async with Client(self._admin) as client:
-            while time.time() - start < seconds:
-                await unload(client, RESNET18.name)
-                await load(client, RESNET18.name)
-                self.done += 1
-        return start, time.time()
+
+        async def once(client: Client) -> None:
+            await unload(client, RESNET18.name)
+            await load(client, RESNET18.name)
+
+        return await self._again_and_again(once, _RELOAD_EVERY_S, seconds)
 
     async def swap(self, seconds: float) -> tuple[float, float]:
         """Promote and roll back again and again."""
+
+        async def once(client: Client) -> None:
+            await client.call(
+                "SetRoute",
+                management.SetRouteRequest(
+                    model=MINILM.name, variant=self._variant, unverified=True
+                ),
+                management.RouteResponse,
+                timeout=60,
+            )
+            await client.call(
+                "RollBack",
+                management.RollBackRequest(model=MINILM.name),
+                management.RouteResponse,
+                timeout=60,
+            )
+
+        return await self._again_and_again(once, _SWAP_EVERY_S, seconds)
+
+    async def _again_and_again(
+        self, once: Callable[[Client], Awaitable[None]], every_s: float, seconds: float
+    ) -> tuple[float, float]:
+        """At a steady pace, or without pause where it takes longer: haste is not to cost more."""
         start = time.time()
         async with Client(self._admin) as client:
-            while time.time() - start < seconds:
-                await client.call(
-                    "SetRoute",
-                    management.SetRouteRequest(
-                        model=MINILM.name, variant=self._variant, unverified=True
-                    ),
-                    management.RouteResponse,
-                    timeout=60,
-                )
-                await client.call(
-                    "RollBack",
-                    management.RollBackRequest(model=MINILM.name),
-                    management.RouteResponse,
-                    timeout=60,
-                )
+            due = start
+            while time.time() < start + seconds:
+                await once(client)
                 self.done += 1
+                due = max(due + every_s, time.time())
+                await asyncio.sleep(due - time.time())
         return start, time.time()
 
     async def optimise(self, seconds: float) -> tuple[float, float]:
