@@ -85,7 +85,14 @@ class CostCurve:
     """
 
     __slots__ = (
-        *("_knee", "_rows", "_run_at", "_runs", "_seconds", "_tries", "is_observed", "row_s"),
+        "_knee",
+        "_rows",
+        "_run_at",
+        "_runs",
+        "_seconds",
+        "_tries",
+        "is_observed",
+        "row_s",
     )
 
     def __init__(self, seconds: Mapping[int, float], max_rows: int, *, is_observed: bool) -> None:

@@ -28,6 +28,11 @@ _MOST_KNOWN: Final = 4096
 _known: Final[dict[tuple[object, ...], str]] = {}
 
 
+def file_state(status: os.stat_result) -> tuple[int, ...]:
+    """What changes with a file's bytes; nobody can set back when it was last changed."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
 def file_sha256(path: Path) -> str:
     """Which bytes these are: the same digest, the same file. In hexadecimal.
 
@@ -65,23 +70,18 @@ def _crc32(file: io.FileIO) -> str:
 
 def _digest(path: Path, of: Callable[[io.FileIO], str]) -> str:
     with path.open("rb", buffering=0) as file:
-        now, before = time.time_ns(), os.fstat(file.fileno())
-        key = (of, *_identity(before))
+        now, status = time.time_ns(), os.fstat(file.fileno())
+        key = (of, *file_state(status))
         if (known := _known.get(key)) is not None:
             return known
         with aside():
             found = of(file)
-        is_settled = now - before.st_ctime_ns > _SETTLED_NS
-        if is_settled and _identity(os.fstat(file.fileno())) == _identity(before):
+        is_settled = now - status.st_ctime_ns > _SETTLED_NS
+        if is_settled and (of, *file_state(os.fstat(file.fileno()))) == key:
             if len(_known) >= _MOST_KNOWN:
                 _known.clear()
             _known[key] = found
         return found
-
-
-def _identity(found: os.stat_result) -> tuple[int, ...]:
-    """What changes with a file's bytes; nobody can set back when it was last changed."""
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _parts(file: io.FileIO) -> Iterator[memoryview]:

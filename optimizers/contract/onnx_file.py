@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from optimizers.contract.digests import file_sha256
+from optimizers.contract.digests import file_sha256, file_state
 from optimizers.contract.errors import InvalidModel
 from optimizers.contract.varint import read_varint
 
@@ -91,8 +91,7 @@ def read_onnx_file(path: Path) -> OnnxFile:
         raise InvalidModel(f"cannot read {path.name}: {error.strerror}") from error
     if status.st_size == 0:
         raise InvalidModel(f"{path.name} is empty; expected an ONNX model")
-    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    opset, locations = _look_through(path, state)
+    opset, locations = _look_through(path, file_state(status))
     if opset > NEWEST_OPSET:
         raise InvalidModel(
             f"{path.name} uses operator set {opset}; this runtime knows up to {NEWEST_OPSET}"

@@ -20,7 +20,6 @@ _LONGEST_NS: Final = 100_000_000
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}.get(platform.machine())
 """Number of the system call, which the C library of today's distributions does not name."""
 
-_SCHED_OTHER: Final = 0
 _RESET_ON_FORK: Final = 0x01
 
 _libc: Final = ctypes.CDLL(None)
@@ -51,7 +50,7 @@ def take_long_turns() -> None:
         return
     wanted = _Attributes(
         size=ctypes.sizeof(_Attributes),
-        policy=_SCHED_OTHER,
+        policy=os.SCHED_OTHER,
         flags=_RESET_ON_FORK,
         nice=os.getpriority(os.PRIO_PROCESS, 0),
         runtime_ns=_LONGEST_NS,
