@@ -14,6 +14,7 @@ from typing import Final
 
 from optimizers.contract.errors import HoneError, InvalidData
 from optimizers.contract.job import (
+    BUILT_FILE,
     PAUSE_FILE,
     RESULT_FILE,
     SPEC_FILE,
@@ -79,30 +80,52 @@ class JobDirectories:
             raise UnknownJob(job_id)
         return path
 
-    def create(self, spec: JobSpec, prepare: Callable[[Path], None]) -> Path | None:
-        """Make a directory for a worker.
-
-        What awaits measurement keeps what was built in it, unless it is to be searched for anew.
+    def stage(self, spec: JobSpec, prepare: Callable[[Path], None]) -> Path:
+        """Write all that a worker needs to where nobody looks; on disk when this returns.
 
         Args:
             spec: What to build.
             prepare: Called with the directory before it counts as complete.
 
         Returns:
-            The former directory of that id, if there was one; hidden, and to be deleted.
+            The hidden directory.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: It cannot be written; nothing is left of it.
         """
-        path, former = self._folder / spec.id, None
-        if path.exists() and (spec.resume or not self._awaits_measurement(spec.id)):
-            former = self.hide(spec.id)
-        path.mkdir(parents=True, exist_ok=True)
-        prepare(path)
-        write_spec(path, spec)
-        (path / RESULT_FILE).unlink(missing_ok=True)
+        staged = self._hidden(spec.id, "new")
+        staged.mkdir(parents=True)
+        try:
+            prepare(staged)
+            write_spec(staged, spec)
+        except BaseException:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+        return staged
+
+    def place(self, staged: Path, spec: JobSpec) -> Path | None:
+        """Put what was staged to where a worker finds it.
+
+        What awaits measurement keeps what was built in it, unless it is to be searched for anew.
+
+        Returns:
+            What is not needed any more, hidden, and to be deleted: the former directory of that
+            id, or the staged one.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        path, left = self._folder / spec.id, None
+        if not spec.resume and self._is_built_only(spec.id):
+            (staged / SPEC_FILE).replace(path / SPEC_FILE)
+            (path / RESULT_FILE).unlink(missing_ok=True)
+            left = staged
+        else:
+            if path.exists():
+                left = self.hide(spec.id)
+            staged.rename(path)
         self._unwritten.pop(spec.id, None)
-        return former
+        return left
 
     def read(self, job_id: str) -> JobFiles:
         """What a job's directory says now; a result that cannot be read is a failure.
@@ -157,15 +180,19 @@ class JobDirectories:
         Raises:
             UnknownJob: There is none of that id.
         """
-        hidden = self._folder / f".{job_id}.{time.time_ns()}.removed"
+        hidden = self._hidden(job_id, "removed")
         self.path(job_id).rename(hidden)
         self._unwritten.pop(job_id, None)
         return hidden
 
-    def _awaits_measurement(self, job_id: str) -> bool:
+    def _hidden(self, job_id: str, why: str) -> Path:
+        return self._folder / f".{job_id}.{time.time_ns()}.{why}"
+
+    def _is_built_only(self, job_id: str) -> bool:
         with contextlib.suppress(HoneError):
-            result = self.read(job_id).result
-            return result is not None and result.state is JobState.AWAITING_MEASUREMENT
+            result = self.result(job_id)
+            awaits = result is not None and result.state is JobState.AWAITING_MEASUREMENT
+            return awaits and (self._folder / job_id / BUILT_FILE).exists()
         return False
 
 

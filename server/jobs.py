@@ -120,7 +120,7 @@ class Jobs:
             return self.get(job_id)
         return None
 
-    def submit(
+    async def submit(
         self,
         spec: JobSpec,
         prepare: Callable[[Path], None] = build_afresh,
@@ -128,6 +128,8 @@ class Jobs:
         anew: bool = False,
     ) -> tuple[Job, bool]:
         """Queue a job unless the same one exists and succeeded, was refused, or is under way.
+
+        Two submits of one job must not overlap.
 
         Args:
             spec: What to build.
@@ -146,12 +148,13 @@ class Jobs:
         former = self.find(spec.id)
         if former is not None and not anew and not can_be_resubmitted(former.state):
             return former, True
-        if self._closing:
-            raise FailedPrecondition("the server is stopping; submit the job to the next one")
+        self._require_open()
+        staged = await asyncio.to_thread(self._directories.stage, spec, prepare)
+        self._require_open()  # else the next server deletes what was staged
         self._ended.pop(spec.id, None)
-        hidden = self._directories.create(spec, prepare)
-        if hidden is not None:
-            self._spawn(asyncio.to_thread(delete, hidden), spec.id)
+        left = self._directories.place(staged, spec)
+        if left is not None:
+            self._spawn(asyncio.to_thread(delete, left), spec.id)
         self._queue.append(spec.id)
         self._start_next()
         return self.get(spec.id), False
@@ -220,9 +223,7 @@ class Jobs:
         """
         if job_id in self._queue:
             self._queue.remove(job_id)
-            self._directories.end(job_id, JobState.CANCELLED, "cancelled before it started")
-            self._changed()
-            self._spawn(self._tell_end(job_id), job_id)
+            self._spawn(self._give_up(job_id), job_id)
         elif job_id in self._running:
             self._running[job_id].set()
         await self._settle(job_id)
@@ -273,6 +274,10 @@ class Jobs:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
+    def _require_open(self) -> None:
+        if self._closing:
+            raise FailedPrecondition("the server is stopping; submit the job to the next one")
+
     def _require_ended(self, job_id: str) -> None:
         job = self.get(job_id)
         if not job.has_ended:
@@ -301,7 +306,7 @@ class Jobs:
             await self._work(job_id, stop)
         except Exception as error:
             _log.exception("job %s: its worker could not be followed", job_id)
-            self._directories.end(job_id, JobState.FAILED, f"unexpected error: {error}")
+            await self._end(job_id, JobState.FAILED, f"unexpected error: {error}")
         finally:
             del self._running[job_id]
         self._start_next()
@@ -324,9 +329,19 @@ class Jobs:
         if self._closing or self._directories.result(job_id) is not None:
             return
         if stop.is_set():
-            self._directories.end(job_id, JobState.CANCELLED, "cancelled")
+            await self._end(job_id, JobState.CANCELLED, "cancelled")
         else:
-            self._directories.end(job_id, JobState.FAILED, reason)
+            await self._end(job_id, JobState.FAILED, reason)
+
+    async def _give_up(self, job_id: str) -> None:
+        """See to the end of a job that nobody has worked on."""
+        await self._end(job_id, JobState.CANCELLED, "cancelled before it started")
+        self._changed()
+        await self._tell_end(job_id)
+
+    async def _end(self, job_id: str, state: JobState, reason: str) -> None:
+        """Write a job's result while others are answered: the disk may be busy."""
+        await asyncio.to_thread(self._directories.end, job_id, state, reason)
 
     async def _tell_end(self, job_id: str) -> None:
         try:

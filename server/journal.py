@@ -118,15 +118,13 @@ class Journal:
         """The newest events, oldest first; of one model when it is named."""
         return await self._written(self._events, model, limit)
 
-    def spend_gate(self, gate_sha256: str, model: str) -> int:
-        """Count one more use of gate data for a model and return the number of uses.
-
-        Blocks until it is on disk: nothing may come between two equal submits.
+    async def spend_gate(self, gate_sha256: str, model: str) -> int:
+        """Count one more use of gate data for a model; the number of uses, once it is on disk.
 
         Raises:
             FailedPrecondition: The file cannot be written.
         """
-        return self._writer.submit(self._spend_gate, gate_sha256, model).result()
+        return await self._written(self._spend_gate, gate_sha256, model)
 
     def close(self) -> None:
         """Write what is left and close the file."""

@@ -79,6 +79,7 @@ class Optimization:
             store=store,
             keep_variants=config.keep_variants,
         )
+        self._queueing = asyncio.Lock()
         self._retries: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.jobs = Jobs(
@@ -151,10 +152,11 @@ class Optimization:
         require_optimisers(searches=profile.search is not None)
         spec = await specify(model, profile, self._host, self._config, resume=resume)
         size = await asyncio.to_thread(lambda: read_onnx_file(model.original_file).size_bytes)
-        return self._queue(model, spec, size)
+        async with self._queueing:  # of several equal submits one spends the gate data
+            return await self._queue(model, spec, size)
 
-    def _queue(self, model: ModelVersion, spec: JobSpec, size: int) -> tuple[Job, bool]:
-        """Queue a job at once, so that of several equal submits one spends the gate data.
+    async def _queue(self, model: ModelVersion, spec: JobSpec, size: int) -> tuple[Job, bool]:
+        """Queue a job unless the same one is there already.
 
         Args:
             model: The version it is for.
@@ -172,12 +174,12 @@ class Optimization:
             return former, True
         require_room(self._store, size)
         self._cancel_retry(spec.id)
-        spec = replace(spec, gate_use=self._gate_use(spec, former))
+        spec = replace(spec, gate_use=await self._gate_use(spec, former))
         prepare: Callable[[Path], None] = build_afresh
         fallen = model.variants.get(model.fell_back)
         if fallen is not None and would_come_out_again(fallen, spec):
             prepare = partial(reuse, fallen)
-        job, _ = self.jobs.submit(spec, prepare, anew=anew)
+        job, _ = await self.jobs.submit(spec, prepare, anew=anew)
         self._journal.record(
             *(model.name, model.version, "job_submitted"),
             f"job {spec.id}: profile {spec.profile.name}",
@@ -253,7 +255,7 @@ class Optimization:
         adopted = job.result.variant in model.variants
         return not adopted and not self._promotion.made_by(job).is_dir()
 
-    def _gate_use(self, spec: JobSpec, former: Job | None) -> int:
+    async def _gate_use(self, spec: JobSpec, former: Job | None) -> int:
         """How often the gate data will have been used; a job that never looked spends nothing."""
         gate = spec.data_sha256.get("gate")
         if gate is None:
@@ -263,7 +265,7 @@ class Optimization:
             waits = former.state is JobState.AWAITING_MEASUREMENT and not spec.resume
             if waits or not looked:
                 return former.spec.gate_use
-        return self._journal.spend_gate(gate, spec.model)
+        return await self._journal.spend_gate(gate, spec.model)
 
     async def _job_ended(self, job: Job) -> None:
         if job.result is None:

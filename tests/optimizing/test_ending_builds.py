@@ -131,7 +131,7 @@ async def test_a_job_that_trains_is_cancelled_within_two_seconds(
     )
     jobs = Jobs(tmp_path / "jobs", parallel=1, stall_timeout_s=120, on_end=ignore)
     try:
-        jobs.submit(spec)
+        await jobs.submit(spec)
         async with asyncio.timeout(150):
             while (job := jobs.get(spec.id)).progress is None or job.progress.stage != "distill":
                 assert not job.has_ended, job.result

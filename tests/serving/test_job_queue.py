@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -69,13 +71,13 @@ async def ended(jobs: Jobs, identity: str) -> Job:
 
 
 async def test_a_job_taken_up_again_is_not_silent_since_its_former_worker(tmp_path: Path) -> None:
-    first = f"{REPORT}; touch -d '1 hour ago' $1/progress.jsonl; touch $1/again"
+    first = f"{REPORT}; touch -d '1 hour ago' $1/progress.jsonl; touch $1/again $1/built.json"
     awaiting = result(JobState.AWAITING_MEASUREMENT)
     script = f"if [ -e $1/again ]; then sleep 1.3; {SUCCEED}; else {first}; {awaiting}; fi"
     async with queue(tmp_path, script) as jobs:
-        jobs.submit(specification())
+        await jobs.submit(specification())
         assert (await ended(jobs, "a1")).state is JobState.AWAITING_MEASUREMENT
-        _, existed = jobs.submit(specification())
+        _, existed = await jobs.submit(specification())
         assert not existed
         done = await ended(jobs, "a1")
         assert done.state is JobState.SUCCEEDED, done.result
@@ -83,7 +85,7 @@ async def test_a_job_taken_up_again_is_not_silent_since_its_former_worker(tmp_pa
 
 async def test_a_silent_worker_is_ended(tmp_path: Path) -> None:
     async with queue(tmp_path, f"{REPORT}; {ENDLESS}", stall_timeout_s=0.4) as jobs:
-        jobs.submit(specification())
+        await jobs.submit(specification())
         done = await ended(jobs, "a1")
         assert done.state is JobState.FAILED
         assert done.result is not None
@@ -95,7 +97,7 @@ async def test_a_worker_that_reports_lives_longer_than_the_timeout_and_costs_no_
 ) -> None:
     script = f"for i in $(seq 13); do {REPORT}; echo $i > $1/round; sleep 0.25; done; {SUCCEED}"
     async with queue(tmp_path, script, stall_timeout_s=2.0) as jobs:
-        jobs.submit(specification())
+        await jobs.submit(specification())
 
         def rounds() -> int:
             file = tmp_path / "a1/round"
@@ -113,8 +115,8 @@ async def test_cancelling_a_job_before_its_first_step_makes_room_for_the_next(
     tmp_path: Path,
 ) -> None:
     async with queue(tmp_path, f"touch $1/started; {SUCCEED}") as jobs:
-        jobs.submit(specification("a1"))
-        jobs.submit(specification("b2"))
+        await jobs.submit(specification("a1"))
+        await jobs.submit(specification("b2"))
         assert (await jobs.cancel("a1")).state is JobState.CANCELLED
         assert not (tmp_path / "a1/started").exists()
         assert (await ended(jobs, "b2")).state is JobState.SUCCEEDED
@@ -130,8 +132,8 @@ async def test_cancelling_ends_every_process_of_the_worker_and_is_told_of_once(
 
     script = f"({ENDLESS}) & echo $! > $1/child; wait"
     async with queue(tmp_path, script, on_end=on_end) as jobs:
-        jobs.submit(specification("a1"))
-        jobs.submit(specification("b2"))
+        await jobs.submit(specification("a1"))
+        await jobs.submit(specification("b2"))
         assert (await jobs.cancel("b2")).state is JobState.CANCELLED
         child = tmp_path / "a1/child"
         await until(lambda: child.exists() and child.read_text())
@@ -149,8 +151,8 @@ async def test_what_fails_after_an_end_is_logged_and_the_queue_goes_on(
         raise KeyError("gone")
 
     async with queue(tmp_path, SUCCEED, on_end=fail) as jobs:
-        jobs.submit(specification("a1"))
-        jobs.submit(specification("b2"))
+        await jobs.submit(specification("a1"))
+        await jobs.submit(specification("b2"))
         assert (await ended(jobs, "b2")).state is JobState.SUCCEEDED
     errors = [record for record in caplog.records if record.name == "server.jobs"]
     assert ["a1" in errors[0].getMessage(), "b2" in errors[1].getMessage()] == [True, True]
@@ -164,14 +166,14 @@ async def test_a_result_that_cannot_be_read_is_a_failed_job(tmp_path: Path) -> N
         told.append(job.state)
 
     async with queue(tmp_path, "echo '{' > $1/result.json", on_end=on_end) as jobs:
-        jobs.submit(specification("a1"))
-        jobs.submit(specification("b2"))
+        await jobs.submit(specification("a1"))
+        await jobs.submit(specification("b2"))
         for identity in ("a1", "b2"):
             done = await ended(jobs, identity)
             assert done.state is JobState.FAILED
             assert done.result is not None
             assert "result.json cannot be read" in done.result.reason
-        _, existed = jobs.submit(specification("a1"))
+        _, existed = await jobs.submit(specification("a1"))
         assert not existed
     assert told[:2] == [JobState.FAILED, JobState.FAILED]
 
@@ -186,8 +188,8 @@ async def test_close_and_remove_wait_for_what_follows_from_an_end(tmp_path: Path
         told.append(job.spec.id)
 
     async with queue(tmp_path, SUCCEED, on_end=on_end) as jobs:
-        jobs.submit(specification("a1"))
-        jobs.submit(specification("b2"))
+        await jobs.submit(specification("a1"))
+        await jobs.submit(specification("b2"))
         while not jobs.get("b2").has_ended:
             await asyncio.sleep(0.01)
         watching = asyncio.create_task(ended(jobs, "b2"))
@@ -203,19 +205,47 @@ async def test_close_and_remove_wait_for_what_follows_from_an_end(tmp_path: Path
         assert sorted(told) == ["a1", "b2"]
         assert [job.spec.id for job in jobs.all()] == ["b2"]
         with pytest.raises(FailedPrecondition, match="stopping"):
-            jobs.submit(specification("c3"))
+            await jobs.submit(specification("c3"))
+
+
+async def test_the_loop_goes_on_while_a_job_is_written_and_knows_it_only_when_it_is_whole(
+    tmp_path: Path,
+) -> None:
+    begun, done = threading.Event(), threading.Event()
+
+    def prepare(path: Path) -> None:
+        begun.set()
+        assert done.wait(10), "nobody but the disk was attended to"
+
+    async with queue(tmp_path, SUCCEED) as jobs:
+        submitting = asyncio.create_task(jobs.submit(specification(), prepare))
+        await until(begun.is_set)
+        assert (jobs.all(), jobs.find("a1")) == ([], None)
+        done.set()
+        assert await submitting == (jobs.get("a1"), False)
+        await ended(jobs, "a1")
+
+
+async def test_nothing_is_left_of_a_job_that_cannot_be_written(tmp_path: Path) -> None:
+    def prepare(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    async with queue(tmp_path, SUCCEED) as jobs:
+        with pytest.raises(OSError, match="no space left"):
+            await jobs.submit(specification(), prepare)
+        assert (jobs.all(), list(tmp_path.iterdir())) == ([], [])
 
 
 async def test_a_removed_job_is_out_of_sight_at_once_and_can_be_submitted_again(
     tmp_path: Path,
 ) -> None:
     async with queue(tmp_path, SUCCEED) as jobs:
-        jobs.submit(specification())
+        await jobs.submit(specification())
         await ended(jobs, "a1")
         (tmp_path / "a1/old").touch()
         removing = asyncio.create_task(jobs.remove("a1"))
         await until(lambda: jobs.find("a1") is None)
-        _, existed = jobs.submit(specification())
+        _, existed = await jobs.submit(specification())
         assert not existed
         await removing
         assert (await ended(jobs, "a1")).state is JobState.SUCCEEDED
@@ -229,13 +259,13 @@ async def test_what_awaits_measurement_is_kept_unless_it_is_to_be_searched_for_a
     tmp_path: Path,
 ) -> None:
     async with queue(tmp_path, result(JobState.AWAITING_MEASUREMENT)) as jobs:
-        jobs.submit(specification())
+        await jobs.submit(specification())
         await ended(jobs, "a1")
         (tmp_path / "a1/built.json").touch()
-        jobs.submit(specification())
+        await jobs.submit(specification())
         await ended(jobs, "a1")
         assert (tmp_path / "a1/built.json").exists()
-        jobs.submit(replace(specification(), resume=True), anew=True)
+        await jobs.submit(replace(specification(), resume=True), anew=True)
         await ended(jobs, "a1")
         assert not (tmp_path / "a1/built.json").exists()
 
@@ -251,7 +281,7 @@ async def test_no_id_of_a_job_leads_elsewhere(tmp_path: Path) -> None:
 async def test_a_failed_job_is_tried_again_in_a_fresh_directory(tmp_path: Path) -> None:
     async with queue(tmp_path, "[ -e $1/old ]; touch $1/old; exit 3") as jobs:
         for _ in range(2):
-            _, existed = jobs.submit(specification())
+            _, existed = await jobs.submit(specification())
             assert not existed
             done = await ended(jobs, "a1")
             assert done.result is not None
@@ -263,8 +293,8 @@ async def test_the_next_server_finds_the_interrupted_and_sweeps_what_was_being_d
     tmp_path: Path,
 ) -> None:
     async with queue(tmp_path, ENDLESS) as jobs:
-        jobs.submit(specification("a1"))
-        jobs.submit(specification("b2"))
+        await jobs.submit(specification("a1"))
+        await jobs.submit(specification("b2"))
     for name in (".c3.1.removed", "d4"):
         (tmp_path / name).mkdir()
     write_spec(tmp_path / ".c3.1.removed", specification("c3"))
@@ -275,14 +305,14 @@ async def test_the_next_server_finds_the_interrupted_and_sweeps_what_was_being_d
 
 async def test_a_job_that_has_ended_is_read_once(tmp_path: Path) -> None:
     async with queue(tmp_path, "exit 3") as jobs:
-        jobs.submit(specification("b2", submitted_unix_s=2))
-        jobs.submit(specification("a1", submitted_unix_s=1))
+        await jobs.submit(specification("b2", submitted_unix_s=2))
+        await jobs.submit(specification("a1", submitted_unix_s=1))
         for identity in ("b2", "a1"):
             await ended(jobs, identity)
         before = jobs.all()
         assert [job.spec.id for job in before] == ["a1", "b2"]
         assert [id(job) for job in jobs.all()] == [id(job) for job in before]
-        again, _ = jobs.submit(specification("a1", submitted_unix_s=3))
+        again, _ = await jobs.submit(specification("a1", submitted_unix_s=3))
         assert not again.has_ended
         assert (await ended(jobs, "a1")).spec.submitted_unix_s == 3
         assert [job.spec.id for job in jobs.all()] == ["b2", "a1"]

@@ -126,7 +126,7 @@ async def test_equal_submits_at_the_same_time_are_one_job_and_one_use_of_the_gat
         assert {one.spec.id for one, _ in answers} == {job.spec.id}
         assert job.spec.gate_use == 1
         gate = file_sha256(tmp_path / "models/net/data/gate.npz")
-        assert shop.app.journal.spend_gate(gate, "net") == 2
+        assert await shop.app.journal.spend_gate(gate, "net") == 2
         assert await shop.events() == ["job_submitted"]
 
 

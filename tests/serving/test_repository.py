@@ -219,8 +219,8 @@ async def test_routes_and_events_survive_in_the_journal(tmp_path: Path) -> None:
     route = Route(model="m", version=1, variant="a", previous="original")
     await journal.set_route(route, "promoted", "a: proved")
     journal.record("n", 2, "job_submitted", "job 1")
-    assert [journal.spend_gate("g", "m"), journal.spend_gate("g", "m")] == [1, 2]
-    assert journal.spend_gate("g", "n") == 1
+    assert [await journal.spend_gate("g", "m") for _ in range(2)] == [1, 2]
+    assert await journal.spend_gate("g", "n") == 1
     journal.close()
     journal = Journal(tmp_path / "journal.sqlite")
     assert journal.route("m", 1) == route
@@ -228,5 +228,5 @@ async def test_routes_and_events_survive_in_the_journal(tmp_path: Path) -> None:
     assert [event.kind for event in await journal.events()] == ["promoted", "job_submitted"]
     assert [event.text for event in await journal.events("m")] == ["a: proved"]
     assert len(await journal.events(limit=1)) == 1
-    assert journal.spend_gate("g", "m") == 3
+    assert await journal.spend_gate("g", "m") == 3
     journal.close()
