@@ -1,7 +1,8 @@
 """`python -m optimizers worker JOB_DIR`: builds and judges one job, or searches and judges one.
 
 A supervisor runs two children, one after the other: the first builds at the lowest priority and
-within the memory limit, or looks for a recipe; the second measures at normal priority. They share
+within the memory limit, or looks for a recipe; the second measures at normal priority, which counts
+among its own session's processes where the kernel groups them so (`lower_session`). They share
 nothing but the job's directory, so either can be killed at any moment and the job can be taken up
 again.
 """
