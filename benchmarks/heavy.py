@@ -18,7 +18,7 @@ from benchmarks.contestants import (
     hone,
     transports,
 )
-from benchmarks.load import offered
+from benchmarks.load import CLIENT_STARTS_S, offered
 from benchmarks.models import MINILM, RESNET18, Model
 from benchmarks.peers.sessions import CPUS
 from benchmarks.raw import Arrangement, Runtime, runtime
@@ -34,7 +34,6 @@ _LOOKS_AT_ONE: Final = 3
 """In each round: what one caller notices of Hone is less than what the machine does to a window."""
 
 _LONGEST_RUN_S: Final = 0.5
-_CLIENT_STARTS_S: Final = 0.2
 _LIMITS: Final = {
     "minilm": {8: (97, 100), 32: (97, 100), 1: (1.0, 0.5)},
     "resnet18": {8: (95, 100), 32: (95, 100), 1: (2.5, 1.2)},
@@ -133,9 +132,9 @@ def _beside_noop(
     So the raw runtime is measured beside a client and a transport that move as many bytes as
     Hone's do, and what that costs any server is not charged to Hone.
     """
-    lasts = _CLIENT_STARTS_S + seconds + _LONGEST_RUN_S
+    lasts = CLIENT_STARTS_S + seconds + _LONGEST_RUN_S
     with offered(noop.target(model), lasts, in_flight=MANY[-1], rate=rate):
-        time.sleep(_CLIENT_STARTS_S)
+        time.sleep(CLIENT_STARTS_S)
         return raw.window(arrangement, seconds).rate
 
 

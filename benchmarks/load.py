@@ -23,6 +23,9 @@ from typing import Final
 from benchmarks.processes import processor_seconds
 
 SERVICE: Final = "/inference.GRPCInferenceService/ModelInfer"
+CLIENT_STARTS_S: Final = 0.2
+"""Until h2load's first request is under way, at most."""
+
 _HTTP_OK: Final = 200
 _DATA = re.compile(r"^traffic:.*\((\d+)\) data$", re.MULTILINE)
 _DONE = re.compile(r"^requests: .* (\d+) done, (\d+) succeeded", re.MULTILINE)
@@ -114,7 +117,8 @@ def closed_loop(
     Raises:
         LoadFailed: Requests failed, or answers were not what they should be.
     """
-    with offered(target, warm_up_s + seconds + 0.2, in_flight=in_flight) as load:
+    lasts = warm_up_s + seconds + CLIENT_STARTS_S
+    with offered(target, lasts, in_flight=in_flight) as load:
         time.sleep(warm_up_s)
         cpu, start = processor_seconds(process), time.time()
         time.sleep(seconds)

@@ -9,7 +9,7 @@ from statistics import mean
 from typing import Final
 
 from benchmarks.contestants import Bench, Contestant, flags_of, hone, transports
-from benchmarks.load import offered, percentile
+from benchmarks.load import CLIENT_STARTS_S, offered, percentile
 from benchmarks.models import MINILM
 from benchmarks.rows import Part, Row, Table, ratios, spread
 
@@ -17,7 +17,6 @@ DEADLINE_S: Final = 1.0
 FACTOR: Final = 3
 _FULL: Final = 16
 _SOON: Final = 0.1
-_CLIENT_STARTS_S: Final = 0.2
 _WARM_UP_S: Final = 1.0
 """As long as the deadline: then as many wait as ever will."""
 
@@ -82,9 +81,9 @@ def _storm(server: Contestant, rate: float, seconds: float) -> tuple[float, floa
     even in vain; no more of them count as answered than were.
     """
     target, most = server.target(MINILM), math.ceil(2 * rate * DEADLINE_S)
-    lasts = _WARM_UP_S + seconds + _CLIENT_STARTS_S
+    lasts = _WARM_UP_S + seconds + CLIENT_STARTS_S
     with offered(target, lasts, in_flight=most, rate=rate, deadline_s=DEADLINE_S) as storm:
-        time.sleep(_CLIENT_STARTS_S + _WARM_UP_S)
+        time.sleep(CLIENT_STARTS_S + _WARM_UP_S)
         start = time.time()
         time.sleep(seconds)
         end = time.time()
