@@ -81,6 +81,7 @@ class Optimization:
         )
         self._queueing = asyncio.Lock()
         self._retries: dict[str, asyncio.TimerHandle] = {}
+        self._submits: set[asyncio.Task[tuple[Job, bool]]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.jobs = Jobs(
             store.jobs_directory,
@@ -110,8 +111,8 @@ class Optimization:
             self._cancel_retry(job)
         for task in self._tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if left := self._submits | self._tasks:
+            await asyncio.wait(left)
 
     def profile(self, model: ModelVersion, name: str) -> Profile:
         """A profile of the model's hone.yaml.
@@ -152,39 +153,42 @@ class Optimization:
         require_optimisers(searches=profile.search is not None)
         spec = await specify(model, profile, self._host, self._config, resume=resume)
         size = await asyncio.to_thread(lambda: read_onnx_file(model.original_file).size_bytes)
-        async with self._queueing:  # of several equal submits one spends the gate data
-            return await self._queue(model, spec, size)
+        queueing = asyncio.create_task(self._queue(model, spec, size))
+        self._submits.add(queueing)
+        queueing.add_done_callback(self._submits.discard)
+        return await asyncio.shield(queueing)  # what is spent has its job though the caller leaves
 
     async def _queue(self, model: ModelVersion, spec: JobSpec, size: int) -> tuple[Job, bool]:
-        """Queue a job unless the same one is there already.
+        """Queue a job unless the same one is there already, one after another.
 
         Args:
             model: The version it is for.
             spec: What to build.
             size: Of the original, in bytes.
         """
-        former = self.jobs.find(spec.id)
-        if spec.resume:
-            self._require_study(model, spec)
-            if former is not None and former.state in _CUT_SHORT:
-                spec = replace(spec, resume=False)
-        again = spec.resume and former is not None and former.has_ended
-        anew = again or (former is not None and self._is_lost(model, former))
-        if former is not None and not anew and not can_be_resubmitted(former.state):
-            return former, True
-        require_room(self._store, size)
-        self._cancel_retry(spec.id)
-        spec = replace(spec, gate_use=await self._gate_use(spec, former))
-        prepare: Callable[[Path], None] = build_afresh
-        fallen = model.variants.get(model.fell_back)
-        if fallen is not None and would_come_out_again(fallen, spec):
-            prepare = partial(reuse, fallen)
-        job, _ = await self.jobs.submit(spec, prepare, anew=anew)
-        self._journal.record(
-            *(model.name, model.version, "job_submitted"),
-            f"job {spec.id}: profile {spec.profile.name}",
-        )
-        return job, False
+        async with self._queueing:
+            former = self.jobs.find(spec.id)
+            if spec.resume:
+                self._require_study(model, spec)
+                if former is not None and former.state in _CUT_SHORT:
+                    spec = replace(spec, resume=False)
+            again = spec.resume and former is not None and former.has_ended
+            anew = again or (former is not None and self._is_lost(model, former))
+            if former is not None and not anew and not can_be_resubmitted(former.state):
+                return former, True
+            require_room(self._store, size)
+            self._cancel_retry(spec.id)
+            spec = replace(spec, gate_use=await self._gate_use(spec, former))
+            prepare: Callable[[Path], None] = build_afresh
+            fallen = model.variants.get(model.fell_back)
+            if fallen is not None and would_come_out_again(fallen, spec):
+                prepare = partial(reuse, fallen)
+            job, _ = await self.jobs.submit(spec, prepare, anew=anew)
+            self._journal.record(
+                *(model.name, model.version, "job_submitted"),
+                f"job {spec.id}: profile {spec.profile.name}",
+            )
+            return job, False
 
     async def consider(self, model: ModelVersion) -> None:
         """Do what `serve: PROFILE` asks for a version that has just become ready.

@@ -130,6 +130,34 @@ async def test_equal_submits_at_the_same_time_are_one_job_and_one_use_of_the_gat
         assert await shop.events() == ["job_submitted"]
 
 
+async def test_who_gives_up_a_submit_has_spent_the_gate_for_a_job_that_is_there(
+    tmp_path: Path, original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with workshop(tmp_path, ENDLESS) as shop:
+        spend = shop.app.journal.spend_gate
+        spent, given_up = asyncio.Event(), asyncio.Event()
+
+        async def spend_and_wait(gate: str, model: str) -> int:
+            uses = await spend(gate, model)
+            spent.set()
+            await given_up.wait()
+            return uses
+
+        monkeypatch.setattr(shop.app.journal, "spend_gate", spend_and_wait)
+        submit = asyncio.create_task(shop.submit())
+        await spent.wait()
+        submit.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await submit
+        given_up.set()
+        job, existed = await shop.submit()
+        assert existed
+        assert job.spec.gate_use == 1
+        gate = file_sha256(tmp_path / "models/net/data/gate.npz")
+        assert await spend(gate, "net") == 2
+        assert await shop.events() == ["job_submitted"]
+
+
 async def test_a_job_knows_the_price_that_stands_beside_the_model(
     tmp_path: Path, original: Path
 ) -> None:
