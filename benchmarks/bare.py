@@ -1,9 +1,10 @@
 """What Hone is compared with: a gRPC server with nothing behind it, or only the runtime.
 
-usage: python -m benchmarks.bare noop|runtime grpcio|native REPOSITORY
+usage: python -m benchmarks.bare noop|runtime|wide grpcio|native REPOSITORY
 
 `noop` answers a fixed message without looking at the request. `runtime` hands the request's tensor
-to onnxruntime and its answer back: no checks, no batching, no metrics. Both on uvloop.
+to onnxruntime and its answer back: no checks, no batching, no metrics. So does `wide`, with one
+run at a time that takes every processor, for a caller who is alone. All on uvloop.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import grpc
 import numpy as np
 import uvloop
 
-from benchmarks.peers.sessions import Model, folders
+from benchmarks.peers.sessions import CPUS, Model, folders
 from server.pb import open_inference_pb2 as pb
 
 LARGEST_MESSAGE = 64 << 20
@@ -35,9 +36,9 @@ def noop() -> Handler:
     return infer
 
 
-def runtime(repository: str) -> Handler:
-    """A run for each request."""
-    models = {folder.name: Model(folder) for folder in folders(repository)}
+def runtime(repository: str, threads: int = 1) -> Handler:
+    """A run of so many threads for each request."""
+    models = {folder.name: Model(folder, threads) for folder in folders(repository)}
 
     async def infer(content: bytes, context: object) -> bytes:
         request = pb.ModelInferRequest.FromString(content)
@@ -59,7 +60,7 @@ def transport(name: str) -> ModuleType:
 
 async def main(kind: str, over: str, repository: str) -> None:
     """Serve until killed."""
-    infer = noop() if kind == "noop" else runtime(repository)
+    infer = noop() if kind == "noop" else runtime(repository, CPUS if kind == "wide" else 1)
     server: Any = transport(over).server(
         options=[
             ("grpc.max_receive_message_length", LARGEST_MESSAGE),

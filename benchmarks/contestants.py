@@ -141,7 +141,7 @@ class Contestant:
 
 @contextmanager
 def bare(kind: str, transport: str, bench: Bench) -> Iterator[Contestant]:
-    """`noop` or `runtime` of `benchmarks.bare`."""
+    """`noop`, `runtime` or `wide` of `benchmarks.bare`."""
     name = f"{kind}, {transport}"
     command = [sys.executable, "-m", "benchmarks.bare", kind, transport, str(bench.repository)]
     with _announced(name, command, bench, fixed=kind == "noop") as contestant:

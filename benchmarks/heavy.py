@@ -31,7 +31,8 @@ _SWEEP: Final = tuple(Arrangement(*one, batch) for one in _LANES_THREADS for bat
 _WIDE: Final = Arrangement(1, CPUS, 1)
 _FINALISTS: Final = 2
 _LOOKS_AT_ONE: Final = 3
-"""In each round: what one caller notices of Hone is less than what the machine does to a window."""
+"""In each round: what one caller notices of Hone is less than what the machine does to a window. A
+bare handler, which shows what of it any server adds, is looked at once."""
 
 _LONGEST_RUN_S: Final = 0.5
 _LIMITS: Final = {
@@ -46,11 +47,11 @@ def measure(bench: Bench, *, seconds: float, rounds: int) -> Part:
     parts = []
     with ExitStack() as stack:
         noop = stack.enter_context(bare("noop", transport, bench))
-        plain = stack.enter_context(bare("runtime", "native" if has_native() else "grpcio", bench))
+        wide = stack.enter_context(bare("wide", "native" if has_native() else "grpcio", bench))
         server = stack.enter_context(hone(bench, *flags_of(transport)))
         for model in (MINILM, RESNET18):
             with runtime(model, bench.repository, bench.directory) as raw:
-                parts.append(_one(model, raw, server, plain, noop, seconds, rounds))
+                parts.append(_one(model, raw, server, wide, noop, seconds, rounds))
     return Part(
         rows=[row for part in parts for row in part.rows],
         tables=[table for part in parts for table in part.tables],
@@ -61,7 +62,7 @@ def _one(
     model: Model,
     raw: Runtime,
     server: Contestant,
-    plain: Contestant,
+    wide: Contestant,
     noop: Contestant,
     seconds: float,
     rounds: int,
@@ -70,23 +71,27 @@ def _one(
     swept = _sweep(model, raw, noop, rate, seconds / 2)
     runs = Runs()
     rates: dict[Arrangement, list[float]] = {one: [] for one in _finalists(swept)}
-    wide: list[float] = []
+    beside: dict[str, list[float]] = {wide.name: [], server.name: []}
 
     def alone(one: Arrangement) -> None:
         rates[one].append(_beside_noop(model, raw, one, noop, rate, seconds))
 
     def one_caller() -> None:
-        """Raw before and after, so that what drifts meanwhile hits both alike."""
-        for _ in range(_LOOKS_AT_ONE):
-            before = raw.window(_WIDE, seconds / 4)
-            runs.measure([server], model, 1, seconds=seconds / 2)
-            after = raw.window(_WIDE, seconds / 4)
-            wide.append((before.p50_ms + after.p50_ms) / 2)
+        """Raw before and after each, so that what drifts meanwhile hits both alike."""
+        before = raw.window(_WIDE, seconds / 2).p50_ms
+        for one in (wide, *[server] * _LOOKS_AT_ONE):
+            runs.measure([one], model, 1, seconds=seconds / 2)
+            after = raw.window(_WIDE, seconds / 2).p50_ms
+            beside[one.name].append((before + after) / 2)
+            before = after
+
+    def added(one: Contestant) -> list[float]:
+        own = runs.values(model.name, one.name, 1, lambda found: found.p50_ms)
+        return [ms - raw_ms for ms, raw_ms in zip(own, beside[one.name], strict=True)]
 
     looks: list[Callable[[], None]] = [
         *(partial(alone, one) for one in rates),
         *(partial(runs.measure, [server], model, many, seconds=seconds) for many in MANY),
-        partial(runs.measure, [plain], model, 1, seconds=seconds / 2),
         one_caller,
     ]
     for turn in range(rounds):
@@ -97,14 +102,15 @@ def _one(
     return Part(
         rows=[
             *(_throughput(model, runs, server.name, n, best, rates[best]) for n in MANY),
-            _latency(model, runs, server.name, wide),
+            _latency(model, added(server)),
         ],
         tables=[
-            _raw_table(model, swept, rates, wide, rate),
+            _raw_table(model, swept, rates, beside[server.name], added(wide), rate),
             runs.table(
                 f"{model.name}: servers",
                 f"{rounds} windows of {seconds:g} s each; one caller's are half as long, and "
-                f"Hone's {_LOOKS_AT_ONE} times as many, each between two of the raw runtime.",
+                f"Hone's {_LOOKS_AT_ONE} times as many, each between two of the raw runtime. "
+                f"'{wide.name}' hands each request to a run with {CPUS} threads, and does no more.",
             ),
         ],
     )
@@ -164,12 +170,11 @@ def _throughput(
     )
 
 
-def _latency(model: Model, runs: Runs, server: str, wide: list[float]) -> Row:
-    own = runs.values(model.name, server, 1, lambda one: one.p50_ms)
+def _latency(model: Model, added: list[float]) -> Row:
     least, aim = _LIMITS[model.name][1]
     return Row(
         figure=f"{model.name}, 1 in flight: median against raw with intra_op = cores ({CPUS})",
-        values=[one - other for one, other in zip(own, wide, strict=True)],
+        values=added,
         least=least,
         aim=aim,
         unit="ms",
@@ -181,13 +186,15 @@ def _raw_table(
     swept: dict[Arrangement, float],
     rates: dict[Arrangement, list[float]],
     wide: list[float],
+    added: list[float],
     rate: float,
 ) -> Table:
     return Table(
         title=f"{model.name}: onnxruntime alone",
         note=f"Lanes x threads, rows/s, beside a no-op server that takes {number(rate)} "
         f"requests/s; the best {_FINALISTS} measured again in every round. One caller with "
-        f"{CPUS} threads, nothing beside it: {spread(wide)} ms.",
+        f"{CPUS} threads, nothing beside it: {spread(wide)} ms; a bare handler before it adds "
+        f"{spread(added)} ms.",
         heads=("arrangement", "sweep", "rounds"),
         lines=[
             (str(one), number(swept[one]), spread(rates.get(one, ())))

@@ -33,16 +33,16 @@ class Model:
         result: Shape of one row of the output.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Open `FOLDER/1/model.onnx`."""
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        """Open `FOLDER/1/model.onnx` for runs of so many threads, up to the processors."""
         path = folder / "1" / "model.onnx"
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-        self._pool = ThreadPoolExecutor(CPUS)
+        self._pool = ThreadPoolExecutor(CPUS // threads)
         [source], [result] = self._session.get_inputs(), self._session.get_outputs()
         self.name = folder.name
         self.is_heavy = path.stat().st_size >= HEAVY_BYTES
