@@ -116,9 +116,11 @@ async def test_cancelling_a_job_before_its_first_step_makes_room_for_the_next(
 ) -> None:
     async with queue(tmp_path, f"touch $1/started; {SUCCEED}") as jobs:
         await jobs.submit(specification("a1"))
-        await jobs.submit(specification("b2"))
-        assert (await jobs.cancel("a1")).state is JobState.CANCELLED
+        following = asyncio.create_task(jobs.submit(specification("b2")))
+        cancelled = await jobs.cancel("a1")  # before the loop has had a turn
+        assert cancelled.state is JobState.CANCELLED
         assert not (tmp_path / "a1/started").exists()
+        await following
         assert (await ended(jobs, "b2")).state is JobState.SUCCEEDED
 
 
