@@ -81,7 +81,6 @@ class Optimization:
         )
         self._queueing = asyncio.Lock()
         self._retries: dict[str, asyncio.TimerHandle] = {}
-        self._submits: set[asyncio.Task[tuple[Job, bool]]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.jobs = Jobs(
             store.jobs_directory,
@@ -111,8 +110,8 @@ class Optimization:
             self._cancel_retry(job)
         for task in self._tasks:
             task.cancel()
-        if left := self._submits | self._tasks:
-            await asyncio.wait(left)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def profile(self, model: ModelVersion, name: str) -> Profile:
         """A profile of the model's hone.yaml.
@@ -153,10 +152,7 @@ class Optimization:
         require_optimisers(searches=profile.search is not None)
         spec = await specify(model, profile, self._host, self._config, resume=resume)
         size = await asyncio.to_thread(lambda: read_onnx_file(model.original_file).size_bytes)
-        queueing = asyncio.create_task(self._queue(model, spec, size))
-        self._submits.add(queueing)
-        queueing.add_done_callback(self._submits.discard)
-        return await asyncio.shield(queueing)  # what is spent has its job though the caller leaves
+        return await self._registry.own(self._queue(model, spec, size))
 
     async def _queue(self, model: ModelVersion, spec: JobSpec, size: int) -> tuple[Job, bool]:
         """Queue a job unless the same one is there already, one after another.
@@ -166,7 +162,7 @@ class Optimization:
             spec: What to build.
             size: Of the original, in bytes.
         """
-        async with self._queueing:
+        async with self._queueing:  # of several equal submits one spends the gate data
             former = self.jobs.find(spec.id)
             if spec.resume:
                 self._require_study(model, spec)
