@@ -102,12 +102,22 @@ def beside_a_worker() -> Iterator[None]:
 
     Among more, a thread that wakes finds an idle one.
     """
-    change = 1 if len(_ALL) == _FEW else 0
+    change = 1 if shared_with_answering() else 0
     _answering.change(change)
     try:
         yield
     finally:
         _answering.change(-change)
+
+
+def shared_with_answering() -> frozenset[int]:
+    """The processor of those who answer `beside_a_worker`; where they have none, none."""
+    return _LEFT if len(_ALL) == _FEW else frozenset()
+
+
+def use_only(processors: frozenset[int]) -> None:
+    """Keep the calling thread, and those it will start, on these."""
+    _use(processors)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@ Linux gives a thread that wakes the processor as soon as its turn would end befo
 has it. Turns are as long as each asks for (Linux 6.12 and later; 1.4 ms on two processors where
 nobody asks), so whoever asks for long ones has no smaller share, only later ends. A thread that
 loads a model and had not asked kept those who answer beside it waiting until the next tick, up to
-4 ms. Older kernels do not look at what is asked for.
+4 ms. Whoever asks for a short one has the processor soon after he wakes. Older kernels do not look
+at what is asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import platform
 from typing import Final
 
 _LONGEST_NS: Final = 100_000_000
-"""The kernel takes no more."""
+_SHORTEST_NS: Final = 100_000
+"""The kernel takes no more, and no less."""
 
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}.get(platform.machine())
 """Number of the system call, which the C library of today's distributions does not name."""
@@ -46,6 +48,15 @@ def take_long_turns() -> None:
     It fails, and changes nothing, where the machine's processor is of another kind or a sandbox
     forbids it.
     """
+    _ask_for(_LONGEST_NS)
+
+
+def take_short_turns() -> None:
+    """Let the calling thread interrupt others; for the rest like `take_long_turns`."""
+    _ask_for(_SHORTEST_NS)
+
+
+def _ask_for(turn_ns: int) -> None:
     if _SCHED_SETATTR is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
         return
     wanted = _Attributes(
@@ -53,6 +64,6 @@ def take_long_turns() -> None:
         policy=os.SCHED_OTHER,
         flags=_RESET_ON_FORK,
         nice=os.getpriority(os.PRIO_PROCESS, 0),
-        runtime_ns=_LONGEST_NS,
+        runtime_ns=turn_ns,
     )
     _libc.syscall(_SCHED_SETATTR, 0, ctypes.byref(wanted), 0)

@@ -100,6 +100,11 @@ class Quiet:
             look_s = min(2 * look_s, _LONGEST_LOOK_S)
         return False
 
+    @property
+    def others_work(self) -> bool:
+        """Whether others were at work, however little, while they were looked at."""
+        return self._others_s > (AT_WORK + self._spare) * self._seen_s
+
     def give_way(self, measured_s: float, deadline: float) -> None:
         """Do nothing for a while where others are at work, however little.
 
@@ -110,7 +115,7 @@ class Quiet:
             measured_s: How long the last window took.
             deadline: When time is up, by `pausing.working_time`.
         """
-        if self._others_s > (AT_WORK + self._spare) * self._seen_s:
+        if self.others_work:
             time.sleep(max(0.0, min(_REST * measured_s, deadline - working_time())))
 
     def was_quiet(self) -> bool:

@@ -15,6 +15,7 @@ from optimizers.contract.signature import Signature
 from optimizers.contract.width import widen_if_faster
 from optimizers.evaluation.findings import Findings
 from optimizers.evaluation.footprint import measure_footprint
+from optimizers.evaluation.interruptions import interrupted
 from optimizers.evaluation.invariance import LARGER_BATCH
 from optimizers.evaluation.latency import latency_figures, throughput_figures
 from optimizers.evaluation.memory import (
@@ -84,7 +85,8 @@ def judge_speed(
         )
         try:
             wait_until_quiet(terms)
-            findings.figures += figures_of(terms)
+            with interrupted(quiet):
+                findings.figures += figures_of(terms)
         except Unstable as error:
             if decides:
                 raise

@@ -19,6 +19,7 @@ from optimizers.contract.evaluation import Estimate, Figure
 from optimizers.contract.goal import FIGURES, FigureName, Goal, Relation
 from optimizers.contract.runtime import Feeds, Session
 from optimizers.evaluation.findings import Findings
+from optimizers.evaluation.interruptions import interrupted
 from optimizers.evaluation.invariance import LARGER_BATCH
 from optimizers.evaluation.latency import RUNS_FOR_P99
 from optimizers.evaluation.limits import compare, compare_with_original
@@ -125,7 +126,8 @@ class Stopwatch:
         )
         try:
             wait_until_quiet(terms)
-            found = tuple(figures_of(terms))
+            with interrupted(self.quiet):
+                found = tuple(figures_of(terms))
         except Unstable as error:
             findings.missing |= dict.fromkeys(names, str(error))
             return

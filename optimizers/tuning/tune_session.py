@@ -19,6 +19,7 @@ from optimizers.contract.runtime import Feeds, Session, SessionSpec
 from optimizers.contract.samples import random_feeds
 from optimizers.contract.tuning import TuneSession
 from optimizers.evaluation.footprint import measure_footprint
+from optimizers.evaluation.interruptions import interrupted
 from optimizers.evaluation.quiet import Quiet, ReadUsage, read_usage
 from optimizers.step import StepContext, StepResult
 from optimizers.tuning.arrangement import describe
@@ -156,6 +157,7 @@ def _time(
         with ExitStack() as stack:
             specs = [context.session, *(trial.spec for trial in group)]
             sessions = [stack.enter_context(closing(Session(model, spec))) for spec in specs]
+            stack.enter_context(interrupted(quiet))
             for session in sessions:
                 window(session, feeds)
             for done in range(1, _ROUNDS + 1):

@@ -13,10 +13,11 @@ import pytest
 
 from optimizers.contract import turns
 from optimizers.contract.processors import answering_threads_are
-from optimizers.contract.turns import take_long_turns
+from optimizers.contract.turns import take_long_turns, take_short_turns
 from server.aside import executor_aside
 
 LONG_MS = 100
+SHORT_MS = 0.1
 _GETATTR_IS_BEHIND = 1
 _libc = ctypes.CDLL(None)
 
@@ -55,6 +56,19 @@ def test_who_asks_has_long_turns_and_whom_it_starts_has_not() -> None:
     in_a_thread(work)
     assert seen == [LONG_MS, usual]
     assert turn_ms() == usual < LONG_MS
+
+
+@needs_turns
+def test_short_turns_are_shorter_than_usual() -> None:
+    seen = []
+
+    def work() -> None:
+        take_short_turns()
+        seen.append(turn_ms())
+
+    in_a_thread(work)
+    assert seen == [SHORT_MS]
+    assert turn_ms() > SHORT_MS
 
 
 @needs_turns
