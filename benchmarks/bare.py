@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
-from types import ModuleType
 from typing import Any
 
 import grpc
@@ -19,6 +18,7 @@ import numpy as np
 import uvloop
 
 from benchmarks.peers.sessions import CPUS, Model, folders
+from optimizers.contract.host import cpu_budget
 from server.pb import open_inference_pb2 as pb
 
 LARGEST_MESSAGE = 64 << 20
@@ -49,24 +49,25 @@ def runtime(repository: str, threads: int = 1) -> Handler:
     return infer
 
 
-def transport(name: str) -> ModuleType:
-    """The module whose `server` makes a server of grpc.aio's kind."""
-    if name == "native":
+def new_server(over: str) -> Any:
+    """A server of grpc.aio's kind; the native transport has as many threads as Hone gives it."""
+    options = [
+        ("grpc.max_receive_message_length", LARGEST_MESSAGE),
+        ("grpc.max_send_message_length", LARGEST_MESSAGE),
+    ]
+    if over == "native":
         import pygrpc_native.aio
 
-        return pygrpc_native.aio
-    return grpc.aio
+        from server.rpc.native import io_threads
+
+        return pygrpc_native.aio.Server(options=options, io_threads=io_threads(cpu_budget()))
+    return grpc.aio.server(options=options)
 
 
 async def main(kind: str, over: str, repository: str) -> None:
     """Serve until killed."""
     infer = noop() if kind == "noop" else runtime(repository, CPUS if kind == "wide" else 1)
-    server: Any = transport(over).server(
-        options=[
-            ("grpc.max_receive_message_length", LARGEST_MESSAGE),
-            ("grpc.max_send_message_length", LARGEST_MESSAGE),
-        ]
-    )
+    server = new_server(over)
     handlers = {"ModelInfer": grpc.unary_unary_rpc_method_handler(infer)}
     server.add_registered_method_handlers(SERVICE, handlers)
     port = server.add_insecure_port("127.0.0.1:0")

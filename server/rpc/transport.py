@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 import grpc
 
+from optimizers.contract.host import cpu_budget
 from server.errors import FailedPrecondition
 
 _log = logging.getLogger(__name__)
@@ -95,9 +96,9 @@ def new_server(transport: Literal["native", "grpcio"], connections: Connections)
             ("grpc.max_connection_age_grace_ms", int(1000 * connections.max_age_grace_s)),
         ]
     if transport == "native":
-        from server.rpc.native import NativeServer
+        from server.rpc.native import NativeServer, io_threads
 
-        return NativeServer(options=options)
+        return NativeServer(options=options, io_threads=io_threads(cpu_budget()))
     return grpc.aio.server(options=options)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.rpc.native import io_threads
 from tests.support import models
 from tests.support.servers import Server, hone, running
 
@@ -98,6 +99,17 @@ def test_lanes_and_threads_stay_within_the_budget(
     with running(repository, tmp_path / "state", "--cpus", "2") as server:
         assert split(server) == (2, lanes, min(threads, 2))
         assert f"{lanes}x{min(threads, 2)}" in hone("models", admin=server.admin).stdout
+
+
+def test_few_processors_have_one_thread_that_reads_and_writes(
+    repository: Path, tmp_path: Path
+) -> None:
+    assert [io_threads(processors) for processors in (1, 1.5, 2, 2.5, 64)] == [1, 1, 1, 2, 2]
+    with running(repository, tmp_path / "state", "--transport", "native") as server:
+        tasks = Path(f"/proc/{server.process.pid}/task").glob("*/comm")
+        names = [file.read_text(encoding="utf-8").strip() for file in tasks]
+    processors = len(os.sched_getaffinity(0))
+    assert names.count("grpc-native-io") == io_threads(processors)
 
 
 def test_a_closed_variant_leaves_the_split(repository: Path, tmp_path: Path) -> None:
