@@ -20,6 +20,7 @@ import uvloop
 from benchmarks.peers.sessions import CPUS, Model, folders
 from optimizers.contract.host import cpu_budget
 from server.pb import open_inference_pb2 as pb
+from server.rpc.transport import io_threads
 
 LARGEST_MESSAGE = 64 << 20
 SERVICE = "inference.GRPCInferenceService"
@@ -57,8 +58,6 @@ def new_server(over: str) -> Any:
     ]
     if over == "native":
         import pygrpc_native.aio
-
-        from server.rpc.native import io_threads
 
         return pygrpc_native.aio.Server(options=options, io_threads=io_threads(cpu_budget()))
     return grpc.aio.server(options=options)

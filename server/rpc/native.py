@@ -27,20 +27,7 @@ _LOOKS: Final = 3
 """So often in a row nothing is left to send before an answer counts as sent."""
 
 _LONGEST_LOOK_S: Final = 5.0
-_FEW_PROCESSORS: Final = 2
 _TABLES: Final = ("/proc/net/tcp", "/proc/net/tcp6")
-
-
-def io_threads(processors: float) -> int:
-    """How many threads read and write.
-
-    On few processors a second one has none to itself: the two hand a burst to each other instead of
-    reading it, which took a third of a small model's processor time with 8 requests in flight.
-
-    Args:
-        processors: What this process may use; a quota may be a fraction.
-    """
-    return 1 if processors <= _FEW_PROCESSORS else 2
 
 
 class NativeServer(Server):

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.rpc.native import io_threads
+from optimizers.contract.host import cpu_budget
+from server.rpc.transport import io_threads
 from tests.support import models
 from tests.support.servers import Server, hone, running
 
@@ -105,11 +106,11 @@ def test_few_processors_have_one_thread_that_reads_and_writes(
     repository: Path, tmp_path: Path
 ) -> None:
     assert [io_threads(processors) for processors in (1, 1.5, 2, 2.5, 64)] == [1, 1, 1, 2, 2]
+    pytest.importorskip("pygrpc_native")
     with running(repository, tmp_path / "state", "--transport", "native") as server:
         tasks = Path(f"/proc/{server.process.pid}/task").glob("*/comm")
         names = [file.read_text(encoding="utf-8").strip() for file in tasks]
-    processors = len(os.sched_getaffinity(0))
-    assert names.count("grpc-native-io") == io_threads(processors)
+    assert names.count("grpc-native-io") == io_threads(cpu_budget())
 
 
 def test_a_closed_variant_leaves_the_split(repository: Path, tmp_path: Path) -> None:
